@@ -1,0 +1,38 @@
+"""The backends by name, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SpecError
+
+if TYPE_CHECKING:
+    from workbench.backends.base import Backend
+    from workbench.spec import BuildSpec
+
+NAMES = ("openvino",)
+DEFAULT = "openvino"
+
+
+def get_backend(name: str) -> Backend:
+    """Return a backend by name.
+
+    Raises:
+        SpecError: There is none of that name.
+    """
+    if name not in NAMES:
+        raise SpecError(f"There is no backend '{name}'; there is: {', '.join(NAMES)}.")
+    backend: Backend = importlib.import_module(f"workbench.backends.{name}").BACKEND
+    return backend
+
+
+def make_spec(values: Mapping[str, Any]) -> BuildSpec:
+    """Make the spec of the backend that `values["backend"]` names (by default `DEFAULT`).
+
+    Raises:
+        SpecError: Unknown or ill-typed parameters, each by name.
+    """
+    backend = get_backend(str(values.get("backend", DEFAULT)))
+    return backend.spec_class.parse({**values, "backend": backend.name})

@@ -1,0 +1,33 @@
+"""What a backend is: its declaration, as the rest of the workbench uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from workbench.hardware import Device
+from workbench.memory import Fit
+from workbench.model import Model
+from workbench.rules import Finding
+from workbench.spec import BuildSpec
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compile and run a model.
+
+    `packages` are the distributions whose versions are part of the engine key; `install` is the
+    one command that gets them; `stages` names what its worker reports, in order. `findings`
+    applies its rules, `fit` estimates memory, `limits` are the values that a session gives to
+    the runtime and enforces.
+    """
+
+    name: str
+    title: str
+    spec_class: type[BuildSpec]
+    packages: tuple[str, ...]
+    install: str
+    stages: Mapping[str, str]
+    findings: Callable[[BuildSpec, Model | None], list[Finding]]
+    fit: Callable[[BuildSpec, Model, Device], Fit]
+    limits: Callable[[BuildSpec], dict[str, object]]

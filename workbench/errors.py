@@ -1,0 +1,53 @@
+"""Every error that the workbench raises on purpose.
+
+    WorkbenchError
+    ├── InputError            something the user gave; also a ValueError
+    │   ├── SpecError         a build parameter: unknown, ill-typed or refused by a rule
+    │   ├── ModelError        a model that is missing, damaged or unsupported
+    │   └── RequestError      a generation that this session cannot serve
+    ├── ToolchainError        the interpreter or package that a backend needs
+    ├── StoreError            an engine or the store that holds it
+    ├── JobError              a job that failed, was cancelled or gives no sign of life
+    └── SessionError          the worker behind an open engine
+
+A message says what happened, what was expected and what to do, in sentences that a panel can
+show as they are.
+"""
+
+from __future__ import annotations
+
+
+class WorkbenchError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user."""
+
+
+class InputError(WorkbenchError, ValueError):
+    """Something the user gave cannot be used."""
+
+
+class SpecError(InputError):
+    """A build parameter is unknown, ill-typed, out of range or refused by a rule."""
+
+
+class ModelError(InputError):
+    """A model is missing, damaged or of a kind that is not supported."""
+
+
+class RequestError(InputError):
+    """A generation asks for something that the open engine cannot do."""
+
+
+class ToolchainError(WorkbenchError):
+    """The interpreter or a package that a backend runs in is missing or does not answer."""
+
+
+class StoreError(WorkbenchError):
+    """An engine is missing, damaged or cannot be published."""
+
+
+class JobError(WorkbenchError):
+    """A job failed, was cancelled or gives no sign of life."""
+
+
+class SessionError(WorkbenchError):
+    """The worker process behind an open engine died or did not answer."""

@@ -1,0 +1,167 @@
+"""Files: the root folder, atomic writes, one publish function, append-only journals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import StoreError
+
+TEMPORARY = ".tmp-"
+"""Prefix of everything that is not published yet."""
+
+
+def home() -> Path:
+    """Return the root of all that the workbench keeps.
+
+    `WORKBENCH_HOME`, or the platform's data directory for the user. Private to the user.
+
+    Raises:
+        StoreError: The folder cannot be made.
+    """
+    path = Path(os.environ.get("WORKBENCH_HOME") or _data_directory()).expanduser().absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"The folder {path} cannot be used: {error.strerror}. Set WORKBENCH_HOME to a "
+            "folder that you can write to."
+        ) from error
+    return path
+
+
+def _data_directory() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "trtllm-workbench"
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "trtllm-workbench"
+
+
+def temporary_name(parent: Path, label: str) -> Path:
+    """Return a path beside the final one that no other attempt uses."""
+    return parent / f"{TEMPORARY}{label}-{uuid.uuid4().hex[:12]}"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is there completely or not at all.
+
+    Raises:
+        OSError: The disk refused; nothing is left behind.
+    """
+    temporary = temporary_name(path.parent, path.name)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file, or None when there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def publish_directory(temporary: Path, final: Path) -> bool:
+    """Make a finished directory visible under its final name, in one step.
+
+    Every file is on the disk before the rename, so a directory that can be seen is complete,
+    also after a power cut.
+
+    Returns:
+        False when another attempt had published before; the temporary directory is removed.
+
+    Raises:
+        OSError: The disk refused; the temporary directory stays for its owner to remove.
+    """
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            sync_file(path)
+        elif path.is_dir():
+            sync_directory(path)
+    sync_directory(temporary)
+    try:
+        temporary.rename(final)
+    except OSError:
+        # rename(2) refuses a directory that exists and is not empty.
+        if not final.is_dir():
+            raise
+        shutil.rmtree(temporary)
+        return False
+    sync_directory(final.parent)
+    return True
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+sync_directory = sync_file
+"""Wait until the names in a directory are on the disk; the same call does it on POSIX."""
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line to a journal, in one write.
+
+    A write of one line with O_APPEND is not torn by other writers on a local file system; a
+    line that a crash tore is ignored by `read_lines`, and the next append starts a new one.
+    """
+    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole records of a journal from a byte offset on, and the next offset.
+
+    A last line without its end is left for the next call; a line that is no JSON object (torn
+    by a crash) is passed over. A journal that is not there yet is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return list(_records(data[:end])), offset + end
+
+
+def _records(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record

@@ -1,0 +1,373 @@
+"""Jobs: detached processes with a journal on disk, which anyone can watch, attach to and cancel.
+
+    jobs/<id>/spec.json  journal.jsonl  log.txt
+
+The directory appears in one rename, which is what makes a start exclusive. The journal is
+append-only; the state of a job is derived from it and from whether its owner lives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from workbench import files
+from workbench.errors import JobError
+from workbench.owner import Owner
+
+State = Literal["starting", "running", "done", "failed", "cancelled", "killed", "silent"]
+"""killed: its process is gone without a last word; silent: no sign of life, and the owner is on
+another host or stands still, so nothing more is known."""
+
+ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled", "killed"})
+
+START_GRACE = 20.0
+"""Seconds that a job may take from its directory to the first word of its runner."""
+
+HEARTBEAT = 2.0
+"""Seconds between two signs of life."""
+
+SILENCE = 30.0
+"""Seconds without a sign of life after which a job is shown as silent."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a job: its name, a title for people, and when it ran (seconds since 1970)."""
+
+    name: str
+    title: str
+    started: float
+    ended: float | None = None
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+
+    def seconds(self, now: float) -> float:
+        """Return how long it took, or has taken until now."""
+        return (self.ended or now) - self.started
+
+
+@dataclass
+class View:
+    """What a journal says up to a byte offset; `update` reads what is new."""
+
+    path: Path
+    offset: int = 0
+    owner: Owner | None = None
+    created: float = 0.0
+    last_sign: float = 0.0
+    stages: dict[str, Stage] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] | None = None
+
+    def update(self) -> bool:
+        """Read what was appended since the last call; say whether there was anything."""
+        records, self.offset = files.read_lines(self.path / "journal.jsonl", self.offset)
+        for record in records:
+            self._take(record)
+        return bool(records)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        now = float(record.get("time", 0.0))
+        self.last_sign = max(self.last_sign, now)
+        match record.get("event"):
+            case "owner":
+                self.owner = Owner.from_record(record.get("owner"))
+                self.created = self.created or now
+            case "stage":
+                self._close_stages(now)
+                name = str(record["name"])
+                self.stages[name] = Stage(name, str(record.get("title", name)), now)
+            case "count":
+                stage = self.stages.get(str(record["name"]))
+                if stage:
+                    self.stages[stage.name] = Stage(
+                        stage.name,
+                        stage.title,
+                        stage.started,
+                        stage.ended,
+                        int(record["done"]),
+                        int(record["total"]),
+                        str(record.get("unit", "")),
+                    )
+            case "note":
+                self.notes.append(str(record["text"]))
+            case "fact":
+                self.facts.update(record.get("values", {}))
+            case "done" | "failed" | "cancelled" if self.end is None:
+                self._close_stages(now)
+                self.end = dict(record)
+
+    def _close_stages(self, now: float) -> None:
+        for name, stage in self.stages.items():
+            if stage.ended is None:
+                self.stages[name] = Stage(
+                    name, stage.title, stage.started, now, stage.done, stage.total, stage.unit
+                )
+
+    def state(self) -> State:
+        """Return the state as it is now: running means that the owner's process lives."""
+        if self.end is not None:
+            state: State = self.end["event"]
+            return state
+        if self.owner is None:
+            return "starting" if time.time() - self.created < START_GRACE else "killed"
+        presence = self.owner.presence()
+        if presence == "gone":
+            # Its last word may have been written between our reading and our asking.
+            if self.update():
+                return self.state()
+            return "killed"
+        silent = time.time() - self.last_sign > SILENCE
+        return "silent" if silent else "running"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job on disk, running or not."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the job's directory."""
+        return self.path.name
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked for.
+
+        Raises:
+            JobError: The job is gone or damaged.
+        """
+        request = files.read_json(self.path / "spec.json")
+        if not isinstance(request, dict):
+            raise JobError(f"The job {self.id} has no readable spec.json in {self.path}.")
+        return request
+
+    @property
+    def log(self) -> Path:
+        """File with everything that the job's processes print."""
+        return self.path / "log.txt"
+
+    def view(self) -> View:
+        """Return what is known now; its `update` follows the job."""
+        view = View(self.path)
+        try:
+            view.created = view.last_sign = (self.path / "spec.json").stat().st_mtime
+        except OSError as error:
+            raise JobError(f"There is no job {self.id} in {self.path.parent}.") from error
+        view.update()
+        return view
+
+    def state(self) -> State:
+        """Return the state as it is now."""
+        return self.view().state()
+
+    def wait(
+        self,
+        on_change: Callable[[View], None] | None = None,
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> View:
+        """Wait for the end of the job, calling `on_change` whenever the journal has grown.
+
+        Raises:
+            TimeoutError: The job runs on after `timeout` seconds.
+        """
+        view = self.view()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        changed = True
+        while True:
+            state = view.state()
+            if changed and on_change:
+                on_change(view)
+            if state in ENDED:
+                return view
+            if deadline and time.monotonic() > deadline:
+                raise TimeoutError(f"Job {self.id} is still {state} after {timeout} s.")
+            time.sleep(interval)
+            changed = view.update()
+
+    def cancel(self, patience: float = 5.0) -> State:
+        """Stop the job and everything that it started; return the state that it ended in.
+
+        The runner is asked first, so that it can tidy up; after `patience` seconds the whole
+        process session is killed. Cancelling a job that has ended changes nothing.
+
+        Raises:
+            JobError: The job runs on another host.
+        """
+        view = self.view()
+        owner = view.owner
+        if view.state() in ENDED or owner is None:
+            return self._last_word(view)
+        if owner.presence() == "elsewhere":
+            raise JobError(
+                f"The job {self.id} runs on the host {owner.host}; cancel it there: "
+                f"workbench jobs cancel {self.id}"
+            )
+        processes = _session_of(owner)
+        if process := owner.process():
+            # A stopped process does not see SIGTERM until it is continued.
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+        _, alive = psutil.wait_procs(processes, timeout=patience)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=patience)
+        view.update()
+        return self._last_word(view)
+
+    def _last_word(self, view: View) -> State:
+        """Journal "cancelled" for a job that cannot do so itself any more."""
+        if view.state() == "killed" and view.end is None:
+            _append(self.path, "cancelled", text="Cancelled; its process was already gone.")
+            view.update()
+        return view.state()
+
+
+def _session_of(owner: Owner) -> list[psutil.Process]:
+    """Return the living processes of the session that the owner leads."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == owner.pid:
+                found.append(process)
+        except (ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def _append(path: Path, event: str, **values: Any) -> None:
+    files.append_line(path / "journal.jsonl", {"time": time.time(), "event": event, **values})
+
+
+class Journal:
+    """The writing side of a job, used by its runner."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def own(self) -> None:
+        """Write down who runs this job."""
+        _append(self.path, "owner", owner=Owner.current().record())
+
+    def stage(self, name: str, title: str) -> None:
+        """Begin a stage; the one before it ends."""
+        _append(self.path, "stage", name=name, title=title)
+
+    def count(self, name: str, done: int, total: int, unit: str) -> None:
+        """Report something that was really counted within a stage."""
+        _append(self.path, "count", name=name, done=done, total=total, unit=unit)
+
+    def note(self, text: str) -> None:
+        """Write down a sentence for people."""
+        _append(self.path, "note", text=text)
+
+    def fact(self, **values: Any) -> None:
+        """Write down measured values."""
+        _append(self.path, "fact", values=values)
+
+    def end(self, event: Literal["done", "failed", "cancelled"], **values: Any) -> None:
+        """Write the last word."""
+        _append(self.path, event, **values)
+
+
+def folder() -> Path:
+    """Return the folder of all jobs."""
+    path = files.home() / "jobs"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def list_jobs() -> list[Job]:
+    """Return all jobs, the newest first."""
+    found = [path for path in folder().iterdir() if (path / "spec.json").is_file()]
+    found.sort(key=lambda path: (path / "spec.json").stat().st_mtime, reverse=True)
+    return [Job(path) for path in found if not path.name.startswith(files.TEMPORARY)]
+
+
+def find_job(name: str) -> Job:
+    """Return a job by its id, or by the beginning of its id where that is enough.
+
+    Raises:
+        JobError: There is none, or more than one.
+    """
+    matches = [job for job in list_jobs() if job.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    what = "no job" if not matches else f"{len(matches)} jobs"
+    raise JobError(f"There is {what} whose id begins with '{name}'. `workbench jobs` lists them.")
+
+
+def attach_or_start(kind: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
+    """Return the job that works on this request, started if none does; and whether it is new.
+
+    Two callers at the same moment get the same job: the rename of a finished directory onto a
+    name that exists fails for one of them.
+
+    Raises:
+        JobError: The job could not be written or its process not be started.
+    """
+    request = {"kind": kind, **request}
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
+    while True:
+        attempts = sorted(folder().glob(f"{digest}-*"))
+        if attempts and Job(attempts[-1]).state() not in ENDED:
+            return Job(attempts[-1]), False
+        number = int(attempts[-1].name.rpartition("-")[2]) + 1 if attempts else 1
+        path = folder() / f"{digest}-{number:03d}"
+        if _claim(path, request):
+            _spawn(path)
+            return Job(path), True
+
+
+def _claim(path: Path, request: Mapping[str, Any]) -> bool:
+    """Create the job's directory with its request inside, in one step."""
+    temporary = files.temporary_name(path.parent, path.name)
+    try:
+        temporary.mkdir(mode=0o700)
+        files.write_json(temporary / "spec.json", request)
+        return files.publish_directory(temporary, path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise JobError(f"The job cannot be written to {path.parent}: {error.strerror}.") from error
+
+
+def _spawn(path: Path) -> None:
+    """Start the detached runner of a job."""
+    command = [sys.executable, "-m", "workbench.runner", str(path)]
+    with (path / "log.txt").open("ab") as log:
+        starter = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=path,
+            start_new_session=True,
+            # Imported from where we were, also when the package is not installed.
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))},
+        )
+    # The starter forks the runner and ends at once, so that no zombie is ever left with us.
+    if starter.wait() != 0:
+        tail = (path / "log.txt").read_text(encoding="utf-8", errors="replace")[-500:]
+        raise JobError(f"The runner of the job did not start: {tail.strip()}")
+
+
+_ROOT = str(Path(__file__).parents[1])

@@ -1,0 +1,97 @@
+"""Who owns a job or a claim: a process that can be named and told from every other.
+
+A pid alone is reused; host, boot and the start time of the process make it unique. Whether an
+owner runs is asked of the system each time, never stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One process on one boot of one host; for `started` see `_started`."""
+
+    host: str
+    boot: str
+    pid: int
+    started: float
+
+    @classmethod
+    def current(cls) -> Owner:
+        """Return the owner that this very process is."""
+        process = psutil.Process()
+        return cls(socket.gethostname(), _boot(), process.pid, _started(process))
+
+    @classmethod
+    def from_record(cls, record: Any) -> Owner | None:
+        """Return the owner that a record names, or None when it names none."""
+        if not isinstance(record, Mapping):
+            return None
+        try:
+            return cls(
+                str(record["host"]),
+                str(record["boot"]),
+                int(record["pid"]),
+                float(record["started"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def record(self) -> dict[str, Any]:
+        """Return the owner as plain values for a journal."""
+        return asdict(self)
+
+    def presence(self) -> Literal["alive", "gone", "elsewhere"]:
+        """Say whether the process lives; "elsewhere" when another host would have to be asked."""
+        if self.host != socket.gethostname():
+            return "elsewhere"
+        if self.boot != _boot():
+            return "gone"
+        return "alive" if self.process() else "gone"
+
+    def process(self) -> psutil.Process | None:
+        """Return the living process, or None; never another one that got the same pid."""
+        try:
+            process = psutil.Process(self.pid)
+            if _started(process) != self.started:
+                return None
+            return None if process.status() == psutil.STATUS_ZOMBIE else process
+        except psutil.NoSuchProcess:
+            return None
+
+
+def _started(process: psutil.Process) -> float:
+    """Return the start time of a process as the system keeps it.
+
+    On Linux in clock ticks since boot, which no change of the wall clock moves (psutil adds the
+    boot time, which moves with it); elsewhere in seconds since 1970.
+    """
+    if not sys.platform.startswith("linux"):
+        return process.create_time()
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        raise psutil.NoSuchProcess(process.pid) from None
+    # proc_pid_stat(5): field 22; the name in parentheses, field 2, may contain anything.
+    return float(stat.rpartition(")")[2].split()[19])
+
+
+@functools.cache
+def _boot() -> str:
+    """Return an identity of this boot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # Outside Linux: the boot time, as a name.
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(int(psutil.boot_time()))))

@@ -1,0 +1,225 @@
+"""BuildSpec: everything that decides what an engine is, declared once.
+
+A backend declares its parameters as fields of a `BuildSpec` subclass with `parameter(...)`. The
+widget form, the papermill `parameters` cell, the command line, validation and the documentation
+table are derived from that declaration through `parameters_of`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from workbench.errors import SpecError
+
+Effect = Literal["identity", "compiled", "load"]
+"""What a parameter decides: which engine it is about, what is written into the engine, or what
+the session gives to the runtime (and enforces) when it loads the engine."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter, as forms, flags and tables need it.
+
+    `kind` is one of "text", "integer", "number", "switch" and "choice"; `optional` says that
+    None is allowed, which `none_means` explains.
+    """
+
+    name: str
+    kind: Literal["text", "integer", "number", "switch", "choice"]
+    default: Any
+    help: str
+    unit: str
+    group: str
+    effect: Effect
+    source: str
+    choices: tuple[str | int, ...]
+    minimum: float | None
+    maximum: float | None
+    optional: bool
+    none_means: str
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.kind == "choice":
+            words = "one of " + ", ".join(str(choice) for choice in self.choices)
+        elif self.kind == "switch":
+            words = "true or false"
+        elif self.kind == "text":
+            words = "text"
+        else:
+            words = "a whole number" if self.kind == "integer" else "a number"
+            if self.minimum is not None and self.maximum is not None:
+                words += f" from {self.minimum:g} to {self.maximum:g}"
+            elif self.minimum is not None:
+                words += f" of at least {self.minimum:g}"
+        return f"{words}, or none ({self.none_means})" if self.optional else words
+
+
+def parameter(  # noqa: D417 - the remaining arguments are pydantic's own
+    default: Any,
+    *,
+    help: str,  # noqa: A002 - the word that forms and flags use
+    unit: str = "",
+    group: str = "",
+    effect: Effect = "load",
+    source: str = "",
+    none_means: str = "",
+    **constraints: Any,
+) -> Any:
+    """Declare a field of a record whose form, flags and table are derived.
+
+    Args:
+        default: The default value; `...` makes the parameter required.
+        help: One or two sentences for people.
+        unit: Unit of the value, such as "tokens".
+        group: Heading under which forms show it.
+        effect: What the parameter decides, see `Effect`.
+        source: Where the meaning or the default comes from.
+        none_means: What None stands for, where None is allowed.
+    """
+    extra = {
+        "unit": unit,
+        "group": group,
+        "effect": effect,
+        "source": source,
+        "none_means": none_means,
+    }
+    return Field(default, description=help, json_schema_extra=extra, **constraints)
+
+
+class Declared(BaseModel):
+    """A frozen record whose fields are declared with `parameter`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Make a record from plain values.
+
+        Raises:
+            SpecError: Names every unknown key (with the nearest known one) and every value that
+                is not what was expected.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SpecError("\n".join(_sentence(cls, e) for e in error.errors())) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some values changed, validated like a new one.
+
+        Raises:
+            SpecError: As `parse`.
+        """
+        return self.parse(self.model_dump() | changes)
+
+
+class BuildSpec(Declared):
+    """What every backend's spec has; see the module docstring."""
+
+    backend: str
+    model: str = parameter(
+        "demo",
+        help="A local directory with a Hugging Face checkpoint, a hub id such as owner/name, or "
+        "demo for the small model that ships with the workbench.",
+        group="Model",
+        effect="identity",
+    )
+    revision: str | None = parameter(
+        None,
+        help="Branch, tag or commit of a hub id.",
+        group="Model",
+        effect="identity",
+        none_means="the main branch",
+    )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the values that go into the engine key.
+
+        The model is left out: its content fingerprint stands for it, so that the same weights
+        in another folder are the same engine.
+        """
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in sorted(values) if name not in ("model", "revision")}
+
+
+def parameters_of(cls: type[Declared]) -> dict[str, Parameter]:
+    """Return the declared parameters of a record by name, in the order of declaration."""
+    return {
+        name: _parameter(name, field)
+        for name, field in cls.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def unknown_names(names: list[str], known: Mapping[str, Any]) -> str:
+    """Return one sentence for each name that is not declared; empty when all are."""
+    return "\n".join(
+        f"'{name}' is not a known parameter.{nearest(name, known)}"
+        for name in names
+        if name not in known
+    )
+
+
+def _parameter(name: str, field: FieldInfo) -> Parameter:
+    inner, optional = _without_none(field.annotation)
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)  # noqa: S101 - parameters_of selected on it
+    words: dict[str, Any] = dict(extra)
+    bounds = {
+        key: getattr(part, key)
+        for part in field.metadata
+        for key in ("ge", "le")
+        if hasattr(part, key)
+    }
+    choices = tuple(get_args(inner)) if get_origin(inner) is Literal else ()
+    kind: Any = "choice" if choices else _KINDS[inner]
+    return Parameter(
+        name=name,
+        kind=kind,
+        default=field.default,
+        help=field.description or "",
+        choices=choices,
+        minimum=bounds.get("ge"),
+        maximum=bounds.get("le"),
+        optional=optional,
+        **words,
+    )
+
+
+_KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """Split `X | None` into X and whether None was allowed."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [part for part in get_args(annotation) if part is not type(None)]
+        return inner[0], len(inner) < len(get_args(annotation))
+    return annotation, False
+
+
+def _sentence(cls: type[Declared], error: ErrorDetails) -> str:
+    """Turn one pydantic error into a sentence with the name, what was got and what to give."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    known = parameters_of(cls)
+    if error["type"] == "extra_forbidden":
+        return unknown_names([name], known)
+    if name in known and error["type"] != "value_error":
+        got = error["input"]
+        return f"{name} must be {known[name].expected}; got {got!r} ({type(got).__name__})."
+    return f"{name or cls.__name__}: {error['msg'].removeprefix('Value error, ')}"

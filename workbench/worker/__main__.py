@@ -1,0 +1,69 @@
+"""Entry of the toolchain side.
+
+    python <this folder> versions PACKAGE...          print {package: version or null} as JSON
+    python <this folder> build --channel FD           compile an engine
+    python <this folder> session --channel FD         load an engine and generate
+
+Messages are JSON objects, one a line, over the socket with that descriptor. The first one that
+arrives says which backend and what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import traceback
+from importlib import metadata
+
+ADAPTERS = {"openvino": {"build": "openvino_build", "session": "openvino_session"}}
+
+
+def main() -> int:
+    """Run one role; see the module docstring."""
+    parser = argparse.ArgumentParser(prog="worker")
+    parser.add_argument("role", choices=["versions", "build", "session"])
+    parser.add_argument("packages", nargs="*")
+    parser.add_argument("--channel", type=int)
+    arguments = parser.parse_args()
+    if arguments.role == "versions":
+        print(json.dumps({name: version(name) for name in arguments.packages}))
+        return 0
+    return serve(arguments.role, arguments.channel)
+
+
+def version(name: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def serve(role: str, descriptor: int) -> int:
+    """Run an adapter; the boundary at which every error becomes a message."""
+    from adapters.channel import Channel, Refusal  # type: ignore[import-not-found]
+
+    channel = Channel(descriptor)
+    try:
+        order = channel.receive()
+        if order is not None:
+            adapter = ADAPTERS[order["backend"]][role]
+            importlib.import_module(f"adapters.{adapter}").run(order, channel)
+    except Refusal as refusal:
+        channel.send(event="error", message=str(refusal), expected=True)
+        return 2
+    except BrokenPipeError:
+        # Whoever asked is gone: there is nobody to tell, and nothing to finish.
+        return 3
+    except Exception as error:  # noqa: BLE001 - the boundary
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}".strip()
+        channel.send(event="error", message=text, expected=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

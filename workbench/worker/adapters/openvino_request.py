@@ -1,0 +1,167 @@
+"""One generation inside the OpenVINO worker: checked against the limits, then read as it grows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .channel import Refusal
+from .text import TextStream
+
+
+@dataclass
+class New:
+    """What a request produced in one step; `reason` is set when it is finished."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass
+class Request:
+    """A request that was found acceptable; `handle` is set once it runs."""
+
+    number: int
+    ids: list[int]
+    config: Any
+    text: TextStream
+    blocks: int
+    received: float
+    handle: Any = None
+    told: int = 0
+
+    @classmethod
+    def prepare(
+        cls,
+        message: dict[str, Any],
+        limits: dict[str, Any],
+        tokenizer: Any,
+        chat: Any,
+        config: Any,
+    ) -> Request:
+        """Check a message against the limits.
+
+        Raises:
+            Refusal: With what was asked, what the limit is and what to do.
+        """
+        received = time.monotonic()
+        ids = _input_ids(message, tokenizer, chat)
+        sampling = message["sampling"]
+        length = _output_length(len(ids), sampling["max_tokens"], limits)
+        _configure(config, sampling, length)
+        blocks = -(-(len(ids) + length) // limits["block_tokens"])
+        if blocks > limits["kv_blocks"]:
+            capacity = limits["kv_blocks"] * limits["block_tokens"]
+            raise Refusal(
+                f"This request may need {len(ids) + length} tokens ({len(ids)} prompt + {length} "
+                f"output), but the KV cache holds {capacity}. Shorten it, lower max_tokens, or "
+                "build with a larger kv_cache_tokens."
+            )
+        stream = TextStream(tokenizer, tuple(sampling["stop"]))
+        return cls(message["id"], ids, config, stream, blocks, received)
+
+    def tensor(self) -> Any:
+        """Return the prompt as OpenVINO takes it: int64 of shape (1, tokens)."""
+        import numpy as np
+        import openvino
+
+        return openvino.Tensor(np.array([self.ids], dtype=np.int64))
+
+    def read(self) -> New:
+        """Return what came since the last call."""
+        import openvino_genai
+
+        new = New()
+        finished = openvino_genai.GenerationFinishReason
+        while self.handle.can_read():
+            for output in self.handle.read().values():
+                new.ids += output.generated_ids
+                new.logprobs += output.generated_log_probs
+                if output.finish_reason == finished.STOP:
+                    new.reason = "stop"
+                elif output.finish_reason == finished.LENGTH:
+                    new.reason = "length"
+        if new.ids:
+            new.text = self.text.push(new.ids)
+            if self.text.stopped and not new.reason:
+                self.handle.cancel()
+                new.reason = "stop"
+        if not new.reason:
+            # OpenVINO raises nothing when a request finds no room: it is just over.
+            status = self.handle.get_status()
+            if status == openvino_genai.GenerationStatus.IGNORED:
+                new.reason = "ignored"
+        return new
+
+
+def _input_ids(message: dict[str, Any], tokenizer: Any, chat: Any) -> list[int]:
+    if message.get("ids") is not None:
+        return list(message["ids"])
+    if message.get("messages") is None:
+        return list(tokenizer.encode(message["prompt"]).ids)
+    if not chat.chat_template:
+        raise Refusal("This model has no chat template. Give a plain prompt instead of messages.")
+    try:
+        text = chat.apply_chat_template(message["messages"], add_generation_prompt=True)
+    except RuntimeError as error:
+        raise Refusal(f"The model's chat template refuses these messages: {error}") from error
+    # The template has written the special tokens itself.
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _output_length(prompt: int, asked: int | None, limits: dict[str, Any]) -> int:
+    """Return how many tokens the request may generate."""
+    if prompt == 0:
+        raise Refusal("The prompt has no tokens. Write something to start from.")
+    if prompt > limits["max_input_len"]:
+        raise Refusal(
+            f"The prompt has {prompt} tokens; this engine accepts {limits['max_input_len']} "
+            "(max_input_len). Shorten it, or build with a larger max_input_len."
+        )
+    room = limits["max_seq_len"] - prompt
+    if room < 1:
+        raise Refusal(
+            f"The prompt has {prompt} tokens, which leaves no room for output within "
+            f"{limits['max_seq_len']} (max_seq_len). Shorten it, or build with a larger max_seq_len."
+        )
+    most = min(room, limits["max_output_len"])
+    if asked is None:
+        return most
+    if asked > limits["max_output_len"]:
+        raise Refusal(
+            f"{asked} tokens were asked for; this engine generates at most "
+            f"{limits['max_output_len']} (max_output_len). Ask for fewer, or build with a larger "
+            "max_output_len."
+        )
+    if asked > room:
+        raise Refusal(
+            f"{asked} tokens were asked for after a prompt of {prompt}; this engine holds "
+            f"{limits['max_seq_len']} in all (max_seq_len). Ask for at most {room}, or build with "
+            "a larger max_seq_len."
+        )
+    return asked
+
+
+def _configure(config: Any, sampling: dict[str, Any], length: int) -> None:
+    """Write the sampling options into a GenerationConfig that has the model's own end tokens."""
+    config.max_new_tokens = length
+    config.ignore_eos = sampling["ignore_eos"]
+    config.logprobs = 1
+    config.do_sample = sampling["temperature"] > 0
+    config.repetition_penalty = sampling["repetition_penalty"]
+    config.presence_penalty = sampling["presence_penalty"]
+    config.frequency_penalty = sampling["frequency_penalty"]
+    if config.do_sample:
+        config.temperature = sampling["temperature"]
+        config.top_p = sampling["top_p"]
+        config.min_p = sampling["min_p"]
+        config.rng_seed = sampling["seed"]
+        if sampling["top_k"]:
+            config.top_k = sampling["top_k"]
+    try:
+        config.validate()
+    except RuntimeError as error:
+        raise Refusal(f"OpenVINO GenAI refuses these sampling options: {error}") from error

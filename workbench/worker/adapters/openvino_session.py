@@ -1,0 +1,188 @@
+"""Run an engine with OpenVINO GenAI: in-flight batching, admission, streaming, cancel.
+
+One thread does everything: between two steps of the engine it reads what was asked, admits what
+fits, and sends one message with the new tokens of all requests. A step holds Python's lock, so a
+second thread would gain nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from .channel import Channel, Refusal
+from .openvino_request import Request
+from .quiet import switch_telemetry_off
+
+PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "u8"}
+
+
+def run(order: dict[str, Any], channel: Channel) -> None:
+    """Load `order["engine"]` (a directory) under `order["limits"]` and serve until closed.
+
+    Raises:
+        Refusal: OpenVINO cannot load the engine.
+    """
+    switch_telemetry_off()
+    started = time.monotonic()
+    server = Server(Path(order["engine"]), order["limits"], channel)
+    channel.send(event="ready", seconds=time.monotonic() - started, **server.facts())
+    server.serve()
+
+
+class Server:
+    """A loaded engine with its requests: waiting (in order) and running (by id)."""
+
+    def __init__(self, engine: Path, limits: dict[str, Any], channel: Channel) -> None:
+        from .text import load_tokenizer
+
+        self._channel = channel
+        self._limits = limits
+        self._waiting: deque[Request] = deque()
+        self._running: dict[int, Request] = {}
+        self._tokenizer = load_tokenizer(engine)
+        self._pipeline = _load(engine, limits)
+        self._chat = self._pipeline.get_tokenizer()
+        self._defaults = self._pipeline.get_config
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was found while loading."""
+        metrics = self._pipeline.get_metrics()
+        return {
+            "kv_cache_bytes": metrics.kv_cache_size_in_bytes,
+            "kv_cache_tokens": self._limits["kv_blocks"] * self._limits["block_tokens"],
+            "chat_template": bool(self._chat.chat_template),
+        }
+
+    def serve(self) -> None:
+        """Work until the other side closes."""
+        while True:
+            idle = not self._running and not self._waiting
+            for message in self._channel.pending(wait=idle):
+                self._take(message)
+            if self._channel.closed:
+                return
+            self._admit()
+            if self._pipeline.has_non_finished_requests():
+                # Also after a cancel: the step is what frees the blocks.
+                self._pipeline.step()
+                self._send_tokens()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["op"] == "generate":
+            try:
+                request = Request.prepare(
+                    message, self._limits, self._tokenizer, self._chat, self._defaults()
+                )
+            except Refusal as refusal:
+                self._channel.send(event="refused", id=message["id"], message=str(refusal))
+                return
+            self._waiting.append(request)
+        elif message["op"] == "cancel":
+            self._cancel(message["id"])
+
+    def _cancel(self, number: int) -> None:
+        request = self._running.get(number)
+        if request is not None:
+            request.handle.cancel()
+            self._end(request, "cancelled")
+            return
+        for request in self._waiting:
+            if request.number == number:
+                self._waiting.remove(request)
+                self._send_end(request, "cancelled")
+                return
+
+    def _admit(self) -> None:
+        """Start waiting requests in their order, as far as batch and KV cache allow.
+
+        A request is admitted only when the KV cache can hold it to its very end beside those
+        that run (TensorRT-LLM calls this policy GUARANTEED_NO_EVICT), so that none is dropped
+        in the middle. OpenVINO's max_num_seqs is no limit with dynamic_split_fuse, so the batch
+        is limited here too.
+        """
+        while self._waiting:
+            reason = self._obstacle(self._waiting[0])
+            if reason:
+                break
+            request = self._waiting.popleft()
+            request.handle = self._pipeline.add_request(
+                request.number, request.tensor(), request.config
+            )
+            self._running[request.number] = request
+            self._channel.send(
+                event="started",
+                id=request.number,
+                input_tokens=len(request.ids),
+                received=request.received,
+                time=time.monotonic(),
+            )
+        for place, request in enumerate(self._waiting, start=1):
+            if request.told != place:
+                request.told = place
+                self._channel.send(
+                    event="queued", id=request.number, place=place, reason=reason
+                )
+
+    def _obstacle(self, request: Request) -> str:
+        """Say why a request has to wait, or nothing."""
+        if len(self._running) >= self._limits["max_batch_size"]:
+            return f"max_batch_size {self._limits['max_batch_size']} is reached"
+        used = sum(other.blocks for other in self._running.values())
+        if used + request.blocks > self._limits["kv_blocks"]:
+            return f"the KV cache of {self._limits['kv_blocks']} blocks is taken"
+        return ""
+
+    def _send_tokens(self) -> None:
+        """Send the new tokens of all requests in one message; end those that are finished."""
+        now = time.monotonic()
+        batch = []
+        ended = []
+        for request in self._running.values():
+            new = request.read()
+            if new.ids:
+                batch.append([request.number, new.ids, new.text, new.logprobs])
+            if new.reason:
+                ended.append((request, new.reason))
+        if batch:
+            self._channel.send(event="tokens", time=now, batch=batch)
+        for request, reason in ended:
+            self._end(request, reason)
+
+    def _end(self, request: Request, reason: str) -> None:
+        del self._running[request.number]
+        self._send_end(request, reason)
+
+    def _send_end(self, request: Request, reason: str) -> None:
+        self._channel.send(
+            event="end",
+            id=request.number,
+            reason=reason,
+            text=request.text.end(),
+            cache_usage=self._pipeline.get_metrics().cache_usage,
+            time=time.monotonic(),
+        )
+
+
+def _load(engine: Path, limits: dict[str, Any]) -> Any:
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.cache_size = 0
+    scheduler.num_kv_blocks = limits["kv_blocks"]
+    scheduler.max_num_batched_tokens = limits["max_num_tokens"]
+    scheduler.max_num_seqs = limits["max_batch_size"]
+    scheduler.enable_prefix_caching = limits["enable_prefix_caching"]
+    scheduler.dynamic_split_fuse = limits["enable_chunked_prefill"]
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISION[limits["dtype"]],
+        "KV_CACHE_PRECISION": PRECISION[limits["kv_cache_dtype"]],
+    }
+    if limits["threads"]:
+        options["INFERENCE_NUM_THREADS"] = limits["threads"]
+    try:
+        return openvino_genai.ContinuousBatchingPipeline(str(engine), scheduler, "CPU", options)
+    except RuntimeError as error:
+        raise Refusal(f"OpenVINO cannot load this engine: {error}") from error

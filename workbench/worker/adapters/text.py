@@ -1,0 +1,95 @@
+"""Text from tokens as they come: whole characters only, and stop strings held back."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+REPLACEMENT = "\ufffd"
+
+
+class Decoder(Protocol):
+    """What is used of `tokenizers.Tokenizer`."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Return the text of token ids."""
+        ...
+
+
+class TextStream:
+    """Turns token ids into text deltas whose concatenation is the text of all ids.
+
+    A character whose bytes are spread over several tokens appears when it is complete. A text
+    that may become a stop string is held back until it is clear; from a stop string on, nothing
+    appears.
+    """
+
+    # An unfinished character of UTF-8 has at most three bytes, and decoders give at most one
+    # replacement character for each.
+    MOST_HELD = 3
+
+    def __init__(self, decoder: Decoder, stop: tuple[str, ...] = ()) -> None:
+        self._decoder = decoder
+        self._stop = tuple(text for text in stop if text)
+        self._ids: list[int] = []
+        # Only the ids from `_begin` on are decoded again. That is one finished piece before the
+        # unfinished one, because some tokenizers treat the first token of a text differently
+        # (a leading space). `_shown` characters of their text were given out.
+        self._begin = 0
+        self._finished = 0
+        self._shown = 0
+        self._held = ""
+        self.stopped = False
+
+    def push(self, ids: list[int]) -> str:
+        """Take new ids; return the text that is certain now (often empty)."""
+        if self.stopped:
+            return ""
+        self._ids.extend(ids)
+        return self._through_stops(self._decoded(final=False), final=False)
+
+    def end(self) -> str:
+        """Return what was held back, when no more ids come."""
+        if self.stopped:
+            return ""
+        return self._through_stops(self._decoded(final=True), final=True)
+
+    def _decoded(self, *, final: bool) -> str:
+        text = self._decoder.decode(self._ids[self._begin :])
+        broken = len(text) - len(text.rstrip(REPLACEMENT))
+        held = 0 if final else min(broken, self.MOST_HELD)
+        delta = text[self._shown : len(text) - held]
+        if broken == 0 and delta:
+            self._begin, self._finished = self._finished, len(self._ids)
+            self._shown = len(self._decoder.decode(self._ids[self._begin :]))
+        else:
+            self._shown += len(delta)
+        return delta
+
+    def _through_stops(self, text: str, *, final: bool) -> str:
+        if not self._stop:
+            return text
+        text = self._held + text
+        self._held = ""
+        found = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
+        if found:
+            self.stopped = True
+            return text[: min(found)]
+        if not final:
+            keep = self._possible_stop(text)
+            text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        return text
+
+    def _possible_stop(self, text: str) -> int:
+        """Return the length of the longest end of `text` that a stop string begins with."""
+        longest = max(len(stop) for stop in self._stop) - 1
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stop):
+                return size
+        return 0
+
+
+def load_tokenizer(directory: Any) -> Any:
+    """Return the `tokenizers.Tokenizer` of an engine directory."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(directory / "tokenizer.json"))
