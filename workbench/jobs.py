@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -178,30 +178,33 @@ class Job:
         """Return the state as it is now."""
         return self.view().state()
 
-    def wait(
-        self,
-        on_change: Callable[[View], None] | None = None,
-        interval: float = 0.1,
-        timeout: float | None = None,
-    ) -> View:
-        """Wait for the end of the job, calling `on_change` whenever the journal has grown.
+    def follow(self, interval: float = 0.1, timeout: float | None = None) -> Iterator[View]:
+        """Yield the view, brought up to date every `interval` seconds, until the job has ended.
 
         Raises:
             TimeoutError: The job runs on after `timeout` seconds.
         """
         view = self.view()
         deadline = None if timeout is None else time.monotonic() + timeout
-        changed = True
         while True:
-            state = view.state()
-            if changed and on_change:
-                on_change(view)
-            if state in ENDED:
-                return view
+            # The state first: what the job wrote before it ended is then in the update.
+            ended = view.state() in ENDED
+            view.update()
+            yield view
+            if ended:
+                return
             if deadline and time.monotonic() > deadline:
-                raise TimeoutError(f"Job {self.id} is still {state} after {timeout} s.")
+                raise TimeoutError(f"The job {self.id} goes on after {timeout} s.")
             time.sleep(interval)
-            changed = view.update()
+
+    def wait(self, timeout: float | None = None) -> View:
+        """Wait for the end of the job.
+
+        Raises:
+            TimeoutError: The job runs on after `timeout` seconds.
+        """
+        *_, view = self.follow(timeout=timeout)
+        return view
 
     def cancel(self, patience: float = 5.0) -> State:
         """Stop the job and everything that it started; return the state that it ended in.

@@ -239,6 +239,11 @@ class Session:
         return self._closed or self._error is not None
 
     @property
+    def active(self) -> int:
+        """Number of generations that wait or run."""
+        return len(self._generations)
+
+    @property
     def pid(self) -> int:
         """Process id of the worker."""
         return self._worker.pid

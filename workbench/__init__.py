@@ -1,0 +1,82 @@
+"""TensorRT-LLM workbench: choose, compile, stream and compare engines from Jupyter.
+
+The public names are loaded when they are first used, so that `import workbench` is quick and
+works on a machine with nothing but Jupyter.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.backends import get_backend, make_spec
+    from workbench.build import Plan, open_engine, start_build
+    from workbench.errors import WorkbenchError
+    from workbench.jobs import find_job, list_jobs
+    from workbench.model import Model
+    from workbench.notebook import headless, publish_result, run_notebook, spec_from
+    from workbench.sampling import Sampling
+    from workbench.session import Generation, Session
+    from workbench.store import find_engine, list_engines
+    from workbench.widgets.build import BuildPanel
+    from workbench.widgets.form import BuildForm
+    from workbench.widgets.stream import StreamPanel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "workbench.backends": ("get_backend", "make_spec"),
+    "workbench.build": ("Plan", "open_engine", "start_build"),
+    "workbench.errors": ("WorkbenchError",),
+    "workbench.jobs": ("find_job", "list_jobs"),
+    "workbench.model": ("Model",),
+    "workbench.notebook": ("headless", "publish_result", "run_notebook", "spec_from"),
+    "workbench.sampling": ("Sampling",),
+    "workbench.session": ("Generation", "Session"),
+    "workbench.store": ("find_engine", "list_engines"),
+    "workbench.widgets.build": ("BuildPanel",),
+    "workbench.widgets.form": ("BuildForm",),
+    "workbench.widgets.stream": ("StreamPanel",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
+    "BuildForm",
+    "BuildPanel",
+    "Generation",
+    "Model",
+    "Plan",
+    "Sampling",
+    "Session",
+    "StreamPanel",
+    "WorkbenchError",
+    "__version__",
+    "find_engine",
+    "find_job",
+    "get_backend",
+    "headless",
+    "list_engines",
+    "list_jobs",
+    "make_spec",
+    "open_engine",
+    "publish_result",
+    "run_notebook",
+    "spec_from",
+    "start_build",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _HOME:
+        from workbench.spec import nearest  # noqa: PLC0415 - only to help
+
+        raise AttributeError(f"workbench has no '{name}'.{nearest(name, __all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

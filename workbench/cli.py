@@ -1,0 +1,73 @@
+"""The command line: the same verbs as the notebooks, without one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from workbench.errors import InputError, WorkbenchError
+
+VERBS = {
+    "demo": "compile a model (the shipped one by default) and stream an answer",
+    "build": "compile an engine",
+    "stream": "stream a generation from an engine of the store",
+    "lab": "open the notebooks in JupyterLab",
+    "run": "run a notebook headless, with checked parameters",
+    "engines": "list the engines of the store, or show one",
+    "jobs": "list, show, attach to or cancel jobs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (0 fine, 1 failed, 2 bad input, 130 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    try:
+        parser, action = _parser(chosen, words)
+        parsed, unknown = parser.parse_known_args(words)
+        if unknown:
+            from workbench.flags import refuse_unknown  # noqa: PLC0415 - only when needed
+
+            refuse_unknown(unknown, parsed)
+        return action(parsed)
+    except WorkbenchError as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+
+
+def _parser(
+    chosen: str | None, words: list[str]
+) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
+    """Return the parser of all verbs, with the flags of the one that was asked for only.
+
+    Declaring flags imports specs and backends; leaving out what is not needed keeps --help quick.
+    """
+    parser = argparse.ArgumentParser(
+        prog="workbench",
+        description="Choose, compile, stream and compare TensorRT-LLM engines.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    action: Callable[[argparse.Namespace], int] = _nothing
+    for name, purpose in VERBS.items():
+        command = verbs.add_parser(
+            name, help=purpose, description=purpose.capitalize() + ".", allow_abbrev=False
+        )
+        if name == chosen:
+            from workbench.commands import declare  # noqa: PLC0415 - see the docstring
+
+            action = declare(name, command, words)
+    return parser, action
+
+
+def _nothing(_: argparse.Namespace) -> int:
+    """Stand in until a verb is chosen; argparse refuses a command line without one."""
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

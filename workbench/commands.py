@@ -1,0 +1,229 @@
+"""What each verb of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench import backends, jobs, store
+from workbench.build import Build, Plan, engine_of, open_engine, start_build
+from workbench.console import follow, print_plan, print_stream
+from workbench.errors import InputError
+from workbench.flags import add_flags, given
+from workbench.sampling import Sampling
+from workbench.spec import BuildSpec
+from workbench.store import Engine
+from workbench.units import format_bytes
+
+Action = Callable[[argparse.Namespace], int]
+
+PROMPT = "write a haiku about latency"
+
+
+def declare(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare the flags of a verb and return what it does."""
+    action = _DECLARATIONS[verb](parser, words)
+    parser.set_defaults(
+        flags=[flag for known in parser._actions for flag in known.option_strings]  # noqa: SLF001
+    )
+    return action
+
+
+def _declare_spec(parser: argparse.ArgumentParser, words: list[str]) -> type[BuildSpec]:
+    """Add the flags of the backend that the words name."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--backend", default=backends.DEFAULT)
+    name = chooser.parse_known_args(words)[0].backend
+    spec_class = backends.get_backend(name).spec_class
+    parser.add_argument(
+        "--backend",
+        default=backends.DEFAULT,
+        metavar="NAME",
+        help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
+    )
+    add_flags(parser, spec_class, f"build parameters of {name}")
+    parser.add_argument(
+        "--no-smoke",
+        action="store_true",
+        help="Publish without loading the engine once and generating a few tokens.",
+    )
+    return spec_class
+
+
+def _demo(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    spec_class = _declare_spec(parser, words)
+    parser.add_argument("--prompt", default=PROMPT, help=f"What to ask. Default: {PROMPT}.")
+    add_flags(parser, Sampling, "sampling")
+
+    def run(parsed: argparse.Namespace) -> int:
+        sampling = Sampling.parse(given(parsed, Sampling))
+        engine = _build_engine(parsed, spec_class)
+        with open_engine(engine) as session:
+            print(f"\n> {parsed.prompt}\n")
+            chat = [{"role": "user", "content": parsed.prompt}]
+            print_stream(
+                session.generate(chat if session.facts["chat_template"] else parsed.prompt, sampling)
+            )
+        return 0
+
+    return run
+
+
+def _build(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    spec_class = _declare_spec(parser, words)
+
+    def run(parsed: argparse.Namespace) -> int:
+        _build_engine(parsed, spec_class)
+        return 0
+
+    return run
+
+
+def _build_engine(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> Engine:
+    """Show the plan, build with progress, and say where the engine is."""
+    spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
+    plan = Plan.make(spec)
+    print_plan(plan)
+    build = start_build(spec, smoke=not parsed.no_smoke)
+    if build.explanation:
+        print(build.explanation)
+    engine = _await(build, plan)
+    print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
+    return engine
+
+
+def _await(build: Build, plan: Plan) -> Engine:
+    if build.hit:
+        return build.hit
+    assert build.job is not None  # noqa: S101 - a build is a hit or a job
+    try:
+        return engine_of(build.job, follow(build.job, plan))
+    except KeyboardInterrupt:
+        print(
+            f"\nThe build goes on without this terminal. Attach again: workbench jobs attach "
+            f"{build.job.id}; stop it: workbench jobs cancel {build.job.id}",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _stream(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("engine", metavar="KEY", help="Key of an engine, or the beginning of one.")
+    parser.add_argument("prompt", help="What to ask; - reads it from standard input.")
+    parser.add_argument("--raw", action="store_true", help="Complete the text, without chat.")
+    add_flags(parser, Sampling, "sampling")
+
+    def run(parsed: argparse.Namespace) -> int:
+        sampling = Sampling.parse(given(parsed, Sampling))
+        text = sys.stdin.read() if parsed.prompt == "-" else parsed.prompt
+        with open_engine(parsed.engine) as session:
+            prompt: Any = [{"role": "user", "content": text}]
+            if parsed.raw or not session.facts["chat_template"]:
+                prompt = text
+            print_stream(session.generate(prompt, sampling))
+        return 0
+
+    return run
+
+
+def _lab(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("--notebook", default="00_tour.ipynb", help="Notebook to open.")
+    parser.add_argument("--no-browser", action="store_true", help="Only start the server.")
+    parser.add_argument("--port", type=int, default=None, help="Port of the server.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from workbench.lab import start  # noqa: PLC0415 - only this verb needs it
+
+        return start(parsed.notebook, browser=not parsed.no_browser, port=parsed.port)
+
+    return run
+
+
+def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path, nargs="?", help="Where the executed notebook goes.")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="A parameter of the notebook; may be repeated.",
+    )
+
+    def run(parsed: argparse.Namespace) -> int:
+        from workbench.notebook import run_notebook  # noqa: PLC0415 - papermill takes a second
+
+        results = run_notebook(parsed.notebook, parsed.output, dict(parsed.parameters))
+        print(json.dumps(results, indent=1, ensure_ascii=False))
+        return 0
+
+    return run
+
+
+def _engines(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("key", nargs="?", help="Show the manifest of this engine.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        if parsed.key:
+            engine = store.find_engine(parsed.key)
+            print(json.dumps(engine.manifest, indent=1, ensure_ascii=False))
+            return 0
+        engines = store.list_engines()
+        for engine in engines:
+            print(engine)
+        if not engines:
+            print("The store holds no engine yet. `workbench demo` builds one.")
+        return 0
+
+    return run
+
+
+def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("what", nargs="?", choices=["list", "show", "attach", "cancel"])
+    parser.add_argument("id", nargs="?", help="Id of a job, or the beginning of one.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        if parsed.what in (None, "list"):
+            for job in jobs.list_jobs():
+                view = job.view()
+                age = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
+                print(f"{job.id}  {age}  {view.state()}")
+            return 0
+        if not parsed.id:
+            raise InputError(f"Which job? workbench jobs {parsed.what} ID; `workbench jobs` lists.")
+        job = jobs.find_job(parsed.id)
+        if parsed.what == "cancel":
+            print(f"{job.id} {job.cancel()}")
+        elif parsed.what == "attach":
+            plan = Plan.make(backends.make_spec(job.request["spec"]))
+            engine = engine_of(job, follow(job, plan))
+            print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
+        else:
+            print(json.dumps(job.request, indent=1))
+            print((job.path / "journal.jsonl").read_text(encoding="utf-8"), end="")
+        return 0
+
+    return run
+
+
+_DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {
+    "demo": _demo,
+    "build": _build,
+    "stream": _stream,
+    "lab": _lab,
+    "run": _run,
+    "engines": _engines,
+    "jobs": _jobs,
+}

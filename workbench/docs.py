@@ -1,0 +1,120 @@
+"""Documentation derived from the declared parameters: the README's table, the notebooks' cells.
+
+    python -m workbench.docs            write what has drifted
+    python -m workbench.docs --check    say what has drifted, and fail
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+from workbench.backends import DEFAULT, NAMES, get_backend
+from workbench.spec import Parameter, parameters_of
+
+ROOT = Path(__file__).parents[1]
+
+EFFECTS = {
+    "identity": "which model",
+    "compiled": "compiled into the engine",
+    "load": "given to the runtime when the engine is loaded, and enforced",
+}
+
+
+def parameter_table(backend: str) -> str:
+    """Return the parameters of a backend as a Markdown table."""
+    lines = ["| parameter | default | what it does | takes effect |", "|---|---|---|---|"]
+    for parameter in parameters_of(get_backend(backend).spec_class).values():
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        lines.append(
+            f"| `{parameter.name}`{unit} | {_default(parameter)} | "
+            f"{parameter.help}{_choices(parameter)} | {EFFECTS[parameter.effect]} |"
+        )
+    return "\n".join(lines)
+
+
+def parameters_cell(backend: str) -> str:
+    """Return the lines that declare a backend's parameters in a notebook."""
+    lines = [f'backend = "{backend}"  # one of {", ".join(NAMES)}']
+    lines += [
+        f"{parameter.name} = {parameter.default!r}  # {_comment(parameter)}".replace("'", '"')
+        for parameter in parameters_of(get_backend(backend).spec_class).values()
+    ]
+    return "\n".join(lines)
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.default is None:
+        return parameter.none_means
+    return f"`{parameter.default}`"
+
+
+def _choices(parameter: Parameter) -> str:
+    if not parameter.choices:
+        return ""
+    return " One of " + ", ".join(f"`{choice}`" for choice in parameter.choices) + "."
+
+
+def _comment(parameter: Parameter) -> str:
+    words = parameter.help.split(". ")[0].rstrip(".").replace("'", "")
+    if parameter.choices:
+        words += f": {', '.join(str(choice) for choice in parameter.choices)}"
+    if parameter.unit:
+        words += f", in {parameter.unit}"
+    return f"{words}; None: {parameter.none_means}" if parameter.optional else words
+
+
+_MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def _readme(text: str) -> str:
+    """Return the README with its tables written anew."""
+    return _MARKED.sub(lambda m: m[1] + parameter_table(m[2]) + m[3], text)
+
+
+_CELL = re.compile(r"(# --- build parameters\n).*?(\n# --- end)", re.DOTALL)
+
+
+def _notebook(text: str) -> str:
+    """Return a notebook with the declared parameters in its `parameters` cell."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _CELL.sub(lambda m: m[1] + parameters_cell(DEFAULT) + m[2], cell.source)
+    return nbformat.writes(notebook) + "\n"
+
+
+def drifted(root: Path = ROOT, *, write: bool) -> list[Path]:
+    """Return the files whose derived parts are not what the declarations say.
+
+    Args:
+        root: The repository.
+        write: Also put them right.
+    """
+    wanted = {root / "README.md": _readme}
+    wanted |= dict.fromkeys(sorted((root / "notebooks").glob("*.ipynb")), _notebook)
+    stale = []
+    for path, derive in wanted.items():
+        before = path.read_text(encoding="utf-8")
+        after = derive(before)
+        if after != before:
+            stale.append(path)
+            if write:
+                path.write_text(after, encoding="utf-8")
+    return stale
+
+
+def main() -> int:
+    """Run the command of the module docstring."""
+    check = "--check" in sys.argv[1:]
+    stale = drifted(write=not check)
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'has drifted' if check else 'was written'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

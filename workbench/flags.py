@@ -1,0 +1,99 @@
+"""Command line flags derived from declared parameters."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.errors import SpecError
+from workbench.spec import Declared, Parameter, nearest, parameters_of
+
+
+def add_flags(parser: argparse.ArgumentParser, record: type[Declared], title: str) -> None:
+    """Add a flag for each parameter of a record; --max-batch-size and --max_batch_size are one.
+
+    Defaults stay with the record: a flag that is not given leaves no value behind.
+    """
+    group = parser.add_argument_group(title)
+    for parameter in parameters_of(record).values():
+        spellings = list(dict.fromkeys(_spellings(parameter.name)))
+        # argparse formats help texts with %.
+        text = _help(parameter).replace("%", "%%")
+        if parameter.kind == "switch":
+            group.add_argument(
+                *spellings,
+                dest=parameter.name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=text,
+            )
+        else:
+            group.add_argument(
+                *spellings,
+                dest=parameter.name,
+                default=argparse.SUPPRESS,
+                metavar=_metavar(parameter),
+                help=text,
+            )
+
+
+def given(parsed: argparse.Namespace, record: type[Declared]) -> dict[str, Any]:
+    """Return the values of the flags that were given, each of the type that was declared.
+
+    A text that is not of that type is left as it is; the record refuses it in its own words.
+    """
+    return {
+        name: typed(getattr(parsed, name), parameter)
+        for name, parameter in parameters_of(record).items()
+        if hasattr(parsed, name)
+    }
+
+
+def typed(text: Any, parameter: Parameter) -> Any:
+    """Return the value that a text means for a parameter, or the text when it means none."""
+    if not isinstance(text, str):
+        return text
+    if parameter.optional and text.lower() in ("none", ""):
+        return None
+    if parameter.kind == "switch":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if parameter.kind == "choice":
+        return next((choice for choice in parameter.choices if str(choice) == text), text)
+    convert = {"integer": int, "number": float}.get(parameter.kind, str)
+    try:
+        return convert(text)
+    except ValueError:
+        return text
+
+
+def refuse_unknown(words: Sequence[str], parsed: argparse.Namespace) -> None:
+    """Raise for words that no flag took.
+
+    Raises:
+        SpecError: Names them, with the nearest flag of the command where there is one.
+    """
+    known = [flag.removeprefix("--") for flag in getattr(parsed, "flags", [])]
+    sentences = []
+    for word in words:
+        name = word.partition("=")[0]
+        hint = nearest(name.removeprefix("--").replace("_", "-"), known).replace("'", "'--", 1)
+        sentences.append(f"'{name}' is not understood.{hint}")
+        if word.startswith("--"):
+            break  # what follows is most likely its value
+    raise SpecError(" ".join(sentences) + f" See: workbench {parsed.verb} --help")
+
+
+def _spellings(name: str) -> list[str]:
+    return [f"--{name.replace('_', '-')}", f"--{name}"]
+
+
+def _metavar(parameter: Parameter) -> str:
+    if parameter.kind == "choice":
+        return "{" + ",".join(str(choice) for choice in parameter.choices) + "}"
+    return {"integer": "N", "number": "X"}.get(parameter.kind, "TEXT")
+
+
+def _help(parameter: Parameter) -> str:
+    default = parameter.none_means if parameter.default is None else parameter.default
+    return f"{parameter.help} Default: {default}."

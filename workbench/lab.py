@@ -1,0 +1,51 @@
+"""Opening the notebooks in JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from workbench.errors import InputError
+from workbench.files import home
+
+_PACKAGE = Path(__file__).parent
+
+
+def notebooks_folder() -> Path:
+    """Return the folder with notebooks that a user may edit.
+
+    In a checkout that is `notebooks/`; an installed package keeps its own copy clean and gives
+    the user one in the workbench's home, which later versions add to but never overwrite.
+    """
+    checkout = _PACKAGE.parent / "notebooks"
+    if checkout.is_dir():
+        return checkout
+    folder = home() / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for notebook in (_PACKAGE / "notebooks").glob("*.ipynb"):
+        if not (folder / notebook.name).exists():
+            shutil.copyfile(notebook, folder / notebook.name)
+    return folder
+
+
+def start(notebook: str, *, browser: bool = True, port: int | None = None) -> int:
+    """Become JupyterLab, opened at a notebook.
+
+    Raises:
+        InputError: There is no notebook of that name.
+    """
+    folder = notebooks_folder()
+    if not (folder / notebook).is_file():
+        names = ", ".join(sorted(path.name for path in folder.glob("*.ipynb")))
+        raise InputError(f"There is no notebook {notebook} in {folder}; there is: {names}.")
+    command = [sys.executable, "-m", "jupyterlab", str(folder / notebook)]
+    command.append(f"--notebook-dir={folder}")
+    if not browser:
+        command.append("--no-browser")
+    if port is not None:
+        command.append(f"--port={port}")
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell
+    return 0

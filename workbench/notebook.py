@@ -1,0 +1,214 @@
+"""Notebooks as programs: are we headless, are the parameters right, what came out."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import InputError, SpecError
+from workbench.spec import BuildSpec, parameters_of, unknown_names
+
+RESULT = "application/vnd.trtllm-workbench.result+json"
+"""Media type under which a notebook's results are kept in its outputs."""
+
+# How papermill begins the cell that it injects.
+_INJECTED = "# Parameters"
+
+
+def headless() -> bool:
+    """Say whether nobody can click: then cells wait for their work instead of returning.
+
+    `WORKBENCH_HEADLESS` (1 or 0) decides where it is set. Otherwise a client that executes a
+    notebook without a person (papermill, nbclient, nbconvert) says in each execute request that
+    it cannot answer questions (`allow_stdin` false), while JupyterLab says that it can. Outside
+    a kernel there is nobody either.
+    """
+    setting = os.environ.get("WORKBENCH_HEADLESS")
+    if setting is not None:
+        return setting != "0"
+    kernel = _kernel()
+    if kernel is None:
+        return True
+    return not kernel.get_parent("shell").get("content", {}).get("allow_stdin", True)
+
+
+def _kernel() -> Any:
+    import sys  # noqa: PLC0415 - beside its only use
+
+    # Whoever runs in IPython has imported it; nobody else shall pay for the import.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None)
+
+
+def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
+    """Make a spec from a notebook's variables: `spec_from(globals())`.
+
+    Args:
+        namespace: Variables, of which the declared parameters are taken.
+
+    Raises:
+        SpecError: A parameter is ill-typed, or papermill passed one that the notebook does not
+            know (papermill itself only logs that).
+    """
+    from workbench.backends import DEFAULT, get_backend, make_spec  # noqa: PLC0415 - pydantic
+
+    _check_injected(namespace)
+    backend = get_backend(str(namespace.get("backend", DEFAULT)))
+    names = parameters_of(backend.spec_class)
+    values = {name: namespace[name] for name in names if name in namespace}
+    return make_spec({"backend": backend.name, **values})
+
+
+def _check_injected(namespace: Mapping[str, Any]) -> None:
+    """Compare what papermill injected with what the notebook declared before it."""
+    cells = [cell for cell in namespace.get("In", []) if cell.strip()]
+    injected: dict[str, Any] = {}
+    declared: dict[str, Any] = {}
+    for cell in cells:
+        (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
+    if injected:
+        check_parameters(injected, declared)
+
+
+def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Refuse parameters that a notebook does not declare, or of another type than declared.
+
+    Args:
+        given: Values by name.
+        declared: Default values by name; a default of None accepts any type.
+
+    Raises:
+        SpecError: One line for each.
+    """
+    sentences = [unknown_names(list(given), declared)]
+    for name, value in given.items():
+        default = declared.get(name)
+        if default is not None and value is not None and not _same_type(value, default):
+            sentences.append(
+                f"{name} must be {_WORDS.get(type(default), type(default).__name__)}, such as "
+                f"{default!r}; got {value!r} ({type(value).__name__})."
+            )
+    if text := "\n".join(filter(None, sentences)):
+        raise SpecError(text)
+
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    if isinstance(default, float) and not isinstance(value, bool):
+        return isinstance(value, int | float)
+    return type(value) is type(default)
+
+
+def _assigned(source: str) -> dict[str, Any]:
+    """Return the names that a cell assigns at its top level; the values where they are plain."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return {}  # a cell with IPython's own syntax declares no parameters
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found[target.id] = _plain(getattr(node, "value", None))
+    return found
+
+
+def _plain(node: ast.expr | None) -> Any:
+    try:
+        return ast.literal_eval(node) if node else None
+    except ValueError:
+        return None
+
+
+def publish_result(**values: Any) -> None:
+    """Keep results in the output of the running cell, where `run_notebook` finds them.
+
+    Args:
+        values: Plain JSON values by name.
+    """
+    from IPython.display import display  # noqa: PLC0415 - only inside a notebook
+
+    lines = "\n".join(f"{name}: {value}" for name, value in values.items())
+    display({RESULT: values, "text/plain": lines}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def run_notebook(
+    notebook: Path, output: Path | None = None, parameters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Execute a notebook with papermill and return its results.
+
+    Args:
+        notebook: The notebook.
+        output: Where the executed notebook goes; beside nothing else, so by default into the
+            folder `runs` of the workbench's home.
+        parameters: Values by name; texts are read as the type that the notebook declares.
+
+    Raises:
+        InputError: The notebook is missing or does not declare a parameter.
+        WorkbenchError: A cell failed; with its sentence.
+    """
+    import papermill  # noqa: PLC0415 - takes a second
+
+    if not notebook.is_file():
+        raise InputError(f"There is no notebook {notebook}.")
+    declared = {
+        name: _plain_text(details["default"])
+        for name, details in papermill.inspect_notebook(str(notebook)).items()
+    }
+    values = {
+        name: _typed_like(value, declared.get(name)) for name, value in (parameters or {}).items()
+    }
+    check_parameters(values, declared)
+    output = output or _run_path(notebook)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(str(notebook), str(output), values, progress_bar=False)
+    except papermill.PapermillExecutionError as error:
+        raise InputError(
+            f"The notebook stopped at cell {error.exec_count}: {error.ename}: {error.evalue} "
+            f"(the executed notebook is {output})"
+        ) from error
+    return read_results(output)
+
+
+def read_results(notebook: Path) -> dict[str, Any]:
+    """Return the results that an executed notebook published, later ones over earlier ones."""
+    import nbformat  # noqa: PLC0415 - takes a while
+
+    results: dict[str, Any] = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            results.update(output.get("data", {}).get(RESULT, {}))
+    return results
+
+
+def _run_path(notebook: Path) -> Path:
+    import time  # noqa: PLC0415 - beside its only use
+
+    from workbench.files import home  # noqa: PLC0415 - beside its only use
+
+    return home() / "runs" / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
+
+
+def _plain_text(source: str) -> Any:
+    try:
+        return ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _typed_like(value: Any, default: Any) -> Any:
+    """Read a text from the command line as the type of the declared default."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    parsed = _plain_text(value.capitalize() if value.lower() in ("true", "false", "none") else value)
+    return value if parsed is None and value.lower() != "none" else parsed

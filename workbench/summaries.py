@@ -1,0 +1,98 @@
+"""The facts in plain lines: what the command line prints and what panels show without a browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from workbench.history import Range
+from workbench.jobs import Stage, View
+from workbench.memory import Fit
+from workbench.model import Model
+from workbench.rules import Finding
+from workbench.units import format_bytes, format_count, format_seconds
+
+
+def model_line(model: Model) -> str:
+    """Return one line on what a model is."""
+    return (
+        f"{model.architecture}, {format_count(model.parameters)} parameters, {model.layers} layers, "
+        f"{model.heads} heads ({model.kv_heads} for keys and values) of {model.head_size}, "
+        f"vocabulary {model.vocab_size:,}, context {model.context_length:,} tokens, "
+        f"{format_bytes(model.weight_bytes)} of {model.dtype} weights"
+    )
+
+
+MARKS = {"refuse": "cannot work", "warn": "note", "ignored": "no effect"}
+"""What the level of a finding is called for people."""
+
+
+def finding_lines(findings: Iterable[Finding]) -> list[str]:
+    """Return one line a finding."""
+    return [f"{MARKS[finding.level]}: {finding}" for finding in findings]
+
+
+def fit_lines(fit: Fit) -> list[str]:
+    """Return the parts of a memory estimate and what is left, a line each."""
+    lines = [f"{part.name:<12} {size_range(part.low, part.high)}" for part in fit.parts]
+    lines.append(f"{'together':<12} {size_range(fit.total_low, fit.total_high)}")
+    lines.append(fit.summary)
+    return lines
+
+
+def size_range(low: int, high: int) -> str:
+    """Return a size, or a range of sizes where it is an estimate."""
+    if low == high:
+        return format_bytes(low)
+    return f"{format_bytes(low)} to {format_bytes(high)}"
+
+
+def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = None) -> str:
+    """Return one line on a stage: its time, what is counted, and what past builds took."""
+    words = [f"{stage.title:<26} {format_seconds(stage.seconds(now or time.time())):>8}"]
+    if stage.total:
+        words.append(f"{stage.done}/{stage.total} {stage.unit}")
+    if stage.ended is None and stage.name in ranges:
+        words.append(f"({ranges[stage.name]})")
+    return "  ".join(words)
+
+
+def remaining(view: View, ranges: Mapping[str, Range], now: float | None = None) -> str:
+    """Return the expected time left as a range from past builds, or nothing without any.
+
+    For the running stage the time that it has taken is subtracted; stages that have not begun
+    count in full.
+    """
+    now = now or time.time()
+    ended = {name for name, stage in view.stages.items() if stage.ended is not None}
+    open_stages = {name: r for name, r in ranges.items() if name not in ended}
+    if not open_stages or view.end:
+        return ""
+    spent = {name: stage.seconds(now) for name, stage in view.stages.items()}
+    low = sum(max(0.0, r.low - spent.get(name, 0.0)) for name, r in open_stages.items())
+    high = sum(max(0.0, r.high - spent.get(name, 0.0)) for name, r in open_stages.items())
+    builds = min(r.builds for r in open_stages.values())
+    plural = "s" if builds > 1 else ""
+    return f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
+
+
+def timing_line(record: Mapping[str, Any]) -> str:
+    """Return one line on how fast a generation was."""
+    words = [f"{record['output_tokens']} tokens"]
+    if record["ttft"] is not None:
+        words.append(f"TTFT {milliseconds(record['ttft'])}")
+    if record["itl"]:
+        itl = record["itl"]
+        words.append(
+            f"ITL p50 {milliseconds(itl['p50'])}, p90 {milliseconds(itl['p90'])}, "
+            f"p99 {milliseconds(itl['p99'])}"
+        )
+    if record["tokens_per_second"]:
+        words.append(f"{record['tokens_per_second']:.1f} tokens/s")
+    return "   ".join(words)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in milliseconds with three digits that count."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds * 1000:.0f} ms"
