@@ -129,7 +129,6 @@ def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
     toolchain = find_toolchain(spec.backend)
     versions = toolchain.require(plan.backend.packages, plan.backend.install)
     path = plan.model.path
-    explanation = ""
     if path and is_known(path, _fingerprints()):
         identity = Identity(spec.canonical(), fingerprint(path, _fingerprints()), versions)
         engine, explanation = store.look_up(identity)
@@ -140,9 +139,8 @@ def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
         spec = spec.replace(model=str(path.absolute()))
     request = {"spec": spec.model_dump(mode="json"), "python": toolchain.python, "smoke": smoke}
     job, new = attach_or_start("build", request)
-    if not new:
-        explanation = "This very build runs already."
-    return Build(spec, job, None, explanation)
+    # Why it was a miss stands in the job's journal.
+    return Build(spec, job, None, "" if new else "This very build runs already.")
 
 
 def open_engine(engine: Engine | str) -> Session:

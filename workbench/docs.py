@@ -67,15 +67,15 @@ def _comment(parameter: Parameter) -> str:
     return f"{words}; None: {parameter.none_means}" if parameter.optional else words
 
 
-_MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _readme(text: str) -> str:
     """Return the README with its tables written anew."""
-    return _MARKED.sub(lambda m: m[1] + parameter_table(m[2]) + m[3], text)
+    return _MARKED.sub(lambda m: m[1] + parameter_table(m[2]) + "\n" + m[3], text)
 
 
-_CELL = re.compile(r"(# --- build parameters\n).*?(\n# --- end)", re.DOTALL)
+_CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
 
 
 def _notebook(text: str) -> str:
@@ -83,7 +83,7 @@ def _notebook(text: str) -> str:
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = _CELL.sub(lambda m: m[1] + parameters_cell(DEFAULT) + m[2], cell.source)
+            cell.source = _CELL.sub(lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source)
     return nbformat.writes(notebook) + "\n"
 
 

@@ -311,14 +311,16 @@ class Session:
             if message["event"] == "error":
                 self._abandon()
                 raise SessionError(f"The engine was not loaded. {message['message']}")
-        status = self._abandon()
-        raise SessionError(
-            f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
-        )
+        status, tail = self._worker.close(), self._log_tail()
+        self._abandon()
+        raise SessionError(f"The engine was not loaded: its worker {describe_exit(status)}.{tail}")
 
-    def _abandon(self) -> int:
+    def _abandon(self) -> None:
+        """Let go of everything when loading failed."""
         self._closed = True
-        return self._worker.close()
+        self._worker.close()
+        if self._own_log:
+            self._log.close()
 
     def _read(self) -> None:
         """Hand the worker's messages to their generations (runs in a thread)."""

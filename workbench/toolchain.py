@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -168,12 +169,11 @@ class Worker:
     def close(self, patience: float = 5.0) -> int:
         """End the worker and everything it started; return its exit status.
 
-        It is asked first (the channel closes), and killed after `patience` seconds.
+        It is asked first (the channel closes), and killed after `patience` seconds. Closing
+        twice changes nothing.
         """
-        try:
+        with contextlib.suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other end was faster
         try:
             status = self._process.wait(patience)
         except subprocess.TimeoutExpired:

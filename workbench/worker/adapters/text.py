@@ -23,10 +23,6 @@ class TextStream:
     appears.
     """
 
-    # An unfinished character of UTF-8 has at most three bytes, and decoders give at most one
-    # replacement character for each.
-    MOST_HELD = 3
-
     def __init__(self, decoder: Decoder, stop: tuple[str, ...] = ()) -> None:
         self._decoder = decoder
         self._stop = tuple(text for text in stop if text)
@@ -55,14 +51,13 @@ class TextStream:
 
     def _decoded(self, *, final: bool) -> str:
         text = self._decoder.decode(self._ids[self._begin :])
-        broken = len(text) - len(text.rstrip(REPLACEMENT))
-        held = 0 if final else min(broken, self.MOST_HELD)
-        delta = text[self._shown : len(text) - held]
-        if broken == 0 and delta:
+        if text.endswith(REPLACEMENT) and not final:
+            # An unfinished character, or bytes that are none: what follows tells.
+            return ""
+        delta = text[self._shown :]
+        if delta:
             self._begin, self._finished = self._finished, len(self._ids)
             self._shown = len(self._decoder.decode(self._ids[self._begin :]))
-        else:
-            self._shown += len(delta)
         return delta
 
     def _through_stops(self, text: str, *, final: bool) -> str:

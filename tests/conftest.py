@@ -1,0 +1,79 @@
+"""Fixtures: a home of its own for each test, and engines of the demo model built once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from workbench.backends import get_backend, make_spec
+from workbench.build import start_build
+from workbench.session import Session
+from workbench.store import Engine
+from workbench.toolchain import find_toolchain
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store; the user's own is never touched."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("WORKBENCH_HOME", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that lives as long as the test run, for engines that only are read."""
+    return tmp_path_factory.mktemp("shared") / "home"
+
+
+@pytest.fixture(scope="session")
+def build_engine(shared_home: Path) -> Callable[..., Engine]:
+    """Build an engine into the shared store: `build_engine(quantization="int8")`."""
+
+    def build(**values: object) -> Engine:
+        before = os.environ.get("WORKBENCH_HOME")
+        os.environ["WORKBENCH_HOME"] = str(shared_home)
+        try:
+            return start_build(make_spec(values)).wait()
+        finally:
+            if before is None:
+                del os.environ["WORKBENCH_HOME"]
+            else:
+                os.environ["WORKBENCH_HOME"] = before
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def demo_engine(build_engine: Callable[..., Engine]) -> Engine:
+    """The demo model with float32 weights, and limits that tests can reach."""
+    return build_engine(
+        quantization="none",
+        max_batch_size=2,
+        max_input_len=64,
+        max_output_len=256,
+        kv_cache_tokens=640,
+        threads=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_session(demo_engine: Engine) -> Iterator[Session]:
+    """An open session of the demo engine, shared by tests that leave it as it was."""
+    with open_session(demo_engine) as session:
+        yield session
+
+
+def open_session(engine: Engine, **limits: object) -> Session:
+    """Load an engine wherever it is, with some limits changed."""
+    toolchain = find_toolchain(engine.backend)
+    return Session(engine.path, engine.backend, {**engine.manifest["limits"], **limits}, toolchain)
+
+
+def demo_limits(**values: object) -> dict:
+    """Return the limits of a spec with these values."""
+    spec = make_spec(values)
+    return get_backend(spec.backend).limits(spec)

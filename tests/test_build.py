@@ -1,0 +1,263 @@
+"""Builds for real: published, found again, explained, attached to, cancelled, killed, damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tiny_models import make_tiny_model
+from workbench import jobs, store
+from workbench.backends import make_spec
+from workbench.build import DEMO_MODEL, Build, start_build
+from workbench.errors import JobError, ModelError, SpecError, ToolchainError
+from workbench.jobs import Job
+from workbench.owner import Owner
+from workbench.store import Engine
+
+
+def _until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def _job(build: Build) -> Job:
+    assert build.job is not None
+    return build.job
+
+
+def _running_stage(job: Job) -> str:
+    stages = [stage.name for stage in job.view().stages.values() if stage.ended is None]
+    return stages[-1] if stages else ""
+
+
+def _session(owner: Owner) -> list[int]:
+    """Living processes of a job."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getsid(process.pid) == owner.pid and process.info["status"] != "zombie":
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _temporaries(home: Path) -> list[str]:
+    return [path.name for path in (home / "engines").glob(".tmp-*")]
+
+
+@pytest.fixture
+def stocked(home: Path, demo_engine: Engine) -> Engine:
+    """The test's own store with a copy of the demo engine in it."""
+    target = store.folder() / demo_engine.key
+    shutil.copytree(demo_engine.path, target)
+    assert home in target.parents
+    return store.find_engine(demo_engine.key)
+
+
+def _values(engine: Engine) -> dict:
+    return {**engine.manifest["identity"]["spec"], "model": "demo"}
+
+
+def test_a_build_publishes_an_engine_with_its_story(demo_engine: Engine) -> None:
+    manifest = demo_engine.manifest
+    names = [stage["name"] for stage in manifest["build"]["stages"]]
+    assert names == [
+        "fingerprint", "import", "load", "trace", "convert", "tokenizer", "smoke", "publish"
+    ]  # fmt: skip
+    assert manifest["build"]["smoke"]["tokens"] > 0
+    assert manifest["build"]["peak_memory_bytes"] > demo_engine.bytes
+    assert manifest["model"]["architecture"] == "LlamaForCausalLM"
+    assert set(manifest["identity"]["toolchain"]) >= {"openvino-genai", "torch", "nncf"}
+    assert demo_engine.damage(thorough=True) == ""
+    assert {"openvino_model.bin", "openvino_model.xml", "tokenizer.json"} <= set(manifest["files"])
+
+
+def test_the_same_spec_is_found_and_explained(stocked: Engine) -> None:
+    build = start_build(make_spec(_values(stocked)))
+    assert build.job is None
+    assert build.wait().key == stocked.key
+    assert "the same weights (by content) and the same versions" in build.explanation
+
+
+def test_the_same_weights_elsewhere_are_the_same_engine(stocked: Engine, tmp_path: Path) -> None:
+    shutil.copytree(DEMO_MODEL, tmp_path / "copy")
+    build = start_build(make_spec({**_values(stocked), "model": str(tmp_path / "copy")}))
+    engine = build.wait()
+    assert engine.key == stocked.key
+    assert build.job is None or _job(build).view().end["reused"]  # type: ignore[index]
+
+
+def test_a_miss_names_the_nearest_engine_and_what_differs(stocked: Engine) -> None:
+    identity = store.Identity(
+        {**stocked.manifest["identity"]["spec"], "quantization": "int4", "max_batch_size": 9},
+        stocked.manifest["identity"]["weights"],
+        stocked.manifest["identity"]["toolchain"],
+    )
+    engine, why = store.look_up(identity)
+    assert engine is None
+    assert why == (
+        f"No engine is the same; the nearest, {stocked.key}, differs in max_batch_size (2 there, 9 "
+        "here), quantization (none there, int4 here)."
+    )
+
+
+def test_a_damaged_engine_is_a_miss_and_is_built_again(stocked: Engine) -> None:
+    graph = stocked.path / "openvino_model.bin"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    build = start_build(make_spec(_values(stocked)))
+    engine = build.wait()
+    assert any("openvino_model.bin has" in note for note in _job(build).view().notes)
+    assert engine.key == stocked.key
+    assert engine.damage(thorough=True) == ""
+
+
+def test_who_asks_twice_attaches_and_cancel_leaves_nothing(home: Path) -> None:
+    spec = make_spec({"quantization": "int8", "max_batch_size": 3})
+    first, second = start_build(spec), start_build(spec)
+    job = _job(first)
+    assert _job(second).id == job.id
+    assert second.explanation == "This very build runs already."
+
+    _until(lambda: _running_stage(job) == "load" or "load" in job.view().stages)
+    owner = job.view().owner
+    assert owner is not None
+    assert len(_session(owner)) >= 2
+    assert job.cancel() == "cancelled"
+    assert _session(owner) == []
+    assert _temporaries(home) == []
+    assert store.list_engines() == []
+    assert job.cancel() == "cancelled"
+    with pytest.raises(JobError, match="Cancelled"):
+        first.wait()
+
+
+def test_a_killed_runner_is_told_as_killed_and_its_worker_ends(home: Path) -> None:
+    job = _job(start_build(make_spec({"max_batch_size": 5})))
+    _until(lambda: "import" in job.view().stages)
+    owner = job.view().owner
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)
+    _until(lambda: job.state() == "killed")
+    _until(lambda: not _session(owner))
+    # Asking again starts a new attempt, and the old temporary is in nobody's way.
+    again = _job(start_build(make_spec({"max_batch_size": 5})))
+    assert again.id != job.id
+    again.cancel()
+
+
+def test_a_killed_worker_ends_the_build_with_a_sentence(home: Path) -> None:
+    build = start_build(make_spec({"max_batch_size": 6}))
+    job = _job(build)
+    _until(lambda: "import" in job.view().stages)
+    owner = job.view().owner
+    assert owner is not None
+    _until(lambda: len(_session(owner)) >= 2)
+    for pid in _session(owner):
+        if pid != owner.pid:
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(JobError, match="was killed .*out of memory is a usual cause"):
+        build.wait()
+    assert _temporaries(home) == []
+
+
+def test_rules_refuse_before_anything_is_spent(home: Path) -> None:
+    with pytest.raises(SpecError, match="beyond the model's context of 2048") as caught:
+        start_build(make_spec({"max_input_len": 4000, "max_output_len": 96}))
+    assert "max_seq_len: 4096 tokens" in str(caught.value)
+    assert not (home / "jobs").exists()
+
+
+def test_a_toolchain_without_the_packages_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", str(python))
+    with pytest.raises(ToolchainError, match=r"openvino-genai.* are not installed for .*\[cpu\]"):
+        start_build(make_spec({}))
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", str(tmp_path))
+    with pytest.raises(ToolchainError, match="not an executable file"):
+        start_build(make_spec({}))
+
+
+def test_no_model_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        start_build(make_spec({"model": str(tmp_path)}))
+
+
+def _with_config(tmp_path: Path, **changes: object) -> Path:
+    """A copy of the demo model with another configuration."""
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **changes}))
+    return model
+
+
+def test_an_architecture_that_nobody_knows_is_a_sentence(tmp_path: Path) -> None:
+    model = _with_config(
+        tmp_path, model_type="unheard_of", architectures=["UnheardOfForCausalLM"]
+    )
+    with pytest.raises((JobError, ModelError), match=r"unheard_of|UnheardOfForCausalLM") as caught:
+        start_build(make_spec({"model": str(model)})).wait()
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_groups_that_do_not_divide_are_refused_by_the_rule(tmp_path: Path) -> None:
+    model = make_tiny_model("llama", tmp_path / "model", intermediate_size=352)
+    with pytest.raises(SpecError, match=r"group_size: groups of 64 do not divide .*352"):
+        start_build(make_spec({"model": str(model), "quantization": "int4", "max_seq_len": 512}))
+
+
+FULL_DISK = """
+    import os, sys
+    os.environ["WORKBENCH_HOME"] = sys.argv[1] + "/home"
+    from workbench.backends import make_spec
+    from workbench.build import start_build
+    from workbench.errors import WorkbenchError
+    try:
+        start_build(make_spec({"quantization": "none"})).wait()
+    except WorkbenchError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(FULL_DISK))
+    # A mount namespace of our own, so that no privilege is needed and nothing is left mounted.
+    command = (
+        'mount -t tmpfs -o size=4m tmpfs "$1" && "$2" "$3" "$1"; '
+        'ls -A "$1/home/engines"; sleep 0.5'
+    )
+    answer = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "bash", "-c", command, "bash",
+         str(small), sys.executable, str(script)],
+        capture_output=True, text=True, check=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert "The disk is full:" in answer.stdout, answer.stdout + answer.stderr
+    assert "Set" in answer.stdout or "set WORKBENCH_HOME" in answer.stdout
+    assert ".tmp-" not in answer.stdout
+
+
+def test_jobs_are_found_by_the_beginning_of_their_id(home: Path) -> None:
+    with pytest.raises(JobError, match="There is no job whose id begins with 'abc'"):
+        jobs.find_job("abc")

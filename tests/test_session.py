@@ -1,0 +1,239 @@
+"""Sessions on the real embedded engine: batching, limits, Stop, seeds, crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import open_session
+from workbench.errors import RequestError, SessionError, SpecError
+from workbench.session import Generation, Session
+from workbench.store import Engine
+
+CHAT = [{"role": "user", "content": "write a haiku about latency"}]
+
+
+def _until(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def test_the_deltas_are_the_text(demo_session: Session) -> None:
+    generation = demo_session.generate(CHAT, max_tokens=64)
+    deltas = list(generation)
+    assert "".join(delta.text for delta in deltas) == generation.text
+    assert [i for delta in deltas for i in delta.token_ids] == generation.token_ids
+    assert generation.finish_reason == "stop"
+    assert len(generation.logprobs) == len(generation.token_ids)
+    assert all(logprob <= 0 for logprob in generation.logprobs)
+
+
+def test_the_demo_model_answers_with_three_lines(demo_session: Session) -> None:
+    text = demo_session.generate(CHAT).wait().text
+    assert len([line for line in text.splitlines() if line.strip()]) == 3
+
+
+def test_timings_add_up(demo_session: Session) -> None:
+    generation = demo_session.generate(CHAT, max_tokens=20, ignore_eos=True).wait()
+    timings = generation.timings
+    assert len(timings.tokens) == 20 == generation.record()["output_tokens"]
+    assert timings.ttft + sum(timings.itl) == pytest.approx(timings.e2e)
+    assert 0 < timings.queued < timings.ttft
+
+
+def test_the_same_seed_gives_the_same_text_also_beside_others(demo_session: Session) -> None:
+    options = {"temperature": 1.0, "seed": 5, "max_tokens": 40, "ignore_eos": True}
+    alone = demo_session.generate("one", **options).wait().token_ids
+    both = [demo_session.generate("one", **{**options, "seed": seed}) for seed in (5, 6)]
+    same, other = (generation.wait().token_ids for generation in both)
+    assert same == alone
+    assert other != alone
+
+
+def test_more_requests_than_the_batch_wait_and_say_so(demo_session: Session) -> None:
+    running = [demo_session.generate("a", max_tokens=200, ignore_eos=True) for _ in range(2)]
+    late = demo_session.generate("a", max_tokens=5, ignore_eos=True)
+    _until(lambda: late.queue_place == 1)
+    assert late.phase == "queued"
+    assert late.queue_reason == "max_batch_size 2 is reached"
+    assert len(late.wait().token_ids) == 5
+    first_to_end = min(generation.wait().timings.tokens[-1] for generation in running)
+    assert late.timings.started > first_to_end
+
+
+def test_a_late_request_joins_the_running_batch(demo_session: Session) -> None:
+    early = demo_session.generate("a", max_tokens=250, ignore_eos=True)
+    _until(lambda: len(early.token_ids) > 5)
+    late = demo_session.generate("b", max_tokens=5, ignore_eos=True).wait()
+    early.wait()
+    assert late.timings.tokens[-1] < early.timings.tokens[-1]
+
+
+def test_requests_wait_for_room_in_the_kv_cache(demo_engine: Engine) -> None:
+    # 8 blocks of 32 tokens: two requests of 5 blocks each do not fit beside each other.
+    with open_session(demo_engine, kv_blocks=8) as session:
+        first = session.generate([5] * 10, max_tokens=130, ignore_eos=True)
+        second = session.generate([6] * 10, max_tokens=130, ignore_eos=True)
+        _until(lambda: second.queue_place == 1)
+        assert second.queue_reason == "the KV cache of 8 blocks is taken"
+        assert len(first.wait().token_ids) == len(second.wait().token_ids) == 130
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "sentence"),
+    [
+        ([5] * 65, {}, "The prompt has 65 tokens; this engine accepts 64 (max_input_len)"),
+        ([], {}, "The prompt has no tokens"),
+        ([5], {"max_tokens": 257}, "generates at most 256 (max_output_len)"),
+        (CHAT[:0], {}, "The prompt has no tokens"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused(
+    demo_session: Session, prompt: object, options: dict, sentence: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        demo_session.generate(prompt, **options).wait()  # type: ignore[arg-type]
+    assert sentence in str(caught.value)
+    assert len(demo_session.generate("a", max_tokens=3, ignore_eos=True).wait().token_ids) == 3
+
+
+def test_a_request_that_the_kv_cache_cannot_hold_is_refused(demo_engine: Engine) -> None:
+    with (
+        open_session(demo_engine, kv_blocks=4) as session,
+        pytest.raises(RequestError, match=r"may need 210 tokens .* holds 128\. .*kv_cache_tokens"),
+    ):
+        session.generate([5] * 10, max_tokens=200).wait()
+
+
+def test_prompt_and_output_are_limited_together(demo_engine: Engine) -> None:
+    with open_session(demo_engine, max_seq_len=100) as session:
+        with pytest.raises(RequestError, match=r"holds 100 in all .* Ask for at most 50"):
+            session.generate([5] * 50, max_tokens=51).wait()
+        generation = session.generate([5] * 50, ignore_eos=True).wait()
+        assert len(generation.token_ids) == 50
+        assert generation.finish_reason == "length"
+
+
+def test_unknown_and_ill_typed_options_are_refused_at_once(demo_session: Session) -> None:
+    with pytest.raises(SpecError, match="Did you mean 'temperature'"):
+        demo_session.generate("a", temprature=1.0)
+    with pytest.raises(SpecError, match="max_tokens must be a whole number"):
+        demo_session.generate("a", max_tokens="8")
+
+
+def test_a_stop_string_ends_the_text_before_it(demo_session: Session) -> None:
+    whole = demo_session.generate(CHAT).wait().text
+    stop = whole.splitlines()[1]
+    generation = demo_session.generate(CHAT, stop=stop).wait()
+    assert generation.text == whole[: whole.index(stop)]
+    assert generation.finish_reason == "stop"
+
+
+def test_stop_in_decode_ends_the_stream_at_once(demo_session: Session) -> None:
+    generation = demo_session.generate("a", max_tokens=256, ignore_eos=True)
+    _until(lambda: len(generation.token_ids) > 3)
+    asked = time.monotonic()
+    generation.cancel()
+    generation.wait()
+    assert time.monotonic() - asked < 1.0
+    assert generation.phase == "stopped"
+    assert len(generation.token_ids) < 256
+    generation.cancel()  # again, after the end: nothing happens
+
+
+def test_stop_in_the_queue(demo_session: Session) -> None:
+    running = [demo_session.generate("a", max_tokens=200, ignore_eos=True) for _ in range(2)]
+    waiting = demo_session.generate("a", max_tokens=5)
+    _until(lambda: waiting.queue_place == 1)
+    waiting.cancel()
+    assert waiting.wait(2.0).phase == "stopped"
+    assert waiting.token_ids == []
+    for generation in running:
+        generation.cancel()
+        generation.wait()
+
+
+def test_fifty_times_start_and_stop_leave_nothing_behind(demo_session: Session) -> None:
+    threads = threading.active_count()
+    for _ in range(50):
+        generation = demo_session.generate("a", max_tokens=256, ignore_eos=True)
+        _until(lambda g=generation: g.token_ids or g.finish_reason)
+        generation.cancel()
+        generation.wait()
+    assert demo_session.active == 0
+    assert threading.active_count() == threads
+    # All blocks are free again: a full batch of the longest requests still fits.
+    last = [demo_session.generate("a", max_tokens=256, ignore_eos=True) for _ in range(2)]
+    assert [len(generation.wait().token_ids) for generation in last] == [256, 256]
+
+
+def test_closing_ends_the_worker(demo_engine: Engine) -> None:
+    session = open_session(demo_engine)
+    worker = psutil.Process(session.pid)
+    generation = session.generate("a", max_tokens=256, ignore_eos=True)
+    session.close()
+    session.close()
+    assert not worker.is_running()
+    with pytest.raises(SessionError, match="closed while this generation ran"):
+        generation.wait(2.0)
+    with pytest.raises(SessionError, match="This session is closed"):
+        session.generate("a")
+
+
+def test_a_crash_of_the_worker_is_an_error_and_we_live_on(demo_engine: Engine) -> None:
+    with open_session(demo_engine) as session:
+        generation = session.generate("a", max_tokens=256, ignore_eos=True)
+        _until(lambda: generation.token_ids)
+        os.kill(session.pid, signal.SIGKILL)
+        with pytest.raises(SessionError, match="was killed"):
+            generation.wait(5.0)
+        assert generation.text
+        assert session.closed
+        with pytest.raises(SessionError, match="Open the engine again"):
+            session.generate("a")
+
+
+def test_the_worker_ends_when_its_kernel_dies(demo_engine: Engine, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = os.fork()
+    if child == 0:
+        session = open_session(demo_engine)
+        session.generate("a", max_tokens=256, ignore_eos=True)
+        pid_file.write_text(str(session.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    worker = int(pid_file.read_text())
+    _until(lambda: not psutil.pid_exists(worker))
+
+
+def test_a_damaged_engine_is_a_sentence(demo_engine: Engine, tmp_path: Path) -> None:
+    for path in demo_engine.path.iterdir():
+        data = path.read_bytes()
+        (tmp_path / path.name).write_bytes(data[: len(data) // 2] if path.suffix == ".xml" else data)
+    damaged = Engine(tmp_path, demo_engine.manifest)
+    with pytest.raises(SessionError, match=r"The engine was not loaded\. OpenVINO cannot load"):
+        open_session(damaged)
+
+
+def test_many_threads_may_generate_at_once(demo_session: Session) -> None:
+    found: list[Generation] = []
+
+    def work(seed: int) -> None:
+        found.append(
+            demo_session.generate("a", max_tokens=20, ignore_eos=True, seed=seed).wait(60)
+        )
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(generation.token_ids) for generation in found] == [20] * 8

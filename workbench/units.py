@@ -1,0 +1,47 @@
+"""Numbers for people: sizes, times and counts in few characters."""
+
+from __future__ import annotations
+
+import math
+
+BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
+THOUSANDS = ("k", "M", "B", "T")
+
+
+def format_bytes(count: float) -> str:
+    """Return a size with binary prefixes and three digits, "1.50 GiB"; exact below 1 KiB."""
+    if abs(count) < 1024:
+        return f"{round(count)} byte{'' if round(count) == 1 else 's'}"
+    return _scaled(count, 1024, BINARY)
+
+
+def format_count(count: float) -> str:
+    """Return a number with the prefixes used for parameters, "2.60 M"; exact below 10,000."""
+    if abs(count) < 10_000:
+        return f"{round(count):,}"
+    return _scaled(count, 1000, THOUSANDS)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time in the unit that fits it: "85 ms", "4.2 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = math.floor(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _scaled(count: float, base: int, prefixes: tuple[str, ...]) -> str:
+    """Divide by `base` until three digits show the number; keep the last prefix for the rest."""
+    for prefix in prefixes:
+        count /= base
+        # What would be printed as 1024 or 1000 belongs to the next prefix.
+        if abs(count) < base - 0.5 or prefix == prefixes[-1]:
+            break
+    digits = 2 if abs(count) < 9.995 else 1 if abs(count) < 99.95 else 0
+    return f"{count:.{digits}f} {prefix}"

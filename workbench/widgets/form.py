@@ -1,0 +1,198 @@
+"""The build form: one control a parameter, derived from the spec; findings and fit beside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets as widgets
+
+from workbench.backends import DEFAULT, get_backend, make_spec
+from workbench.build import Plan
+from workbench.errors import InputError, WorkbenchError
+from workbench.flags import typed
+from workbench.rules import refuse
+from workbench.spec import BuildSpec, Parameter, parameters_of
+from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
+from workbench.widgets.panel import Panel
+
+_CONTROL = widgets.Layout(width="420px")
+_STYLE = {"description_width": "220px"}
+
+
+class BuildForm(Panel):
+    """Choose a model and build parameters; `spec` is what is chosen now.
+
+    Every change is answered at once with what is known about it: the model, findings and the
+    memory estimate.
+    """
+
+    def __init__(self, spec: BuildSpec | None = None) -> None:
+        """Show a form with the values of `spec` (by default, those of the default backend)."""
+        spec = spec or make_spec({"backend": DEFAULT})
+        self._backend = get_backend(spec.backend)
+        self._parameters = parameters_of(self._backend.spec_class)
+        values = spec.model_dump()
+        self._controls = {
+            name: _control(parameter, values[name]) for name, parameter in self._parameters.items()
+        }
+        self._facts = widgets.HTML()
+        self._listeners: list[Callable[[BuildSpec], None]] = []
+        self._plan: Plan | None = None
+        super().__init__(f"Build parameters: {self._backend.title}", [*self._groups(), self._facts])
+        for control in self._controls.values():
+            control.observe(self._on_change, names="value")
+        self._refresh()
+
+    @property
+    def spec(self) -> BuildSpec:
+        """The chosen spec.
+
+        Raises:
+            SpecError: A value is not what its parameter takes.
+        """
+        return make_spec({"backend": self._backend.name, **self.values})
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the controls by parameter."""
+        return {
+            name: typed(control.value, self._parameters[name])
+            for name, control in self._controls.items()
+        }
+
+    @property
+    def plan(self) -> Plan:
+        """What is known about the chosen build.
+
+        Raises:
+            SpecError: A value is not what its parameter takes.
+            ModelError: The model cannot be used.
+        """
+        return Plan.make(self.spec)
+
+    def set(self, **values: Any) -> None:
+        """Change controls by parameter name.
+
+        Raises:
+            InputError: There is no such parameter, or its control does not take the value.
+        """
+        for name, value in values.items():
+            if name not in self._controls:
+                raise InputError(f"The form has no parameter '{name}'.")
+            control = self._controls[name]
+            text = isinstance(control, widgets.Text)
+            control.value = ("" if value is None else str(value)) if text else value
+
+    def on_spec(self, listener: Callable[[BuildSpec], None]) -> None:
+        """Call `listener` with the spec after every change that gives a valid one."""
+        self._listeners.append(listener)
+
+    def plain(self) -> str:
+        """Return the parameters and what is known about them as plain text."""
+        lines = [f"{name} = {value}" for name, value in self.values.items()]
+        if self._plan:
+            lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
+            lines += fit_lines(self._plan.fit)
+        return "\n".join(lines)
+
+    def _groups(self) -> list[widgets.Widget]:
+        """Return a box of rows for each group of parameters, in the order of declaration."""
+        groups: dict[str, list[widgets.Widget]] = {}
+        for name, parameter in self._parameters.items():
+            groups.setdefault(parameter.group, []).append(self._controls[name])
+        boxes = []
+        for title, rows in groups.items():
+            heading = widgets.HTML(f'<b class="quiet">{html.escape(title)}</b>')
+            grid = widgets.Box(rows, layout=widgets.Layout(flex_flow="row wrap"))
+            boxes.append(widgets.VBox([heading, grid]))
+        return boxes
+
+    def _on_change(self, _: Mapping[str, Any]) -> None:
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._plan = None
+        self.show_error("")
+        try:
+            self._plan = self.plan
+        except WorkbenchError as error:
+            self.show_error(str(error))
+        self._facts.value = _facts_html(self._plan) if self._plan else ""
+        self.touch()
+        if self._plan:
+            for listener in self._listeners:
+                listener(self._plan.spec)
+
+    def check(self) -> BuildSpec:
+        """Return the chosen spec if a build of it can work.
+
+        Raises:
+            SpecError: A value is ill-typed, or a rule refuses the spec.
+            ModelError: The model cannot be used.
+        """
+        plan = self.plan
+        refuse(plan.findings)
+        return plan.spec
+
+
+def _control(parameter: Parameter, value: Any) -> widgets.Widget:
+    """Return the control that suits a parameter."""
+    unit = f" ({parameter.unit})" if parameter.unit else ""
+    common: dict[str, Any] = {
+        "description": parameter.name + unit,
+        "tooltip": parameter.help,
+        "layout": _CONTROL,
+        "style": _STYLE,
+    }
+    if parameter.kind == "choice":
+        options = [(str(choice), choice) for choice in parameter.choices]
+        return widgets.Dropdown(options=options, value=value, **common)
+    if parameter.kind == "switch":
+        return widgets.Checkbox(value=value, **common)
+    if parameter.kind == "integer" and not parameter.optional:
+        low = int(parameter.minimum) if parameter.minimum is not None else -(2**31)
+        high = int(parameter.maximum) if parameter.maximum is not None else 2**31
+        return widgets.BoundedIntText(value=value, min=low, max=high, **common)
+    text = "" if value is None else str(value)
+    # Only when it is finished: each letter of a path would be looked up otherwise.
+    return widgets.Text(
+        value=text, placeholder=parameter.none_means, continuous_update=False, **common
+    )
+
+
+_COLOURS = ("#1976d2", "#00897b", "#8e24aa", "#6d4c41")
+"""Of the parts of the memory bar, in their order; each part is named in the table too."""
+
+
+def _facts_html(plan: Plan) -> str:
+    """Return the model, findings and memory estimate as HTML; all text is escaped."""
+    findings = "".join(
+        f'<div class="finding {finding.level}"><b>{MARKS[finding.level]}</b>: '
+        f"{html.escape(str(finding))}</div>"
+        for finding in plan.findings
+    )
+    return (
+        f'<div class="quiet">{html.escape(model_line(plan.model))}</div>{findings}{_fit_html(plan)}'
+    )
+
+
+def _fit_html(plan: Plan) -> str:
+    fit = plan.fit
+    whole = max(plan.device.memory_bytes, fit.total_high)
+    bar, rows = [], []
+    for number, part in enumerate(fit.parts):
+        colour = _COLOURS[number % len(_COLOURS)]
+        bar.append(f'<div style="width:{100 * part.high / whole:.2f}%;background:{colour}"></div>')
+        rows.append(
+            f'<tr title="{html.escape(part.how)}"><td><span style="color:{colour}">&#9632;</span> '
+            f'{html.escape(part.name)}</td><td class="number">'
+            f'{html.escape(size_range(part.low, part.high))}</td>'
+            f'<td class="quiet">{"exact" if part.exact else "estimate"}</td></tr>'
+        )
+    label = html.escape(f"Memory of {plan.device.name}: {fit.summary}")
+    return (
+        f'<div class="bar" role="img" aria-label="{label}">{"".join(bar)}</div>'
+        f'<table>{"".join(rows)}</table><div class="quiet">{html.escape(fit.summary)}</div>'
+    )

@@ -1,0 +1,103 @@
+"""What all panels share: a title, an error area, the time of the last update, a plain text."""
+
+from __future__ import annotations
+
+import html
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ipywidgets as widgets
+
+from workbench.errors import WorkbenchError
+
+STYLE = """<style>
+.workbench-panel { border: 1px solid var(--jp-border-color1, light-dark(#bdbdbd, #616161));
+  border-radius: 4px; padding: 8px 12px; max-width: 900px; }
+.workbench-panel h3 { margin: 0; font-size: 1.05em; line-height: 1.6;
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel table { border-collapse: collapse; margin: 2px 0; }
+.workbench-panel td, .workbench-panel th { padding: 1px 12px 1px 0; text-align: left;
+  vertical-align: top; line-height: 1.5;
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.workbench-panel .quiet, .workbench-panel td.quiet {
+  color: var(--jp-content-font-color2, light-dark(#616161, #bdbdbd)); }
+.workbench-panel .error { white-space: pre-wrap; border-left: 4px solid
+  var(--jp-error-color1, #d32f2f); padding: 2px 8px; margin: 4px 0;
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel .finding { border-left: 4px solid var(--jp-warn-color1, #f57c00);
+  padding: 0 8px; margin: 2px 0; line-height: 1.5;
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel .finding.refuse { border-left-color: var(--jp-error-color1, #d32f2f); }
+.workbench-panel .finding.ignored { border-left-color: var(--jp-border-color1, #9e9e9e); }
+.workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
+  font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel .bar { display: flex; height: 14px; max-width: 520px; border-radius: 2px;
+  overflow: hidden; background: var(--jp-layout-color3, light-dark(#e0e0e0, #424242)); }
+</style>"""
+
+
+class Panel(widgets.VBox):  # type: ignore[misc]
+    """A titled box with an error area and a line that says when it was last updated.
+
+    A frozen panel (its kernel is gone) can be told from a living one by that line.
+    """
+
+    def __init__(self, title: str, children: list[widgets.Widget]) -> None:
+        self._error = widgets.HTML()
+        self._error.layout.display = "none"
+        self._updated = widgets.HTML()
+        self._error_text = ""
+        super().__init__(
+            [
+                widgets.HTML(f"{STYLE}<h3>{html.escape(title)}</h3>"),
+                *children,
+                self._error,
+                self._updated,
+            ]
+        )
+        self.add_class("workbench-panel")
+        self.touch()
+
+    def show_error(self, text: str) -> None:
+        """Show a text in the error area; an empty one clears it."""
+        self._error_text = text
+        self._error.value = f'<div class="error" role="alert">{html.escape(text)}</div>'
+        self._error.layout.display = "" if text else "none"
+
+    def touch(self) -> None:
+        """Note that the panel shows the state of this moment."""
+        now = time.strftime("%H:%M:%S")
+        self._updated.value = f'<span class="quiet">last updated {now}</span>'
+
+    @contextmanager
+    def boundary(self) -> Iterator[None]:
+        """Show errors of a callback or thread in the panel, where a person sees them.
+
+        This is the panels' one boundary: Jupyter would write what passes it to a console that
+        nobody looks at. Errors raised on purpose show their sentence; any other is named, and
+        its trace goes to the kernel's own standard error.
+        """
+        try:
+            yield
+        except WorkbenchError as error:
+            self.show_error(str(error))
+        except Exception as error:  # noqa: BLE001 - see the docstring
+            traceback.print_exc()
+            self.show_error(f"Unexpected {type(error).__name__}: {error}")
+
+    def plain(self) -> str:
+        """Return what the panel shows as plain text."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Give readers that cannot show widgets the plain text."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        text = self.plain()
+        data["text/plain"] = f"{text}\n\n{self._error_text}" if self._error_text else text
+        return bundle
