@@ -78,7 +78,7 @@ def test_a_build_publishes_an_engine_with_its_story(demo_engine: Engine) -> None
     assert names == [
         "fingerprint", "import", "load", "trace", "convert", "tokenizer", "smoke", "publish"
     ]  # fmt: skip
-    assert manifest["build"]["smoke"]["tokens"] > 0
+    assert manifest["build"]["smoke"]["tokens"] == 8
     assert manifest["build"]["peak_memory_bytes"] > demo_engine.bytes
     assert manifest["model"]["architecture"] == "LlamaForCausalLM"
     assert set(manifest["identity"]["toolchain"]) >= {"openvino-genai", "torch", "nncf"}
@@ -169,13 +169,13 @@ def test_a_killed_worker_ends_the_build_with_a_sentence(home: Path) -> None:
     for pid in _session(owner):
         if pid != owner.pid:
             os.kill(pid, signal.SIGKILL)
-    with pytest.raises(JobError, match="was killed .*out of memory is a usual cause"):
+    with pytest.raises(JobError, match=r"was killed .*out of memory is a usual cause"):
         build.wait()
     assert _temporaries(home) == []
 
 
 def test_rules_refuse_before_anything_is_spent(home: Path) -> None:
-    with pytest.raises(SpecError, match="beyond the model's context of 2048") as caught:
+    with pytest.raises(SpecError, match=r"beyond the model's context of 2048") as caught:
         start_build(make_spec({"max_input_len": 4000, "max_output_len": 96}))
     assert "max_seq_len: 4096 tokens" in str(caught.value)
     assert not (home / "jobs").exists()
@@ -209,9 +209,7 @@ def _with_config(tmp_path: Path, **changes: object) -> Path:
 
 
 def test_an_architecture_that_nobody_knows_is_a_sentence(tmp_path: Path) -> None:
-    model = _with_config(
-        tmp_path, model_type="unheard_of", architectures=["UnheardOfForCausalLM"]
-    )
+    model = _with_config(tmp_path, model_type="unheard_of", architectures=["UnheardOfForCausalLM"])
     with pytest.raises((JobError, ModelError), match=r"unheard_of|UnheardOfForCausalLM") as caught:
         start_build(make_spec({"model": str(model)})).wait()
     assert "\n" not in str(caught.value)
@@ -244,8 +242,7 @@ def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path) -> None:
     script.write_text(textwrap.dedent(FULL_DISK))
     # A mount namespace of our own, so that no privilege is needed and nothing is left mounted.
     command = (
-        'mount -t tmpfs -o size=4m tmpfs "$1" && "$2" "$3" "$1"; '
-        'ls -A "$1/home/engines"; sleep 0.5'
+        'mount -t tmpfs -o size=4m tmpfs "$1" && "$2" "$3" "$1"; ls -A "$1/home/engines"; sleep 0.5'
     )
     answer = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "bash", "-c", command, "bash",

@@ -217,7 +217,9 @@ def test_the_worker_ends_when_its_kernel_dies(demo_engine: Engine, tmp_path: Pat
 def test_a_damaged_engine_is_a_sentence(demo_engine: Engine, tmp_path: Path) -> None:
     for path in demo_engine.path.iterdir():
         data = path.read_bytes()
-        (tmp_path / path.name).write_bytes(data[: len(data) // 2] if path.suffix == ".xml" else data)
+        (tmp_path / path.name).write_bytes(
+            data[: len(data) // 2] if path.suffix == ".xml" else data
+        )
     damaged = Engine(tmp_path, demo_engine.manifest)
     with pytest.raises(SessionError, match=r"The engine was not loaded\. OpenVINO cannot load"):
         open_session(damaged)
@@ -227,9 +229,7 @@ def test_many_threads_may_generate_at_once(demo_session: Session) -> None:
     found: list[Generation] = []
 
     def work(seed: int) -> None:
-        found.append(
-            demo_session.generate("a", max_tokens=20, ignore_eos=True, seed=seed).wait(60)
-        )
+        found.append(demo_session.generate("a", max_tokens=20, ignore_eos=True, seed=seed).wait(60))
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
     for thread in threads:

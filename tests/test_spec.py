@@ -87,7 +87,9 @@ def _value(name: str) -> st.SearchStrategy:
     return st.none() | values if parameter.optional else values
 
 
-SPECS = st.fixed_dictionaries({}, optional={name: _value(name) for name in parameters_of(OpenVinoSpec)})
+SPECS = st.fixed_dictionaries(
+    {}, optional={name: _value(name) for name in parameters_of(OpenVinoSpec)}
+)
 
 
 @cases(SPECS)
@@ -107,7 +109,9 @@ def test_flags_give_the_spec_back(values: dict) -> None:
 def test_flags_may_be_spelled_with_underscores_as_trtllm_build_spells_them() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, OpenVinoSpec, "parameters")
-    assert given(parser.parse_args(["--max_batch_size", "3"]), OpenVinoSpec) == {"max_batch_size": 3}
+    assert given(parser.parse_args(["--max_batch_size", "3"]), OpenVinoSpec) == {
+        "max_batch_size": 3
+    }
 
 
 @cases(SPECS)
@@ -118,7 +122,7 @@ def test_a_spec_survives_json(values: dict) -> None:
 
 def test_the_notebook_cell_gives_the_default_spec() -> None:
     names: dict = {}
-    exec(parameters_cell("openvino"), names)  # noqa: S102 - our own text
+    exec(parameters_cell("openvino"), names)
     names.pop("__builtins__")
     assert make_spec(names) == make_spec({})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def _stream(name: str, ids: list[int], cuts: list[int], stop: tuple[str, ...] = 
     stream = TextStream(TOKENIZERS[name], stop)
     deltas = []
     places = [0, *sorted({cut % (len(ids) + 1) for cut in cuts}), len(ids)]
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in itertools.pairwise(places):
         deltas.append(stream.push(ids[begin:end]))
     return [*deltas, stream.end()]
 
@@ -104,7 +105,9 @@ def test_nothing_of_a_stop_string_is_shown(text: str, stop: list[str]) -> None:
     shown = "".join(_stream("byte level", ids, list(range(40)), tuple(stop)))
     # The earliest end decides when it stops, so the text before it may hold the beginning of
     # a stop string that would have ended later.
-    first = min((text.find(s) + len(s), text.find(s)) for s in stop if s in text)[1] if places else None
+    first = (
+        min((text.find(s) + len(s), text.find(s)) for s in stop if s in text)[1] if places else None
+    )
     assert shown == (text if first is None else text[: _earliest(text, stop)])
 
 

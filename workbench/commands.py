@@ -67,7 +67,9 @@ def _demo(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             print(f"\n> {parsed.prompt}\n")
             chat = [{"role": "user", "content": parsed.prompt}]
             print_stream(
-                session.generate(chat if session.facts["chat_template"] else parsed.prompt, sampling)
+                session.generate(
+                    chat if session.facts["chat_template"] else parsed.prompt, sampling
+                )
             )
         return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
@@ -71,7 +72,7 @@ def print_stream(generation: Generation) -> None:
     """
     try:
         for delta in generation:
-            print(delta.text, end="", flush=True)
+            print(printable(delta.text), end="", flush=True)
     except KeyboardInterrupt:
         generation.cancel()
         generation.wait()
@@ -80,3 +81,11 @@ def print_stream(generation: Generation) -> None:
         print()
         raise
     print(f"\n\n{timing_line(generation.record())}")
+
+
+def printable(text: str) -> str:
+    """Return a model's text without the control characters that could steer a terminal."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -1,7 +1,7 @@
 """Documentation derived from the declared parameters: the README's table, the notebooks' cells.
 
-    python -m workbench.docs            write what has drifted
-    python -m workbench.docs --check    say what has drifted, and fail
+python -m workbench.docs            write what has drifted
+python -m workbench.docs --check    say what has drifted, and fail
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def _notebook(text: str) -> str:
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = _CELL.sub(lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source)
+            cell.source = _CELL.sub(
+                lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source
+            )
     return nbformat.writes(notebook) + "\n"
 
 

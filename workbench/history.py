@@ -39,9 +39,7 @@ def stage_ranges(backend: str, quantization: str, parameters: int) -> dict[str, 
     return {name: Range(min(t), max(t), len(t)) for name, t in times.items()}
 
 
-def _alike(
-    manifest: Mapping[str, Any], backend: str, quantization: str, parameters: int
-) -> bool:
+def _alike(manifest: Mapping[str, Any], backend: str, quantization: str, parameters: int) -> bool:
     spec = manifest["identity"]["spec"]
     size = manifest["model"]["parameters"]
     return (

@@ -6,6 +6,7 @@ mean; E2E the time from the request to the last token. All in seconds; TTFT + su
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +37,7 @@ class Timings:
     @property
     def itl(self) -> tuple[float, ...]:
         """Inter-token latencies, one fewer than tokens."""
-        return tuple(b - a for a, b in zip(self.tokens, self.tokens[1:], strict=False))
+        return tuple(b - a for a, b in itertools.pairwise(self.tokens))
 
     @property
     def e2e(self) -> float | None:

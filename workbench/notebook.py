@@ -210,5 +210,7 @@ def _typed_like(value: Any, default: Any) -> Any:
     """Read a text from the command line as the type of the declared default."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    parsed = _plain_text(value.capitalize() if value.lower() in ("true", "false", "none") else value)
+    parsed = _plain_text(
+        value.capitalize() if value.lower() in ("true", "false", "none") else value
+    )
     return value if parsed is None and value.lower() != "none" else parsed

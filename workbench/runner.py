@@ -26,15 +26,15 @@ def main() -> int:
     import traceback
     from pathlib import Path
 
-    from workbench.build import run_build
     from workbench.errors import WorkbenchError
     from workbench.jobs import Job, Journal
+    from workbench.recipe import run_build
 
     path = Path(sys.argv[1])
     journal = Journal(path)
     journal.own()
 
-    def on_term(number: int, frame: object) -> None:
+    def on_term(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_term)

@@ -17,10 +17,10 @@ from workbench.units import format_bytes, format_count, format_seconds
 def model_line(model: Model) -> str:
     """Return one line on what a model is."""
     return (
-        f"{model.architecture}, {format_count(model.parameters)} parameters, {model.layers} layers, "
-        f"{model.heads} heads ({model.kv_heads} for keys and values) of {model.head_size}, "
-        f"vocabulary {model.vocab_size:,}, context {model.context_length:,} tokens, "
-        f"{format_bytes(model.weight_bytes)} of {model.dtype} weights"
+        f"{model.architecture}, {format_count(model.parameters)} parameters, "
+        f"{model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values) of "
+        f"{model.head_size}, vocabulary {model.vocab_size:,}, context {model.context_length:,} "
+        f"tokens, {format_bytes(model.weight_bytes)} of {model.dtype} weights"
     )
 
 

@@ -54,7 +54,6 @@ class BuildPanel(Panel):
         self._ranges: dict[str, Range] = {}
         self._engine: Engine | None = None
         self._listeners: list[Callable[[Engine], None]] = []
-        self._lock = threading.Lock()
         self._start_button = widgets.Button(
             description="Build", button_style="primary", tooltip="Compile the engine"
         )
@@ -71,10 +70,11 @@ class BuildPanel(Panel):
         super().__init__("Build", [buttons, self._stages, self._progress, log])
         self._start_button.on_click(lambda _: self.start())
         self._cancel_button.on_click(lambda _: self.cancel())
-        if start:
+        if start and headless():
+            self._begin()
+            self.wait()
+        elif start:
             self.start()
-            if headless():
-                self.wait()
 
     @property
     def engine(self) -> Engine | None:
@@ -96,19 +96,21 @@ class BuildPanel(Panel):
         """Start a build of the chosen spec, or attach to it; its errors show in the panel."""
         self.show_error("")
         with self.boundary():
-            spec = self._source.check() if isinstance(self._source, BuildForm) else self._source
-            plan = Plan.make(spec)
-            build = start_build(spec, smoke=self._smoke)
-            with self._lock:
-                self._build, self._view = build, None
-            if build.hit:
-                self._show_state(build.explanation)
-                self._stages.value = ""
-                self._publish(build.hit)
-                return
-            quantization = str(getattr(spec, "quantization", ""))
-            self._ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
-            threading.Thread(target=self._follow, args=(build,), daemon=True).start()
+            self._begin()
+
+    def _begin(self) -> None:
+        spec = self._source.check() if isinstance(self._source, BuildForm) else self._source
+        plan = Plan.make(spec)
+        build = start_build(spec, smoke=self._smoke)
+        self._build, self._view = build, None
+        if build.hit:
+            self._show_state(build.explanation)
+            self._stages.value = ""
+            self._publish(build.hit)
+            return
+        quantization = str(getattr(spec, "quantization", ""))
+        self._ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
+        threading.Thread(target=self._follow, args=(build,), daemon=True).start()
 
     def cancel(self) -> None:
         """Stop the running build; returns at once, the panel shows the rest."""

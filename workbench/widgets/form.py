@@ -17,8 +17,8 @@ from workbench.spec import BuildSpec, Parameter, parameters_of
 from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
 from workbench.widgets.panel import Panel
 
-_CONTROL = widgets.Layout(width="420px")
-_STYLE = {"description_width": "220px"}
+_CONTROL = widgets.Layout(width="385px")
+_STYLE = {"description_width": "185px"}
 
 
 class BuildForm(Panel):
@@ -188,7 +188,7 @@ def _fit_html(plan: Plan) -> str:
         rows.append(
             f'<tr title="{html.escape(part.how)}"><td><span style="color:{colour}">&#9632;</span> '
             f'{html.escape(part.name)}</td><td class="number">'
-            f'{html.escape(size_range(part.low, part.high))}</td>'
+            f"{html.escape(size_range(part.low, part.high))}</td>"
             f'<td class="quiet">{"exact" if part.exact else "estimate"}</td></tr>'
         )
     label = html.escape(f"Memory of {plan.device.name}: {fit.summary}")

@@ -84,7 +84,10 @@ class StreamPanel(Panel):
             description="Unload", disabled=True, tooltip="End the engine's process, free its memory"
         )
         buttons = widgets.HBox([self._send_button, self._stop_button, self._close_button])
-        grid = widgets.Box(list(self._options.values()), layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 16px"))
+        grid = widgets.Box(
+            list(self._options.values()),
+            layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 16px"),
+        )
         super().__init__("Stream", [self._title, self._prompt, grid, buttons, self._view])
         self._send_button.on_click(lambda _: self.send())
         self._stop_button.on_click(lambda _: self.stop())

@@ -1,0 +1,155 @@
+"""The command line as its user types it: right, wrong, interrupted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workbench import jobs, store
+from workbench.cli import VERBS, main
+from workbench.console import printable
+from workbench.store import Engine
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def stocked(home: Path, demo_engine: Engine) -> Engine:
+    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
+    return store.find_engine(demo_engine.key)
+
+
+def _flags(engine: Engine) -> list[str]:
+    """The command line of an engine's spec."""
+    words = []
+    for name, value in engine.manifest["identity"]["spec"].items():
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{name.replace('_', '-')}")
+        else:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return words
+
+
+def _start(*words: str, **options: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "workbench.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        **options,
+    )
+
+
+def test_the_demo_streams_an_answer_and_its_timings(
+    stocked: Engine, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["demo", *_flags(stocked), "--max-tokens", "60"]) == 0
+    shown = capsys.readouterr().out
+    assert f"The engine {stocked.key} was built" in shown
+    assert "> write a haiku about latency" in shown
+    assert re.search(r"TTFT [\d.]+ ms +ITL p50 [\d.]+ ms, p90 .* p99 .* tokens/s", shown)
+
+
+def test_a_first_demo_shows_plan_stages_and_engine(home: Path) -> None:
+    answer = _start("demo", "--quantization", "int8", "--max-tokens", "20")
+    shown, errors = answer.communicate(timeout=120)
+    assert answer.returncode == 0, errors
+    for words in ("LlamaForCausalLM", "Memory", "trace layers", "4/4 layers", "compress weights",
+                  "tensors", "load and generate", "Engine ", "TTFT"):  # fmt: skip
+        assert words in shown
+    # The output of a pipe has no terminal's control characters.
+    assert "\r" not in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["demo", "--max-bach-size", "8"], "'--max-bach-size' is not understood. Did you mean '--"),
+        (["demo", "--max-batch-size", "many"], "max_batch_size must be a whole number from 1 to"),
+        (["demo", "--quantization", "int3"], "quantization must be one of none, fp16, int8, int4"),
+        (["demo", "--backend", "onnx"], "There is no backend 'onnx'"),
+        (["demo", "--model", "/nowhere"], "/nowhere"),
+        (["demo", "--max-input-len", "4000"], "beyond the model's context of 2048"),
+        (["stream", "abc", "hello"], "no engine whose key begins with 'abc'"),
+        (["jobs", "cancel"], "Which job?"),
+        (["jobs", "cancel", "abc"], "no job whose id begins with 'abc'"),
+        (["run", "nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
+        (["lab", "--notebook", "x.ipynb"], "There is no notebook x.ipynb in"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(words) in (1, 2)
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: workbench" in capsys.readouterr().out
+
+
+def test_engines_and_jobs_are_listed(stocked: Engine, capsys: pytest.CaptureFixture) -> None:
+    assert main(["engines"]) == 0
+    assert stocked.key in capsys.readouterr().out
+    assert main(["engines", stocked.key[:6]]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == stocked.key
+    assert main(["jobs"]) == 0
+
+
+def test_stream_reads_standard_input(stocked: Engine) -> None:
+    asked = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "stream", stocked.key, "-", "--max-tokens", "8"],
+        input="write a haiku about caches",
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+        timeout=60,
+    )
+    assert "8 tokens" in asked.stdout
+
+
+def test_ctrl_c_leaves_the_build_running_and_says_how_to_come_back(home: Path) -> None:
+    terminal = _start("build", "--max-batch-size", "9")
+    deadline = time.monotonic() + 30
+    while not jobs.list_jobs() or "import" not in jobs.list_jobs()[0].view().stages:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    terminal.send_signal(signal.SIGINT)
+    _, errors = terminal.communicate(timeout=10)
+    assert terminal.returncode == 130
+    job = jobs.list_jobs()[0]
+    assert f"workbench jobs attach {job.id}" in errors
+    assert job.state() == "running"
+    attached = _start("jobs", "attach", job.id)
+    shown, errors = attached.communicate(timeout=120)
+    assert attached.returncode == 0, errors
+    assert "Engine " in shown
+    assert job.state() == "done"
+
+
+def test_the_command_is_installed_as_a_script() -> None:
+    script = Path(sys.executable).parent / "workbench"
+    answer = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    for verb in VERBS:
+        assert verb in answer.stdout
+
+
+def test_what_a_model_says_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[31mb\x07\n\tc\x9b") == "a\ufffd[31mb\ufffd\n\tc\ufffd"

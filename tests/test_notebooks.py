@@ -1,0 +1,152 @@
+"""Every notebook through papermill: with parameters, with wrong ones, with results as data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from workbench import docs
+from workbench.errors import InputError, SpecError
+from workbench.notebook import check_parameters, read_results, run_notebook
+
+REPOSITORY = Path(__file__).parents[1]
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
+
+
+def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(notebook),
+            str(output),
+            "--no-progress-bar",
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def shared(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of the whole test run, so that the same one is not built again and again."""
+    monkeypatch.setenv("WORKBENCH_HOME", str(shared_home))
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plain_papermill_runs_it_and_results_come_back(notebook: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(notebook, output, "-p", "quantization", "none", "-p", "max_tokens", "40")
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["generation"]["output_tokens"] > 0
+    assert results["build"]["smoke"]["ran"]
+    # Widgets leave their state behind; it must not be their libraries.
+    assert output.stat().st_size < 300_000
+
+
+@pytest.mark.usefixtures("shared")
+def test_what_it_shows_is_there_without_widgets_too(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    assert _papermill(TOUR, output, "-p", "quantization", "none").returncode == 0
+    shown = "\n".join(
+        out["data"].get("text/plain", "")
+        for cell in nbformat.read(output, as_version=4).cells
+        for out in cell.get("outputs", [])
+        if "data" in out
+    )
+    for words in ("quantization = none", "LlamaForCausalLM", "Engine ", "> write a haiku", "TTFT"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("max_bach_size", "8"),
+            "'max_bach_size' is not a known parameter. Did you mean 'max_batch",
+        ),
+        (("max_batch_size", "many"), "max_batch_size must be a whole number"),
+        (("prompt", "3"), "prompt must be text"),
+        (("quantization", "int3"), "quantization must be one of none, fp16, int8, int4"),
+        (("max_input_len", "4000"), "beyond the model's context of 2048"),
+    ],
+)
+def test_plain_papermill_with_a_wrong_parameter_fails_before_any_work(
+    home: Path, tmp_path: Path, words: tuple[str, str], sentence: str
+) -> None:
+    run = _papermill(TOUR, tmp_path / "out.ipynb", "-p", *words)
+    assert run.returncode != 0
+    assert sentence in run.stderr
+    assert not (home / "jobs").exists()
+
+
+@pytest.mark.usefixtures("shared")
+def test_workbench_run_reads_types_and_returns_results(tmp_path: Path) -> None:
+    results = run_notebook(
+        TOUR, tmp_path / "out.ipynb", {"quantization": "none", "max_tokens": "7", "seed": "3"}
+    )
+    assert results["generation"]["output_tokens"] <= 7
+    assert results["generation"]["sampling"]["seed"] == 3
+    json.dumps(results)
+
+
+def test_workbench_run_refuses_before_it_starts_a_kernel(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="Did you mean 'max_tokens'"):
+        run_notebook(TOUR, tmp_path / "out.ipynb", {"max_token": "7"})
+    with pytest.raises(SpecError, match="max_tokens must be a whole number, such as 64; got 'x'"):
+        run_notebook(TOUR, tmp_path / "out.ipynb", {"max_tokens": "x"})
+    assert not (tmp_path / "out.ipynb").exists()
+    with pytest.raises(InputError, match="There is no notebook"):
+        run_notebook(tmp_path / "none.ipynb")
+
+
+def test_a_failing_cell_is_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="beyond the model's context of 2048"):
+        run_notebook(TOUR, tmp_path / "out.ipynb", {"max_input_len": 4000})
+
+
+@pytest.mark.parametrize(
+    ("given", "declared", "ok"),
+    [
+        ({"a": 1}, {"a": 2}, True),
+        ({"a": 1}, {"a": 2.0}, True),
+        ({"a": 1.5}, {"a": 2}, False),
+        ({"a": True}, {"a": 2}, False),
+        ({"a": "x"}, {"a": None}, True),
+        ({"a": None}, {"a": 2}, True),
+        ({"b": 1}, {"a": 2}, False),
+    ],
+)
+def test_types_are_compared_with_the_declared_defaults(
+    given: dict, declared: dict, ok: bool
+) -> None:
+    if ok:
+        check_parameters(given, declared)
+    else:
+        with pytest.raises(SpecError):
+            check_parameters(given, declared)
+
+
+def test_derived_documentation_has_not_drifted() -> None:
+    assert docs.drifted(write=False) == [], "run: python -m workbench.docs"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.errors import InputError
+from workbench.widgets.tokens import _PERIOD, TokenView
+
+AWKWARD = (
+    "<script>alert(1)</script> &amp; \x1b[31mred\x1b[0m \x00 \r\n\t|"
+    "e\u0301 \U0001f469\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd"
+)
+
+
+class Channel:
+    """What leaves a view, in order; it can lose messages as a busy server does."""
+
+    def __init__(self, view: TokenView) -> None:
+        self.messages: list[dict] = []
+        self._arrived = threading.Condition()
+        view.send = self._send
+
+    def _send(self, content: dict) -> None:
+        with self._arrived:
+            self.messages.append(content)
+            self._arrived.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.messages) >= count, timeout=10)
+
+
+def request(view: TokenView, epoch: int, have: int) -> None:
+    """Ask as a browser does, through ipywidgets' own dispatch."""
+    content = {"kind": "resync", "epoch": epoch, "have": have}
+    view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+
+
+def joined(messages: list[dict]) -> str:
+    """The text of messages that leave no gap."""
+    text = ""
+    for message in messages:
+        assert message["offset"] <= len(text)
+        text = text[: message["offset"]] + message["text"]
+    return text
+
+
+@pytest.fixture
+def view():
+    made = TokenView("engine")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def channel(view):
+    return Channel(view)
+
+
+def test_the_first_text_leaves_at_once_and_the_rest_in_batches(view, channel):
+    start = time.monotonic()
+    for _ in range(2000):
+        view.append("token ")
+    view.finish("finished")
+    elapsed = time.monotonic() - start
+    assert joined(channel.messages) == "token " * 2000
+    # One batch at once, one a period, one from finish().
+    assert len(channel.messages) <= 2 + elapsed / _PERIOD
+
+
+def test_a_pause_between_batches_is_kept_while_text_arrives(view, channel):
+    times = []
+    view.send = lambda _: times.append(time.monotonic())
+    end = time.monotonic() + 5 * _PERIOD
+    while time.monotonic() < end:
+        view.append("x")
+        time.sleep(0.001)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert gaps
+    assert min(gaps) >= _PERIOD
+
+
+@given(
+    pieces=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+    lost=st.sets(st.integers(0, 30)),
+)
+def test_a_browser_that_loses_messages_ends_with_the_exact_text(pieces, lost):
+    view = TokenView()
+    channel = Channel(view)
+    view.reset()
+    for piece in pieces:
+        view.append(piece)
+        view._send_batch()
+    view.finish("finished")
+    kept = [m for i, m in enumerate(channel.messages) if i not in lost]
+
+    have = ""
+    for message in kept:
+        if message["offset"] > len(have):
+            channel.messages.clear()
+            request(view, 1, len(have))
+            message = channel.messages[0]  # noqa: PLW2901
+        have = have[: message["offset"]] + message["text"]
+    channel.messages.clear()
+    request(view, 1, len(have))  # the watchdog's: a lost last message leaves no gap
+    have += channel.messages[0]["text"]
+
+    assert have == "".join(pieces) == view.text
+    assert channel.messages[0]["total"] == len(have)
+    view.close()
+
+
+@pytest.mark.parametrize("cut", range(len(AWKWARD)))
+def test_offsets_count_code_points(view, channel, cut):
+    view.append(AWKWARD)
+    channel.wait_for(1)
+    channel.messages.clear()
+    request(view, 1, cut)
+    [answer] = channel.messages
+    assert (answer["offset"], answer["text"]) == (cut, AWKWARD[cut:])
+
+
+def test_a_browser_that_shows_an_older_stream_gets_the_new_one_whole(view, channel):
+    view.append("old text")
+    view.reset("second")
+    view.append("new")
+    channel.wait_for(1)
+    channel.messages.clear()
+    request(view, 1, 8)
+    [answer] = channel.messages
+    assert (answer["epoch"], answer["offset"], answer["text"]) == (2, 0, "new")
+    assert answer["title"] == "second"
+
+
+def test_other_messages_from_a_browser_are_not_answered(view, channel):
+    content = {"kind": "something else"}
+    view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+    assert channel.messages == []
+
+
+def test_the_text_is_synchronised_once_when_the_stream_ends(view, channel):
+    states = []
+    view.observe(lambda change: states.append(change["new"]), "_saved")
+    view.reset("engine")
+    for word in ("some ", "words"):
+        view.append(word)
+        view.status("decode", tokens=1)
+        view._send_batch()
+    assert [state["text"] for state in states] == [""]
+    view.finish("stopped", tokens=2, TTFT="0.2 s", left_out=None)
+    assert len(states) == 2
+    saved = view.get_state()["_saved"]
+    assert saved["text"] == "some words"
+    assert saved["total"] == 10
+    assert (saved["title"], saved["phase"]) == ("engine", "stopped")
+    assert saved["facts"] == [["tokens", "2"], ["TTFT", "0.2 s"]]
+
+
+def test_finish_may_be_called_again_with_more_facts(view, channel):
+    view.append("text")
+    view.finish("finished")
+    view.finish("finished", tokens=1)
+    assert channel.messages[-1]["facts"] == [["tokens", "1"]]
+    assert joined(channel.messages) == "text"
+
+
+def test_a_phase_that_ends_may_also_come_through_status(view, channel):
+    view.append("text")
+    view.status("failed", reason="the worker died")
+    assert channel.messages[-1]["total"] == 4
+
+
+def test_text_moves_a_waiting_stream_to_decode(view, channel):
+    view.status("prefill")
+    view.append("")
+    channel.wait_for(1)
+    assert channel.messages[-1]["phase"] == "prefill"
+    view.append("a")
+    channel.wait_for(2)
+    assert channel.messages[-1]["phase"] == "decode"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (2000, "2,000"),
+        (0, "0"),
+        (-3, "-3"),
+        (38.2149, "38.2"),
+        (0.21, "0.21"),
+        (12345.6, "12,346"),
+        ("as it is", "as it is"),
+    ],
+)
+def test_facts_are_shown_short(view, channel, value, shown):
+    view.finish("finished", a_b=value)
+    assert channel.messages[-1]["facts"] == [["a b", shown]]
+
+
+def test_the_flusher_ends_with_the_stream(view, channel):
+    view.append("a")
+    flusher = view._flusher
+    assert flusher.is_alive()
+    view.finish("finished")
+    flusher.join(5)
+    assert not flusher.is_alive()
+    assert view._flusher is None
+
+
+def test_the_flusher_ends_in_a_long_pause_and_the_next_text_still_leaves(view, channel):
+    view.append("a")
+    view._flusher.join(5)
+    assert view._flusher is None
+    view.append("b")
+    channel.wait_for(2)
+    assert joined(channel.messages) == "ab"
+    view._flusher.join(5)
+
+
+def test_text_appended_by_many_threads_is_all_there(view, channel):
+    def write(letter: str) -> None:
+        for _ in range(500):
+            view.append(letter * 3)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    view.finish("finished")
+    text = joined(channel.messages)
+    assert text == view.text
+    assert {text.count(letter) for letter in "abcd"} == {1500}
+
+
+def test_a_failed_send_does_not_silence_the_view(view, channel, monkeypatch):
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    send = view.send
+
+    def broken(_: object) -> None:
+        raise OSError("the socket is closed")
+
+    view.send = broken
+    view.append("lost ")
+    flusher = view._flusher
+    flusher.join(5)
+    assert [failure.exc_type for failure in failures] == [OSError]
+
+    view.send = send
+    view.append("found")
+    channel.wait_for(1)
+    assert channel.messages[0]["offset"] == len("lost ")  # a gap, so that the browser asks
+    request(view, 1, 0)
+    assert channel.messages[-1]["text"] == "lost found"
+
+
+def test_unpaired_surrogates_become_replacement_characters(view):
+    view.append("a\ud83d")
+    view.append("\ude00b")
+    assert view.text == "a\ufffd\ufffdb"
+
+
+def test_plain_text_stands_in_where_widgets_cannot_be_shown(view):
+    bundle, _ = view._repr_mimebundle_()
+    assert bundle["text/plain"] == "engine · waiting\nNo text yet."
+    view.append(AWKWARD)
+    view.finish("finished", tokens=12)
+    bundle, _ = view._repr_mimebundle_()
+    assert bundle["text/plain"] == f"engine · finished · tokens 12\n{AWKWARD}"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda v: v.append(b"bytes"), "got bytes as text.*decode"),
+        (lambda v: v.append(None), "got NoneType as text"),
+        (lambda v: v.reset(3), "got int as title"),
+        (lambda v: v.status("running"), '"running" is no phase.*waiting, queued'),
+        (lambda v: v.finish("decode"), '"decode" is no phase.*finished, stopped, failed'),
+        (lambda v: v.status("decode", tokens=[1]), 'fact "tokens" is list'),
+        (lambda v: v.status("decode", done=True), 'fact "done" is bool'),
+        (lambda v: (v.finish("stopped"), v.append("x")), r"got text after.*\(stopped\).*reset"),
+        (lambda v: (v.finish("stopped"), v.status("decode")), 'got the phase "decode" after'),
+    ],
+)
+def test_misuse_gets_a_sentence(view, call, message):
+    with pytest.raises(InputError, match=message):
+        call(view)

@@ -1,0 +1,206 @@
+"""Panels in-process: derived controls, findings, errors where a person sees them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets as widgets
+import pytest
+
+from workbench import store
+from workbench.backends import make_spec
+from workbench.backends.openvino import OpenVinoSpec
+from workbench.errors import SpecError
+from workbench.spec import parameters_of
+from workbench.store import Engine
+from workbench.widgets.build import BuildPanel, _tail
+from workbench.widgets.form import BuildForm
+from workbench.widgets.stream import StreamPanel
+
+
+@pytest.fixture
+def stocked(home: Path, demo_engine: Engine) -> Engine:
+    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
+    return store.find_engine(demo_engine.key)
+
+
+@pytest.fixture
+def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is somebody who clicks."""
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+
+
+def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def _control(form: BuildForm, name: str) -> widgets.Widget:
+    return form._controls[name]
+
+
+def _error(panel: object) -> str:
+    return panel._error_text  # type: ignore[attr-defined]
+
+
+def test_the_form_has_a_control_for_every_parameter_and_gives_the_spec_back() -> None:
+    spec = make_spec({"quantization": "int4", "max_seq_len": 700, "symmetric": True})
+    form = BuildForm(spec)
+    assert set(form._controls) == set(parameters_of(OpenVinoSpec))
+    assert form.spec == spec
+
+
+def test_every_control_has_label_and_help() -> None:
+    for name, control in BuildForm()._controls.items():
+        assert control.description.startswith(name)
+        assert control.tooltip
+
+
+def test_a_change_shows_findings_at_once() -> None:
+    form = BuildForm()
+    heard: list[object] = []
+    form.on_spec(heard.append)
+    _control(form, "max_input_len").value = 4000
+    assert "beyond the model&#x27;s context of 2048" in form._facts.value
+    assert "cannot work" in form._facts.value
+    assert "cannot work" in form.plain()
+    assert heard
+    with pytest.raises(SpecError, match="beyond the model's context"):
+        form.check()
+
+
+def test_wrong_values_are_sentences_in_the_form() -> None:
+    form = BuildForm()
+    _control(form, "threads").value = "many"
+    assert _error(form) == (
+        "threads must be a whole number from 1 to 1024, or none (what OpenVINO chooses for this "
+        "processor); got 'many' (str)."
+    )
+    _control(form, "threads").value = "2"
+    assert _error(form) == ""
+    assert form.values["threads"] == 2
+    _control(form, "model").value = "/nowhere/at/all"
+    assert "/nowhere/at/all" in _error(form)
+
+
+def test_what_a_model_is_called_is_shown_as_text() -> None:
+    form = BuildForm()
+    _control(form, "model").value = "<script>alert(1)</script>"
+    assert "<script>" not in form._error.value + form._facts.value
+    assert "&lt;script&gt;" in form._error.value
+
+
+def test_headless_the_build_panel_finds_its_engine_and_prints_it(stocked: Engine) -> None:
+    spec = make_spec({**stocked.manifest["identity"]["spec"], "model": "demo"})
+    panel = BuildPanel(spec, start=True)
+    assert panel.engine is not None
+    assert panel.engine.key == stocked.key
+    assert stocked.key in panel.plain()
+    assert "the same weights" in panel.plain()
+
+
+def test_headless_a_refused_build_raises(home: Path) -> None:
+    with pytest.raises(SpecError, match="beyond the model's context"):
+        BuildPanel(make_spec({"max_input_len": 4000}), start=True)
+
+
+@pytest.mark.usefixtures("clicking")
+def test_a_refused_build_is_a_sentence_in_the_panel(home: Path) -> None:
+    panel = BuildPanel(make_spec({"max_input_len": 4000}), start=True)
+    assert "beyond the model's context" in _error(panel)
+    assert "alert" in panel._error.value
+
+
+@pytest.mark.usefixtures("clicking")
+def test_build_watch_cancel_and_build_again(home: Path) -> None:
+    form = BuildForm(make_spec({"max_batch_size": 7}))
+    panel = BuildPanel(form, start=True)
+    _until(lambda: "import torch" in panel._stages.value)
+    assert panel._start_button.disabled
+    assert "last sign of life" in panel._state.value
+    # Running the cell again makes another panel on the same job.
+    assert BuildPanel(form, start=True).job_id == panel.job_id
+    panel._cancel_button.click()
+    _until(lambda: "cancelled" in panel._state.value)
+    _until(lambda: not panel._start_button.disabled)
+    assert _error(panel) == ""
+    assert panel.engine is None
+
+
+@pytest.mark.usefixtures("clicking")
+def test_stream_stop_and_stream_again(stocked: Engine) -> None:
+    panel = StreamPanel(stocked.key, prompt="a", max_tokens=256)
+    _until(lambda: not panel._send_button.disabled)
+    panel._sampling = panel._sampling.replace(ignore_eos=True)
+    panel._send_button.click()
+    _until(lambda: len(panel._view.text) > 5)
+    panel._stop_button.click()
+    record = panel.wait(10)
+    assert record["finish_reason"] == "cancelled"
+    assert 0 < record["output_tokens"] < 256
+    assert panel._view.text == record["text"]
+    panel._options["max_tokens"].value = "5"
+    panel._send_button.click()
+    assert panel.wait(10)["output_tokens"] == 5
+    panel._close_button.click()
+    _until(lambda: panel._session is None)
+    # Send loads the engine again.
+    panel.send()
+    assert panel.wait(20)["output_tokens"] == 5
+    panel.unload()
+
+
+@pytest.mark.usefixtures("clicking")
+def test_wrong_options_and_refused_prompts_are_sentences(stocked: Engine) -> None:
+    panel = StreamPanel(stocked.key, prompt="a")
+    _until(lambda: not panel._send_button.disabled)
+    panel._options["temperature"].value = "hot"
+    panel._send_button.click()
+    assert "temperature must be a number from 0 to 5; got 'hot'" in _error(panel)
+    panel._options["temperature"].value = "0"
+    panel._prompt.value = "word " * 200
+    panel._send_button.click()
+    _until(lambda: "max_input_len" in _error(panel))
+    assert panel._view._saved["status"]["phase"] == "failed"
+    panel.unload()
+
+
+@pytest.mark.usefixtures("clicking")
+def test_a_dead_worker_is_a_sentence_and_send_loads_again(stocked: Engine) -> None:
+    panel = StreamPanel(stocked.key, prompt="a", max_tokens=256, ignore_eos=True)
+    _until(lambda: not panel._send_button.disabled)
+    panel._send_button.click()
+    _until(lambda: panel._view.text)
+    assert panel._session is not None
+    panel._session._worker.kill()
+    _until(lambda: "was killed" in _error(panel))
+    panel._options["max_tokens"].value = "5"
+    panel._send_button.click()
+    assert panel.wait(20)["output_tokens"] == 5
+    assert _error(panel) == ""
+    panel.unload()
+
+
+def test_headless_the_stream_panel_waits_and_prints(stocked: Engine) -> None:
+    panel = StreamPanel(stocked, start=True, max_tokens=20)
+    assert panel.record is not None
+    assert panel.record["output_tokens"] <= 20
+    assert panel.record["text"] in panel.plain()
+    assert "TTFT" in panel.plain()
+    assert panel._repr_mimebundle_()["text/plain"] == panel.plain()
+    panel.unload()
+
+
+def test_a_log_is_text(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"<b>bold</b>\n 10%\r 20%\r 30%\n\xff\n")
+    shown = _tail(log)
+    assert "&lt;b&gt;" in shown
+    assert "30%" in shown
+    assert "10%" not in shown
+    assert _tail(tmp_path / "none") == "<pre></pre>"

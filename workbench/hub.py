@@ -1,0 +1,202 @@
+"""What is asked of the Hugging Face hub: small files, safetensors headers, a download.
+
+`huggingface_hub` loads its parts when they are first used, so a local model never pays for them.
+Every error of the hub, the network or the local cache becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+
+from workbench.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ENGINE_FILES = (
+    "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.py",
+    "merges.txt", "vocab.txt",
+)  # fmt: skip
+"""Files of a checkpoint that can decide what an engine is. One too many costs a download or a
+build; one too few would give a wrong engine."""
+
+OTHER_WEIGHTS = ("consolidated*", "*/*")
+"""Second copies of the weights: Mistral's own layout, and anything in subfolders."""
+
+DESCRIPTIONS = (
+    "config.json", "generation_config.json", "model.safetensors.index.json",
+    "tokenizer_config.json", "chat_template.*",
+)  # fmt: skip
+"""Small files that, with the headers, say everything about a model."""
+
+
+def fetch_descriptions(repository: str, revision: str | None) -> Path:
+    """Bring the small files of a repository into the local cache.
+
+    Without a network, what the cache holds has to do.
+
+    Returns:
+        The snapshot's directory in the cache; its name is the commit.
+
+    Raises:
+        ModelError: The hub cannot be reached, knows no such model or revision, or refuses it.
+    """
+    return _snapshot(repository, revision, DESCRIPTIONS, quiet=True)
+
+
+def download(repository: str, revision: str | None) -> Path:
+    """Download everything that a build needs; what is in the local cache is not loaded again.
+
+    Returns:
+        The snapshot's directory in the cache.
+
+    Raises:
+        ModelError: As `fetch_descriptions`.
+    """
+    return _snapshot(repository, revision, ENGINE_FILES, quiet=False)
+
+
+def fetch_headers(
+    repository: str, commit: str, names: Iterable[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read safetensors headers by range requests.
+
+    Returns:
+        For each file the entries of its header: name to dtype, shape and data_offsets.
+
+    Raises:
+        ModelError: As `fetch_descriptions`, or a file is missing or damaged.
+    """
+
+    def fetch(name: str) -> dict[str, dict[str, Any]]:
+        metadata = api.parse_safetensors_file_metadata(repository, name, revision=commit)
+        return {
+            tensor: {
+                "dtype": info.dtype,
+                "shape": info.shape,
+                "data_offsets": list(info.data_offsets),
+            }
+            for tensor, info in metadata.tensors.items()
+        }
+
+    with _one_sentence(repository, commit):
+        api = huggingface_hub.HfApi()
+        names = list(names)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return dict(zip(names, pool.map(fetch, names), strict=True))
+
+
+def list_files(repository: str, commit: str) -> list[str]:
+    """Return the names of all files of a repository.
+
+    Raises:
+        ModelError: As `fetch_descriptions`.
+    """
+    with _one_sentence(repository, commit):
+        return list(huggingface_hub.HfApi().list_repo_files(repository, revision=commit))
+
+
+def _snapshot(
+    repository: str, revision: str | None, patterns: tuple[str, ...], *, quiet: bool
+) -> Path:
+    bars = _without_bars() if quiet else contextlib.nullcontext()
+    with _one_sentence(repository, revision), bars:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(OTHER_WEIGHTS),
+            )
+        )
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Show no progress bars for files of a few kilobytes."""
+    # utils documents these names, but does not mark them as exported for type checkers.
+    from huggingface_hub import utils  # noqa: PLC0415 - brings the HTTP library
+
+    before = utils.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    utils.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if not before:
+            utils.enable_progress_bars()  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a ModelError.
+
+    The order matters: a gated repository counts as not found, and everything below counts as an
+    HTTP error, in some of the versions from 0.34 to 1.x.
+    """
+    from huggingface_hub import errors  # noqa: PLC0415 - brings the whole HTTP library
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{repository} is gated: accept its terms on its page of the hub, then log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{repository} looks like a hub id, but there is no such directory here and no such "
+            "model on the hub, or it is private. Check the name; for a private model log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"{repository} has no revision {revision!r} on the hub. Give a branch, a tag or a "
+            "commit."
+        ) from error
+    except errors.HFValidationError as error:
+        raise ModelError(
+            f"{repository} is neither a directory here nor a valid hub id: {error}"
+        ) from error
+    except errors.SafetensorsParsingError as error:
+        raise ModelError(
+            f"The weights of {repository} are damaged on the hub: {_first_line(error)}"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _unreachable(repository) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(f"{repository} lacks a file on the hub: {_first_line(error)}") from error
+    except errors.HfHubHTTPError as error:
+        raise ModelError(
+            f"The hub did not give {repository}: {_first_line(error)} Try again later."
+        ) from error
+    except _network_errors() as error:
+        raise _unreachable(repository) from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return what the HTTP library below huggingface_hub raises.
+
+    It is requests up to 0.36, whose errors are OSErrors, and httpx since 1.0, whose are not.
+    """
+    try:
+        import httpx  # noqa: PLC0415 - there is none beside huggingface_hub below 1.0
+    except ImportError:
+        return (OSError,)
+    return (OSError, httpx.HTTPError)
+
+
+def _unreachable(repository: str) -> ModelError:
+    return ModelError(
+        f"{repository} looks like a hub id, since there is no such directory here, but the hub "
+        "cannot be reached and the local cache lacks files of it. Check the path, or connect to "
+        "the network (HF_HUB_OFFLINE must not be set)."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,271 @@
+"""Models: what a Hugging Face checkpoint is, read from config.json and safetensors headers.
+
+No weight is loaded: a local model is read in milliseconds, one on the hub in a few requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import checkpoint, hub
+from workbench.errors import ModelError
+from workbench.sizes import network_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from workbench.tensors import Tensor
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+"""torch's names of the types that weights usually have."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint of a decoder-only language model.
+
+    Attributes:
+        source: The directory or hub id as given.
+        revision: The branch, tag or commit as given; a local directory has none.
+        commit: The commit that was read from the hub.
+        path: The local directory, or None while the hub's local cache lacks files of it.
+        architecture: First entry of `architectures`, such as "LlamaForCausalLM".
+        model_type: The family in transformers; that of the text part of a multimodal model.
+        layers: Decoder layers.
+        hidden_size: Width of the residual stream.
+        heads: Query heads.
+        kv_heads: Heads for keys and values.
+        head_size: Width of one head.
+        intermediate_size: Width inside the feed-forward part; 0 where nothing tells.
+        vocab_size: Rows of the embedding table.
+        context_length: Positions that the model was made for, in tokens; 0 where nothing tells.
+        dtype: Type of the weights: the configuration's, else the one that most bytes have.
+        tied_embeddings: Whether the output layer is the embedding table.
+        sliding_window: Tokens that windowed layers look back, or None.
+        has_chat_template: Whether the tokenizer brings one.
+        tensors: The stored tensors of the language model, a tied one once.
+        config: The whole config.json.
+    """
+
+    source: str
+    revision: str | None
+    commit: str | None
+    path: Path | None
+    architecture: str
+    model_type: str
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    context_length: int
+    dtype: str
+    tied_embeddings: bool
+    sliding_window: int | None
+    has_chat_template: bool
+    tensors: tuple[Tensor, ...] = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False, hash=False)
+
+    @classmethod
+    def read(cls, source: str | Path, revision: str | None = None) -> Model:
+        """Read a local directory or a model on the hub.
+
+        Args:
+            source: A directory, or a hub id "owner/name". What exists as a path is a path.
+            revision: Branch, tag or commit on the hub; a local directory ignores it.
+
+        Raises:
+            ModelError: There is no such model, it is damaged, or it is not a decoder-only
+                language model with safetensors weights.
+        """
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _interpret(_Found(str(source), revision, None, path, path))
+        if path.exists():
+            raise ModelError(
+                f"{source} is a file. A model is the directory that holds config.json and the "
+                "safetensors files."
+            )
+        if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+            raise ModelError(
+                f"There is no directory {source}. Give the path of a model's directory, or a hub "
+                "id of the form owner/name."
+            )
+        return _read_hub(source, revision)
+
+    def download(self) -> Path:
+        """Bring everything that a build needs to this machine, unless it is here.
+
+        Returns:
+            The local directory.
+
+        Raises:
+            ModelError: The hub does not give it, or what came is incomplete.
+        """
+        if self.path:
+            return self.path
+        path = hub.download(self.source, self.commit or self.revision)
+        checkpoint.read_weights(path)
+        return path
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored parameters, exact; a tied tensor counts once."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the stored weights; a tied tensor counts once."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def bytes_by_dtype(self) -> dict[str, int]:
+        """Bytes of the stored weights by type, the largest share first."""
+        return _bytes_by_dtype(self.tensors)
+
+    @property
+    def quantized_with(self) -> str:
+        """The method by which the checkpoint itself is quantized, such as "gptq", or ""."""
+        details = self.config.get("quantization_config")
+        return str(details.get("quant_method", "unknown")) if isinstance(details, dict) else ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a model was found; `descriptions` is the directory of its small files."""
+
+    source: str
+    revision: str | None
+    commit: str | None
+    path: Path | None
+    descriptions: Path
+
+
+def _read_hub(source: str, revision: str | None) -> Model:
+    """Read a model on the hub, from the local cache where that has all of it."""
+    snapshot = hub.fetch_descriptions(source, revision)
+    if not (snapshot / checkpoint.CONFIG).is_file():
+        raise ModelError(
+            f"{source} has no {checkpoint.CONFIG} on the hub, or it is not in the local cache and "
+            "the hub cannot be reached. A model for transformers has one."
+        )
+    path = snapshot if checkpoint.is_complete(snapshot) else None
+    return _interpret(_Found(source, revision, snapshot.name, path, snapshot))
+
+
+def _interpret(found: _Found) -> Model:
+    """Read configuration and headers, and make the record."""
+    config = checkpoint.read_config(found.descriptions)
+    architecture = _decoder(found.source, config)
+    text = config.get("text_config", config)
+    if found.path:
+        stored = checkpoint.read_weights(found.path)
+    else:
+        stored = checkpoint.read_hub_weights(found.source, found.descriptions)
+    language = stored if text is config else _language_part(found.source, stored)
+    tied = _is_tied(config, text, language)
+    tensors = tuple(tensor for tensor in language if not _is_repeated(tensor, tied))
+    return Model(
+        source=found.source,
+        revision=found.revision,
+        commit=found.commit,
+        path=found.path,
+        architecture=architecture,
+        model_type=str(text.get("model_type", "")),
+        dtype=_dtype(config, text, tensors),
+        tied_embeddings=tied,
+        sliding_window=_sliding_window(text),
+        has_chat_template=checkpoint.has_chat_template(found.descriptions),
+        tensors=tensors,
+        config=config,
+        **network_sizes(found.source, text, tensors),
+    )
+
+
+def _decoder(source: str, config: Mapping[str, Any]) -> str:
+    """Return the architecture; refuse what does not generate text from a decoder alone."""
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise ModelError(
+            f"config.json of {source} names no architecture, so nothing says that it is a language "
+            "model. Save the model with transformers, which writes it."
+        )
+    name: str = names[0]
+    generates = name.endswith(("ForCausalLM", "LMHeadModel")) or (
+        name.endswith("ForConditionalGeneration") and isinstance(config.get("text_config"), dict)
+    )
+    if not generates or config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"{source} is not a decoder-only language model: its architecture is {name}. One like "
+            "LlamaForCausalLM is expected."
+        )
+    return name
+
+
+def _language_part(source: str, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Leave out the vision and audio parts of a multimodal checkpoint."""
+    part = tuple(t for t in tensors if "language_model." in t.name or t.name == "lm_head.weight")
+    if not part:
+        raise ModelError(
+            f"{source} is a multimodal model, and no tensor name tells which part is the language "
+            "model (language_model. is expected). Use the text-only variant of the model."
+        )
+    return part
+
+
+def _is_tied(
+    config: Mapping[str, Any], text: Mapping[str, Any], tensors: tuple[Tensor, ...]
+) -> bool:
+    """Say whether the output layer is the embedding table.
+
+    Configurations that leave the key to the default of their class do store an output layer of
+    its own where there is one.
+    """
+    for place in (text, config):
+        if isinstance(place.get("tie_word_embeddings"), bool):
+            return bool(place["tie_word_embeddings"])
+    return not any(_is_output(tensor) for tensor in tensors)
+
+
+def _is_output(tensor: Tensor) -> bool:
+    return tensor.name.endswith(("lm_head.weight", "embed_out.weight"))
+
+
+def _is_repeated(tensor: Tensor, tied: bool) -> bool:
+    """Whether a stored tensor is no parameter of its own.
+
+    A tied output layer repeats the embedding table; old Llama checkpoints store the rotary
+    frequencies, which follow from the configuration.
+    """
+    return (tied and _is_output(tensor)) or tensor.name.endswith("rotary_emb.inv_freq")
+
+
+def _dtype(config: Mapping[str, Any], text: Mapping[str, Any], tensors: tuple[Tensor, ...]) -> str:
+    # transformers wrote torch_dtype until version 5 renamed it.
+    for place in (text, config):
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(place.get(key), str):
+                return str(place[key]).removeprefix("torch.")
+    most = next(iter(_bytes_by_dtype(tensors)), "")
+    return DTYPES.get(most, most.lower())
+
+
+def _bytes_by_dtype(tensors: tuple[Tensor, ...]) -> dict[str, int]:
+    counter: Counter[str] = Counter()
+    for tensor in tensors:
+        counter[tensor.dtype] += tensor.bytes
+    return dict(counter.most_common())
+
+
+def _sliding_window(text: Mapping[str, Any]) -> int | None:
+    # Qwen2 states a window and switches it off by another key.
+    window = text.get("sliding_window")
+    return window if type(window) is int and text.get("use_sliding_window", True) else None

@@ -1,0 +1,228 @@
+"""What a build job does, from the model to the published engine, in its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from workbench import files, store
+from workbench.backends import get_backend, make_spec
+from workbench.backends.base import Backend
+from workbench.build import fingerprints_folder, read_model
+from workbench.errors import JobError
+from workbench.fingerprint import fingerprint
+from workbench.jobs import HEARTBEAT, Job, Journal
+from workbench.model import Model
+from workbench.sampling import Sampling
+from workbench.session import Session
+from workbench.spec import BuildSpec
+from workbench.store import Identity
+from workbench.toolchain import Toolchain, Worker, describe_exit
+
+STAGES = {
+    "download": "download the model",
+    "fingerprint": "fingerprint the weights",
+    "smoke": "load and generate",
+    "publish": "write to the store",
+}
+"""Stages around those of a backend's worker."""
+
+
+def run_build(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+    """Build and publish an engine; return the last word of the journal.
+
+    Raises:
+        WorkbenchError: With the sentence that the job ends on.
+        OSError: The system refused something, such as room on the disk.
+    """
+    spec = make_spec(request["spec"])
+    work = _Work(spec, get_backend(spec.backend), Toolchain(request["python"]), journal)
+    with _heartbeat(journal):
+        model, source = work.obtain()
+        identity = work.identify(source)
+        engine, explanation = store.look_up(identity)
+        journal.note(explanation)
+        if engine:
+            return {"engine": engine.key, "reused": True}
+        temporary = files.temporary_name(store.folder(), identity.key)
+        temporary.mkdir(mode=0o700)
+        try:
+            work.compile(source, temporary)
+            smoke = work.smoke(temporary) if request["smoke"] else {"ran": False}
+            journal.stage("publish", STAGES["publish"])
+            engine = store.publish(temporary, identity, work.details(model, smoke))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One build: what to make, where its code runs, and where it is written down."""
+
+    spec: BuildSpec
+    backend: Backend
+    toolchain: Toolchain
+    journal: Journal
+
+    def obtain(self) -> tuple[Model, Path]:
+        """Return the model and its local directory, downloaded where it is only on the hub."""
+        model = read_model(self.spec)
+        if model.path is None:
+            self.journal.stage("download", STAGES["download"])
+        return model, model.download()
+
+    def identify(self, source: Path) -> Identity:
+        """Return what decides the engine; reads the weights where they are not known yet."""
+        self.journal.stage("fingerprint", STAGES["fingerprint"])
+        weights = fingerprint(source, fingerprints_folder(), self._count_bytes())
+        versions = self.toolchain.require(self.backend.packages, self.backend.install)
+        return Identity(self.spec.canonical(), weights, versions)
+
+    def _count_bytes(self) -> Callable[[int, int], None]:
+        """Return a callback that journals hashed megabytes, a few times a second."""
+        last = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > 0.25:
+                last = time.monotonic()
+                self.journal.count("fingerprint", done >> 20, total >> 20, "MiB")
+
+        return report
+
+    def compile(self, source: Path, output: Path) -> None:
+        """Run the backend's worker and pass what it reports on to the journal.
+
+        Raises:
+            JobError: The worker refused, failed or died.
+            OSError: The disk is full.
+        """
+        # Descriptor 1 is the job's log.
+        worker = Worker(self.toolchain, "build", 1)
+        try:
+            worker.send(
+                backend=self.spec.backend,
+                spec=self.spec.model_dump(mode="json"),
+                model=str(source),
+                output=str(output),
+            )
+            finished = [message for message in worker.messages() if self._take(message)]
+        except BaseException:
+            # Cancelled, or refused: whatever it does now is for nobody.
+            worker.kill()
+            raise
+        finally:
+            status = worker.close(patience=60.0)
+        if not finished:
+            raise JobError(f"The build's worker {describe_exit(status)}. The log has the details.")
+
+    def _take(self, message: Mapping[str, Any]) -> bool:
+        """Journal one message of the worker; say whether it was its last."""
+        match message["event"]:
+            case "stage":
+                name = message["name"]
+                self.journal.stage(name, self.backend.stages.get(name, name))
+            case "count":
+                self.journal.count(
+                    message["name"], message["done"], message["total"], message["unit"]
+                )
+            case "error":
+                raise _failure(message)
+        return bool(message["event"] == "done")
+
+    def smoke(self, directory: Path) -> dict[str, Any]:
+        """Load the engine once and generate a few tokens, so that what is published has run.
+
+        Raises:
+            SessionError: It does not load.
+            RequestError: It does not generate.
+        """
+        self.journal.stage("smoke", STAGES["smoke"])
+        limits = self.backend.limits(self.spec)
+        # A prompt of one token, and as many as fit into the narrowest limits.
+        room = min(8, int(limits["max_output_len"]), int(limits["max_seq_len"]) - 1)
+        with Session(directory, self.spec.backend, limits, self.toolchain) as session:
+            generation = session.generate([0], Sampling(max_tokens=room, ignore_eos=True)).wait()
+            memory = session.memory()
+        return {
+            "ran": True,
+            "tokens": len(generation.token_ids),
+            "load_seconds": session.facts["seconds"],
+            "memory_bytes": memory,
+        }
+
+    def details(self, model: Model, smoke: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the manifest carries beside identity and files."""
+        view = Job(self.journal.path).view()
+        now = time.time()
+        source = self.spec.model
+        return {
+            "model": {
+                "name": Path(source).name if Path(source).is_dir() else source,
+                "source": source,
+                "revision": self.spec.revision,
+                "architecture": model.architecture,
+                "parameters": model.parameters,
+            },
+            "limits": self.backend.limits(self.spec),
+            "build": {
+                "job": self.journal.path.name,
+                "stages": [
+                    {"name": stage.name, "title": stage.title, "seconds": stage.seconds(now)}
+                    for stage in view.stages.values()
+                ],
+                "peak_memory_bytes": view.facts.get("peak_memory_bytes"),
+                "smoke": dict(smoke),
+            },
+        }
+
+
+def _failure(message: Mapping[str, Any]) -> Exception:
+    """Return the error that a worker's last message stands for."""
+    text = str(message["message"])
+    if message["expected"]:
+        return JobError(text)
+    if "No space left on device" in text:
+        return OSError(errno.ENOSPC, "No space left on device")
+    return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
+
+
+@contextlib.contextmanager
+def _heartbeat(journal: Journal) -> Iterator[None]:
+    """Journal a sign of life and the memory of all processes of the job, while it runs."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        peak = 0
+        while not stop.wait(HEARTBEAT if peak else 0.2):
+            memory = _tree_memory()
+            peak = max(peak, memory)
+            journal.fact(memory_bytes=memory, peak_memory_bytes=peak)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _tree_memory() -> int:
+    """Return the resident memory of this process and its descendants, in bytes."""
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
