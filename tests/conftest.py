@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from workbench.backends import get_backend, make_spec
-from workbench.build import start_build
+from workbench import store
+from workbench.backends import make_spec
+from workbench.build import DEMO_MODEL, fingerprints_folder, start_build
+from workbench.fingerprint import fingerprint
 from workbench.session import Session
 from workbench.store import Engine
 from workbench.toolchain import find_toolchain
@@ -60,6 +63,15 @@ def demo_engine(build_engine: Callable[..., Engine]) -> Engine:
     )
 
 
+@pytest.fixture
+def stocked(home: Path, demo_engine: Engine) -> Engine:
+    """The demo engine in the test's own store, which knows the weights as its builder did."""
+    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
+    assert home in store.folder().parents
+    fingerprint(DEMO_MODEL, fingerprints_folder())
+    return store.find_engine(demo_engine.key)
+
+
 @pytest.fixture(scope="session")
 def demo_session(demo_engine: Engine) -> Iterator[Session]:
     """An open session of the demo engine, shared by tests that leave it as it was."""
@@ -71,9 +83,3 @@ def open_session(engine: Engine, **limits: object) -> Session:
     """Load an engine wherever it is, with some limits changed."""
     toolchain = find_toolchain(engine.backend)
     return Session(engine.path, engine.backend, {**engine.manifest["limits"], **limits}, toolchain)
-
-
-def demo_limits(**values: object) -> dict:
-    """Return the limits of a spec with these values."""
-    spec = make_spec(values)
-    return get_backend(spec.backend).limits(spec)

@@ -59,15 +59,6 @@ def _temporaries(home: Path) -> list[str]:
     return [path.name for path in (home / "engines").glob(".tmp-*")]
 
 
-@pytest.fixture
-def stocked(home: Path, demo_engine: Engine) -> Engine:
-    """The test's own store with a copy of the demo engine in it."""
-    target = store.folder() / demo_engine.key
-    shutil.copytree(demo_engine.path, target)
-    assert home in target.parents
-    return store.find_engine(demo_engine.key)
-
-
 def _values(engine: Engine) -> dict:
     return {**engine.manifest["identity"]["spec"], "model": "demo"}
 
@@ -223,35 +214,49 @@ def test_groups_that_do_not_divide_are_refused_by_the_rule(tmp_path: Path) -> No
 
 
 FULL_DISK = """
-    import os, sys
-    os.environ["WORKBENCH_HOME"] = sys.argv[1] + "/home"
+    import os, sys, time
+    root, free_from_then_on = sys.argv[1], int(sys.argv[2])
+    os.environ["WORKBENCH_HOME"] = root + "/home"
     from workbench.backends import make_spec
     from workbench.build import start_build
     from workbench.errors import WorkbenchError
+    from workbench.hardware import free_disk
+    from pathlib import Path
     try:
-        start_build(make_spec({"quantization": "none"})).wait()
+        build = start_build(make_spec({"quantization": "none"}))
+        while "import" not in build.job.view().stages:
+            time.sleep(0.01)
+        with open(root + "/filler", "wb") as filler:
+            filler.write(bytes(free_disk(Path(root)) - free_from_then_on))
+        build.wait()
     except WorkbenchError as error:
         print(error)
 """
 
 
-def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path, when: str) -> None:
     small = tmp_path / "small"
     small.mkdir()
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(FULL_DISK))
     # A mount namespace of our own, so that no privilege is needed and nothing is left mounted.
     command = (
-        'mount -t tmpfs -o size=4m tmpfs "$1" && "$2" "$3" "$1"; ls -A "$1/home/engines"; sleep 0.5'
+        'mount -t tmpfs -o "size=$1" tmpfs "$2" && "$3" "$4" "$2" 2000000; '
+        'if [ -e "$2/home/engines" ]; then ls -A "$2/home/engines"; fi'
     )
+    words = ["4m" if when == "before" else "40m", small, sys.executable, script]
     answer = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "bash", "-c", command, "bash",
-         str(small), sys.executable, str(script)],
-        capture_output=True, text=True, check=True, timeout=120,
+        ["unshare", "--map-root-user", "--mount", "bash", "-c", command, "bash", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
-    assert "The disk is full:" in answer.stdout, answer.stdout + answer.stderr
-    assert "Set" in answer.stdout or "set WORKBENCH_HOME" in answer.stdout
+    )
+    assert "disk is full: " in answer.stdout, answer.stdout + answer.stderr
+    assert "MiB are free in" in answer.stdout
+    assert "set WORKBENCH_HOME to a folder on a larger disk" in answer.stdout
     assert ".tmp-" not in answer.stdout
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,18 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench import jobs, store
+from workbench import jobs
 from workbench.cli import VERBS, main
 from workbench.console import printable
 from workbench.store import Engine
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def stocked(home: Path, demo_engine: Engine) -> Engine:
-    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
-    return store.find_engine(demo_engine.key)
 
 
 def _flags(engine: Engine) -> list[str]:

@@ -29,8 +29,10 @@ RUNTIMES = {
 LAYERS = [
     {"errors", "units"},
     {"files", "owner", "spec", "hardware", "metrics"},
+    {"fit"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling"},
     {"model"},
+    {"weights"},
     {"memory"},
     {"toolchain", "backends"},
     {"store", "jobs"},

@@ -94,6 +94,8 @@ def test_requests_wait_for_room_in_the_kv_cache(demo_engine: Engine) -> None:
         ([], {}, "The prompt has no tokens"),
         ([5], {"max_tokens": 257}, "generates at most 256 (max_output_len)"),
         (CHAT[:0], {}, "The prompt has no tokens"),
+        ([5, 99_999], {}, "The prompt has the token id 99999; this model knows 0 to"),
+        ([{"content": "who speaks?"}], {}, "A chat message needs a text as 'role'"),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused(
@@ -147,6 +149,14 @@ def test_stop_in_decode_ends_the_stream_at_once(demo_session: Session) -> None:
     assert generation.phase == "stopped"
     assert len(generation.token_ids) < 256
     generation.cancel()  # again, after the end: nothing happens
+
+
+def test_leaving_the_loop_stops(demo_session: Session) -> None:
+    generation = demo_session.generate("a", max_tokens=256, ignore_eos=True)
+    for delta in generation:
+        if delta.token_ids:
+            break
+    assert generation.wait(2.0).phase == "stopped"
 
 
 def test_stop_in_the_queue(demo_session: Session) -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import InputError
-from workbench.widgets.tokens import _PERIOD, TokenView
+from workbench.widgets.tokens import _PERIOD, Message, TokenView
 
 AWKWARD = (
     "<script>alert(1)</script> &amp; \x1b[31mred\x1b[0m \x00 \r\n\t|"
@@ -21,11 +23,11 @@ class Channel:
     """What leaves a view, in order; it can lose messages as a busy server does."""
 
     def __init__(self, view: TokenView) -> None:
-        self.messages: list[dict] = []
+        self.messages: list[Message] = []
         self._arrived = threading.Condition()
         view.send = self._send
 
-    def _send(self, content: dict) -> None:
+    def _send(self, content: Message) -> None:
         with self._arrived:
             self.messages.append(content)
             self._arrived.notify_all()
@@ -41,7 +43,7 @@ def request(view: TokenView, epoch: int, have: int) -> None:
     view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
 
 
-def joined(messages: list[dict]) -> str:
+def joined(messages: list[Message]) -> str:
     """The text of messages that leave no gap."""
     text = ""
     for message in messages:
@@ -51,18 +53,20 @@ def joined(messages: list[dict]) -> str:
 
 
 @pytest.fixture
-def view():
+def view() -> Iterator[TokenView]:
     made = TokenView("engine")
     yield made
     made.close()
 
 
 @pytest.fixture
-def channel(view):
+def channel(view: TokenView) -> Channel:
     return Channel(view)
 
 
-def test_the_first_text_leaves_at_once_and_the_rest_in_batches(view, channel):
+def test_the_first_text_leaves_at_once_and_the_rest_in_batches(
+    view: TokenView, channel: Channel
+) -> None:
     start = time.monotonic()
     for _ in range(2000):
         view.append("token ")
@@ -73,7 +77,9 @@ def test_the_first_text_leaves_at_once_and_the_rest_in_batches(view, channel):
     assert len(channel.messages) <= 2 + elapsed / _PERIOD
 
 
-def test_a_pause_between_batches_is_kept_while_text_arrives(view, channel):
+def test_a_pause_between_batches_is_kept_while_text_arrives(
+    view: TokenView, channel: Channel
+) -> None:
     times = []
     view.send = lambda _: times.append(time.monotonic())
     end = time.monotonic() + 5 * _PERIOD
@@ -89,7 +95,9 @@ def test_a_pause_between_batches_is_kept_while_text_arrives(view, channel):
     pieces=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
     lost=st.sets(st.integers(0, 30)),
 )
-def test_a_browser_that_loses_messages_ends_with_the_exact_text(pieces, lost):
+def test_a_browser_that_loses_messages_ends_with_the_exact_text(
+    pieces: list[str], lost: set[int]
+) -> None:
     view = TokenView()
     channel = Channel(view)
     view.reset()
@@ -116,7 +124,7 @@ def test_a_browser_that_loses_messages_ends_with_the_exact_text(pieces, lost):
 
 
 @pytest.mark.parametrize("cut", range(len(AWKWARD)))
-def test_offsets_count_code_points(view, channel, cut):
+def test_offsets_count_code_points(view: TokenView, channel: Channel, cut: int) -> None:
     view.append(AWKWARD)
     channel.wait_for(1)
     channel.messages.clear()
@@ -125,7 +133,9 @@ def test_offsets_count_code_points(view, channel, cut):
     assert (answer["offset"], answer["text"]) == (cut, AWKWARD[cut:])
 
 
-def test_a_browser_that_shows_an_older_stream_gets_the_new_one_whole(view, channel):
+def test_a_browser_that_shows_an_older_stream_gets_the_new_one_whole(
+    view: TokenView, channel: Channel
+) -> None:
     view.append("old text")
     view.reset("second")
     view.append("new")
@@ -137,13 +147,15 @@ def test_a_browser_that_shows_an_older_stream_gets_the_new_one_whole(view, chann
     assert answer["title"] == "second"
 
 
-def test_other_messages_from_a_browser_are_not_answered(view, channel):
+def test_other_messages_from_a_browser_are_not_answered(view: TokenView, channel: Channel) -> None:
     content = {"kind": "something else"}
     view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
     assert channel.messages == []
 
 
-def test_the_text_is_synchronised_once_when_the_stream_ends(view, channel):
+def test_the_text_is_synchronised_once_when_the_stream_ends(
+    view: TokenView, channel: Channel
+) -> None:
     states = []
     view.observe(lambda change: states.append(change["new"]), "_saved")
     view.reset("engine")
@@ -161,7 +173,7 @@ def test_the_text_is_synchronised_once_when_the_stream_ends(view, channel):
     assert saved["facts"] == [["tokens", "2"], ["TTFT", "0.2 s"]]
 
 
-def test_finish_may_be_called_again_with_more_facts(view, channel):
+def test_finish_may_be_called_again_with_more_facts(view: TokenView, channel: Channel) -> None:
     view.append("text")
     view.finish("finished")
     view.finish("finished", tokens=1)
@@ -169,13 +181,13 @@ def test_finish_may_be_called_again_with_more_facts(view, channel):
     assert joined(channel.messages) == "text"
 
 
-def test_a_phase_that_ends_may_also_come_through_status(view, channel):
+def test_a_phase_that_ends_may_also_come_through_status(view: TokenView, channel: Channel) -> None:
     view.append("text")
     view.status("failed", reason="the worker died")
     assert channel.messages[-1]["total"] == 4
 
 
-def test_text_moves_a_waiting_stream_to_decode(view, channel):
+def test_text_moves_a_waiting_stream_to_decode(view: TokenView, channel: Channel) -> None:
     view.status("prefill")
     view.append("")
     channel.wait_for(1)
@@ -197,14 +209,17 @@ def test_text_moves_a_waiting_stream_to_decode(view, channel):
         ("as it is", "as it is"),
     ],
 )
-def test_facts_are_shown_short(view, channel, value, shown):
+def test_facts_are_shown_short(
+    view: TokenView, channel: Channel, value: str | float, shown: str
+) -> None:
     view.finish("finished", a_b=value)
     assert channel.messages[-1]["facts"] == [["a b", shown]]
 
 
-def test_the_flusher_ends_with_the_stream(view, channel):
+def test_the_flusher_ends_with_the_stream(view: TokenView, channel: Channel) -> None:
     view.append("a")
     flusher = view._flusher
+    assert flusher is not None
     assert flusher.is_alive()
     view.finish("finished")
     flusher.join(5)
@@ -212,17 +227,20 @@ def test_the_flusher_ends_with_the_stream(view, channel):
     assert view._flusher is None
 
 
-def test_the_flusher_ends_in_a_long_pause_and_the_next_text_still_leaves(view, channel):
+def test_the_flusher_ends_in_a_long_pause_and_the_next_text_still_leaves(
+    view: TokenView, channel: Channel
+) -> None:
     view.append("a")
-    view._flusher.join(5)
-    assert view._flusher is None
+    flusher = view._flusher
+    assert flusher is not None
+    flusher.join(5)
+    assert not flusher.is_alive()
     view.append("b")
     channel.wait_for(2)
     assert joined(channel.messages) == "ab"
-    view._flusher.join(5)
 
 
-def test_text_appended_by_many_threads_is_all_there(view, channel):
+def test_text_appended_by_many_threads_is_all_there(view: TokenView, channel: Channel) -> None:
     def write(letter: str) -> None:
         for _ in range(500):
             view.append(letter * 3)
@@ -238,8 +256,10 @@ def test_text_appended_by_many_threads_is_all_there(view, channel):
     assert {text.count(letter) for letter in "abcd"} == {1500}
 
 
-def test_a_failed_send_does_not_silence_the_view(view, channel, monkeypatch):
-    failures = []
+def test_a_failed_send_does_not_silence_the_view(
+    view: TokenView, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", failures.append)
     send = view.send
 
@@ -249,6 +269,7 @@ def test_a_failed_send_does_not_silence_the_view(view, channel, monkeypatch):
     view.send = broken
     view.append("lost ")
     flusher = view._flusher
+    assert flusher is not None
     flusher.join(5)
     assert [failure.exc_type for failure in failures] == [OSError]
 
@@ -260,20 +281,24 @@ def test_a_failed_send_does_not_silence_the_view(view, channel, monkeypatch):
     assert channel.messages[-1]["text"] == "lost found"
 
 
-def test_unpaired_surrogates_become_replacement_characters(view):
+def test_unpaired_surrogates_become_replacement_characters(view: TokenView) -> None:
     view.append("a\ud83d")
     view.append("\ude00b")
     assert view.text == "a\ufffd\ufffdb"
 
 
-def test_plain_text_stands_in_where_widgets_cannot_be_shown(view):
-    bundle, _ = view._repr_mimebundle_()
-    assert bundle["text/plain"] == "engine · waiting\nNo text yet."
+def test_plain_text_stands_in_where_widgets_cannot_be_shown(view: TokenView) -> None:
+    assert shown_as(view, "text/plain") == "engine · waiting\nNo text yet."
     view.append(AWKWARD)
     view.finish("finished", tokens=12)
-    bundle, _ = view._repr_mimebundle_()
-    assert bundle["text/plain"] == f"engine · finished · tokens 12\n{AWKWARD}"
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert shown_as(view, "text/plain") == f"engine · finished · tokens 12\n{AWKWARD}"
+    assert shown_as(view, "application/vnd.jupyter.widget-view+json")["model_id"] == view.model_id
+
+
+def shown_as(view: TokenView, kind: str) -> Any:
+    bundle = view._repr_mimebundle_()
+    assert bundle is not None
+    return bundle[0][kind]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +315,8 @@ def test_plain_text_stands_in_where_widgets_cannot_be_shown(view):
         (lambda v: (v.finish("stopped"), v.status("decode")), 'got the phase "decode" after'),
     ],
 )
-def test_misuse_gets_a_sentence(view, call, message):
+def test_misuse_gets_a_sentence(
+    view: TokenView, call: Callable[[TokenView], object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         call(view)

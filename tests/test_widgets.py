@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import ipywidgets as widgets
 import pytest
 
-from workbench import store
 from workbench.backends import make_spec
 from workbench.backends.openvino import OpenVinoSpec
 from workbench.errors import SpecError
@@ -19,12 +17,6 @@ from workbench.store import Engine
 from workbench.widgets.build import BuildPanel, _tail
 from workbench.widgets.form import BuildForm
 from workbench.widgets.stream import StreamPanel
-
-
-@pytest.fixture
-def stocked(home: Path, demo_engine: Engine) -> Engine:
-    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
-    return store.find_engine(demo_engine.key)
 
 
 @pytest.fixture
@@ -166,7 +158,7 @@ def test_wrong_options_and_refused_prompts_are_sentences(stocked: Engine) -> Non
     panel._prompt.value = "word " * 200
     panel._send_button.click()
     _until(lambda: "max_input_len" in _error(panel))
-    assert panel._view._saved["status"]["phase"] == "failed"
+    assert panel._view._saved["phase"] == "failed"
     panel.unload()
 
 

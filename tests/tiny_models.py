@@ -76,7 +76,7 @@ def make_tiny_model(kind: Kind, directory: Path, seed: int = 0, **sizes: Any) ->
     tokens = {f"{name[:3]}_token_id": getattr(tokenizer, f"{name}_id") for name in SPECIAL}
     torch.manual_seed(seed)
     model = _make_network(kind, {**TINY, **EXTRA[kind], **tokens, **sizes})
-    # Fresh norms are all ones and fresh biases zeros, which exporters fold away; trained ones differ.
+    # Fresh norms are ones and fresh biases zeros, which exporters fold away; trained ones differ.
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data += 0.02 * torch.randn_like(parameter)

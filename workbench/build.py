@@ -13,15 +13,16 @@ from workbench.backends import get_backend
 from workbench.backends.base import Backend
 from workbench.errors import JobError
 from workbench.fingerprint import fingerprint, is_known
-from workbench.hardware import Device, host
+from workbench.fit import BuildNeed, Fit
+from workbench.hardware import Device, free_disk, host
 from workbench.jobs import Job, View, attach_or_start
-from workbench.memory import Fit
 from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.store import Engine, Identity
 from workbench.toolchain import find_toolchain
+from workbench.units import format_bytes
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """The model that ships with the workbench; `demo` as a model's name means this directory."""
@@ -37,10 +38,11 @@ class Plan:
     device: Device
     findings: tuple[Finding, ...]
     fit: Fit
+    need: BuildNeed
 
     @classmethod
     def make(cls, spec: BuildSpec) -> Plan:
-        """Read the model's headers, apply the rules and estimate the memory.
+        """Read the model's headers, apply the rules, and estimate memory and disk.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
@@ -48,8 +50,38 @@ class Plan:
         backend = get_backend(spec.backend)
         model = read_model(spec)
         device = host()
-        findings = tuple(backend.findings(spec, model))
-        return cls(spec, backend, model, device, findings, backend.fit(spec, model, device))
+        fit, need = backend.fit(spec, model, device), backend.need(spec, model)
+        findings = (*backend.findings(spec, model), *_resource_rules(device, fit, need))
+        return cls(spec, backend, model, device, findings, fit, need)
+
+
+def _resource_rules(device: Device, fit: Fit, need: BuildNeed) -> list[Finding]:
+    """Compare what build and session take with what this machine has free."""
+    found = []
+    free = free_disk(files.home())
+    if free < need.disk.low:
+        found.append(
+            Finding(
+                "refuse",
+                "model",
+                f"the build writes at least {format_bytes(need.disk.low)}, but the disk is full: "
+                f"{format_bytes(free)} are free in {files.home()}.",
+                "Free some space, or set WORKBENCH_HOME to a folder on a larger disk.",
+            )
+        )
+    if device.memory_available < need.memory.low:
+        found.append(
+            Finding(
+                "warn",
+                "model",
+                f"the build needs at least {format_bytes(need.memory.low)} of memory; "
+                f"{format_bytes(device.memory_available)} are available.",
+                "Close other programs, or choose a smaller model.",
+            )
+        )
+    if fit.verdict == "does not fit":
+        found.append(Finding("warn", "model", "a session will not fit.", fit.summary))
+    return found
 
 
 def read_model(spec: BuildSpec) -> Model:

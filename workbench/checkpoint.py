@@ -111,7 +111,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({error}). {AGAIN}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} should hold a JSON object and holds a {type(value).__name__}.")
@@ -126,7 +126,7 @@ def _shards(directory: Path) -> dict[str, frozenset[str]]:
     shards: dict[str, set[str]] = {}
     for tensor, name in weight_map.items():
         # A shard lies beside its index; a path could lead anywhere.
-        if not isinstance(name, str) or Path(name).name != name or ".." in name:
+        if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
             raise ModelError(f"{INDEX} names {name!r} for {tensor}, which is not a file beside it.")
         shards.setdefault(name, set()).add(tensor)
     return {name: frozenset(tensors) for name, tensors in sorted(shards.items())}

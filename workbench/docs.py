@@ -86,7 +86,7 @@ def _notebook(text: str) -> str:
             cell.source = _CELL.sub(
                 lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source
             )
-    return nbformat.writes(notebook) + "\n"
+    return str(nbformat.writes(notebook)) + "\n"
 
 
 def drifted(root: Path = ROOT, *, write: bool) -> list[Path]:

@@ -11,31 +11,26 @@ from workbench.spec import Declared, Parameter, nearest, parameters_of
 
 
 def add_flags(parser: argparse.ArgumentParser, record: type[Declared], title: str) -> None:
-    """Add a flag for each parameter of a record; --max-batch-size and --max_batch_size are one.
+    """Add a flag for each parameter of a record.
 
-    Defaults stay with the record: a flag that is not given leaves no value behind.
+    --max-batch-size and --max_batch_size, as trtllm-build spells it, are one; help shows the
+    first. Defaults stay with the record: a flag that is not given leaves no value behind.
     """
     group = parser.add_argument_group(title)
-    for parameter in parameters_of(record).values():
-        spellings = list(dict.fromkeys(_spellings(parameter.name)))
+    for name, parameter in parameters_of(record).items():
         # argparse formats help texts with %.
         text = _help(parameter).replace("%", "%%")
-        if parameter.kind == "switch":
-            group.add_argument(
-                *spellings,
-                dest=parameter.name,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=text,
-            )
-        else:
-            group.add_argument(
-                *spellings,
-                dest=parameter.name,
-                default=argparse.SUPPRESS,
-                metavar=_metavar(parameter),
-                help=text,
-            )
+        for number, flag in enumerate(dict.fromkeys([name.replace("_", "-"), name])):
+            options: dict[str, Any] = {
+                "dest": name,
+                "default": argparse.SUPPRESS,
+                "help": argparse.SUPPRESS if number else text,
+            }
+            if parameter.kind == "switch":
+                options["action"] = argparse.BooleanOptionalAction
+            else:
+                options["metavar"] = _metavar(parameter)
+            group.add_argument(f"--{flag}", **options)
 
 
 def given(parsed: argparse.Namespace, record: type[Declared]) -> dict[str, Any]:
@@ -82,10 +77,6 @@ def refuse_unknown(words: Sequence[str], parsed: argparse.Namespace) -> None:
         if word.startswith("--"):
             break  # what follows is most likely its value
     raise SpecError(" ".join(sentences) + f" See: workbench {parsed.verb} --help")
-
-
-def _spellings(name: str) -> list[str]:
-    return [f"--{name.replace('_', '-')}", f"--{name}"]
 
 
 def _metavar(parameter: Parameter) -> str:

@@ -15,6 +15,12 @@ UNLIMITED = 1 << 60
 """cgroup v1 writes "no limit" as a number near 2**63."""
 
 
+FEATURES = frozenset(
+    {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "bf16"}
+)
+"""Instruction sets that decide how a runtime computes, in the kernel's spelling; "bf16" is ARM's."""
+
+
 @dataclass(frozen=True)
 class Device:
     """Something that engines run on.
@@ -26,6 +32,7 @@ class Device:
         memory_available: Bytes of it that can be taken now without swapping.
         cores: Physical cores that this process may use; 0 where it has no meaning.
         threads: Threads that run at the same time.
+        features: Instruction sets among `FEATURES` that the processor has.
     """
 
     name: str
@@ -34,6 +41,7 @@ class Device:
     memory_available: int
     cores: int
     threads: int
+    features: frozenset[str] = frozenset()
 
 
 def host(root: Path = Path("/")) -> Device:
@@ -49,12 +57,15 @@ def host(root: Path = Path("/")) -> Device:
         available = min(available, max(0, limit - used))
     threads = min([_affinity(), *_cpu_limits(root)])
     return Device(
-        name=_processor(root),
+        name=_cpu_line(root, "model name") or platform.processor() or platform.machine(),
         kind="cpu",
         memory_bytes=total,
         memory_available=available,
         cores=min(psutil.cpu_count(logical=False) or threads, threads),
         threads=threads,
+        features=FEATURES.intersection(
+            (_cpu_line(root, "flags") or _cpu_line(root, "Features")).split()
+        ),
     )
 
 
@@ -131,11 +142,13 @@ def _groups(root: Path, controller: str) -> list[Path]:
     return [group for group in groups if group.is_dir()]
 
 
-def _processor(root: Path) -> str:
+def _cpu_line(root: Path, name: str) -> str:
+    """Return what /proc/cpuinfo says of the first processor under a name."""
     for line in _read(root / "proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
 
 
 def _statistic(group: Path, name: str) -> int:

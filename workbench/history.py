@@ -42,7 +42,7 @@ def stage_ranges(backend: str, quantization: str, parameters: int) -> dict[str, 
 def _alike(manifest: Mapping[str, Any], backend: str, quantization: str, parameters: int) -> bool:
     spec = manifest["identity"]["spec"]
     size = manifest["model"]["parameters"]
-    return (
+    return bool(
         spec["backend"] == backend
         and spec.get("quantization") == quantization
         and parameters / 2 <= size <= parameters * 2

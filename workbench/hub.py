@@ -7,6 +7,7 @@ Every error of the hub, the network or the local cache becomes one sentence.
 from __future__ import annotations
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from workbench.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+# Otherwise huggingface_hub finds out which program uses it, and tells the hub. It reads this when
+# its first part is loaded.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 ENGINE_FILES = (
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.py",

@@ -216,6 +216,9 @@ class Job:
             JobError: The job runs on another host.
         """
         view = self.view()
+        while view.state() == "starting":
+            time.sleep(0.02)  # until there is somebody who can be asked
+            view.update()
         owner = view.owner
         if view.state() in ENDED or owner is None:
             return self._last_word(view)
@@ -330,14 +333,20 @@ def attach_or_start(kind: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
     request = {"kind": kind, **request}
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
     while True:
-        attempts = sorted(folder().glob(f"{digest}-*"))
-        if attempts and Job(attempts[-1]).state() not in ENDED:
-            return Job(attempts[-1]), False
-        number = int(attempts[-1].name.rpartition("-")[2]) + 1 if attempts else 1
+        number = max((_attempt(path) for path in folder().glob(f"{digest}-*")), default=0)
         path = folder() / f"{digest}-{number:03d}"
+        if number and Job(path).state() not in ENDED:
+            return Job(path), False
+        path = folder() / f"{digest}-{number + 1:03d}"
         if _claim(path, request):
             _spawn(path)
             return Job(path), True
+
+
+def _attempt(path: Path) -> int:
+    """Return the number at the end of a job's name, or 0."""
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _claim(path: Path, request: Mapping[str, Any]) -> bool:

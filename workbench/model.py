@@ -154,8 +154,8 @@ def _read_hub(source: str, revision: str | None) -> Model:
     snapshot = hub.fetch_descriptions(source, revision)
     if not (snapshot / checkpoint.CONFIG).is_file():
         raise ModelError(
-            f"{source} has no {checkpoint.CONFIG} on the hub, or it is not in the local cache and "
-            "the hub cannot be reached. A model for transformers has one."
+            f"{source} has no {checkpoint.CONFIG} on the hub (or, without a network, in the local "
+            "cache). A model for transformers has one."
         )
     path = snapshot if checkpoint.is_complete(snapshot) else None
     return _interpret(_Found(source, revision, snapshot.name, path, snapshot))

@@ -138,7 +138,7 @@ def publish_result(**values: Any) -> None:
     from IPython.display import display  # noqa: PLC0415 - only inside a notebook
 
     lines = "\n".join(f"{name}: {value}" for name, value in values.items())
-    display({RESULT: values, "text/plain": lines}, raw=True)  # type: ignore[no-untyped-call]
+    display({RESULT: values, "text/plain": lines}, raw=True)
 
 
 def run_notebook(

@@ -20,6 +20,8 @@ from workbench.backends.base import Backend
 from workbench.build import fingerprints_folder, read_model
 from workbench.errors import JobError
 from workbench.fingerprint import fingerprint
+from workbench.fit import BuildNeed
+from workbench.hardware import free_disk
 from workbench.jobs import HEARTBEAT, Job, Journal
 from workbench.model import Model
 from workbench.sampling import Sampling
@@ -56,7 +58,7 @@ def run_build(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
         temporary = files.temporary_name(store.folder(), identity.key)
         temporary.mkdir(mode=0o700)
         try:
-            work.compile(source, temporary)
+            work.compile(model, source, temporary)
             smoke = work.smoke(temporary) if request["smoke"] else {"ran": False}
             journal.stage("publish", STAGES["publish"])
             engine = store.publish(temporary, identity, work.details(model, smoke))
@@ -94,13 +96,13 @@ class _Work:
 
         def report(done: int, total: int) -> None:
             nonlocal last
-            if time.monotonic() - last > 0.25:
+            if time.monotonic() - last > 0.25 or done == total:
                 last = time.monotonic()
                 self.journal.count("fingerprint", done >> 20, total >> 20, "MiB")
 
         return report
 
-    def compile(self, source: Path, output: Path) -> None:
+    def compile(self, model: Model, source: Path, output: Path) -> None:
         """Run the backend's worker and pass what it reports on to the journal.
 
         Raises:
@@ -116,7 +118,7 @@ class _Work:
                 model=str(source),
                 output=str(output),
             )
-            finished = [message for message in worker.messages() if self._take(message)]
+            finished = [message for message in worker.messages() if self._take(message, model)]
         except BaseException:
             # Cancelled, or refused: whatever it does now is for nobody.
             worker.kill()
@@ -126,7 +128,7 @@ class _Work:
         if not finished:
             raise JobError(f"The build's worker {describe_exit(status)}. The log has the details.")
 
-    def _take(self, message: Mapping[str, Any]) -> bool:
+    def _take(self, message: Mapping[str, Any], model: Model) -> bool:
         """Journal one message of the worker; say whether it was its last."""
         match message["event"]:
             case "stage":
@@ -137,7 +139,7 @@ class _Work:
                     message["name"], message["done"], message["total"], message["unit"]
                 )
             case "error":
-                raise _failure(message)
+                raise _failure(message, self.backend.need(self.spec, model))
         return bool(message["event"] == "done")
 
     def smoke(self, directory: Path) -> dict[str, Any]:
@@ -187,12 +189,13 @@ class _Work:
         }
 
 
-def _failure(message: Mapping[str, Any]) -> Exception:
+def _failure(message: Mapping[str, Any], need: BuildNeed) -> Exception:
     """Return the error that a worker's last message stands for."""
     text = str(message["message"])
     if message["expected"]:
         return JobError(text)
-    if "No space left on device" in text:
+    if "No space left" in text or free_disk(files.home()) < need.disk.low:
+        # Runtimes say many things when they cannot write, "iostream error" for one.
         return OSError(errno.ENOSPC, "No space left on device")
     return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
 

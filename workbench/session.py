@@ -66,17 +66,17 @@ class Generation:
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[Delta]:
-        """Yield deltas until the end.
+        """Yield deltas until the end; leaving the loop early, or interrupting it, stops.
 
         Raises:
             RequestError: The engine refused the request.
             SessionError: The worker died.
         """
-        while True:
-            item = self._queue.get()
-            if item is _END:
-                break
-            yield item
+        try:
+            while (item := self._queue.get()) is not _END:
+                yield item
+        finally:
+            self.cancel()
         if self.error:
             raise self.error
 
@@ -231,6 +231,9 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            # What it still computes is for nobody.
+            self._worker.kill()
         self.close()
 
     @property
@@ -271,10 +274,12 @@ class Session:
 
         Raises:
             SpecError: An option is unknown or ill-typed.
+            RequestError: A message lacks its role or content.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
+        fields = _prompt_fields(prompt)
         with self._lock:
             if self._error:
                 raise self._error
@@ -287,7 +292,7 @@ class Session:
                 op="generate",
                 id=generation._number,  # noqa: SLF001
                 sampling=sampling.model_dump(mode="json"),
-                **_prompt_fields(prompt),
+                **fields,
             )
         except OSError:
             generation._finished.wait(5.0)  # noqa: SLF001 - the reader is about to say why
@@ -301,8 +306,7 @@ class Session:
             self._closed = True
         self._worker.close()
         self._reader.join(5.0)
-        if self._own_log:
-            self._log.close()
+        self._close_log()
 
     def _await_ready(self) -> dict[str, Any]:
         for message in self._messages:
@@ -319,6 +323,9 @@ class Session:
         """Let go of everything when loading failed."""
         self._closed = True
         self._worker.close()
+        self._close_log()
+
+    def _close_log(self) -> None:
         if self._own_log:
             self._log.close()
 
@@ -341,9 +348,10 @@ class Session:
         generation = self._generations.get(message["id"])
         if generation is None:
             return
-        generation._take(message)  # noqa: SLF001 - the two classes are one mechanism
         if message["event"] in ("end", "refused"):
+            # Before its waiters wake up: they may ask what is still active.
             del self._generations[message["id"]]
+        generation._take(message)  # noqa: SLF001 - the two classes are one mechanism
 
     def _end_all(self, why: str) -> None:
         """The channel is closed: nothing more will come for anyone."""
@@ -358,6 +366,7 @@ class Session:
                     "Open the engine again to go on."
                 )
                 self._error = error
+                self._close_log()
             waiting = list(self._generations.values())
             self._generations.clear()
         for generation in waiting:
@@ -377,5 +386,15 @@ def _prompt_fields(prompt: Any) -> dict[str, Any]:
         return {"prompt": prompt}
     items = list(prompt)
     if items and isinstance(items[0], Mapping):
-        return {"messages": [dict(item) for item in items]}
+        return {"messages": [_message(item) for item in items]}
     return {"ids": [int(item) for item in items]}
+
+
+def _message(item: Any) -> dict[str, str]:
+    """Return a chat message with the two fields that templates rely on."""
+    fields = ("role", "content")
+    if not isinstance(item, Mapping) or not all(isinstance(item.get(f), str) for f in fields):
+        raise RequestError(
+            f"A chat message needs a text as 'role' and one as 'content'; got {item!r}."
+        )
+    return {field: item[field] for field in fields}

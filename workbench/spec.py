@@ -86,7 +86,7 @@ def parameter(  # noqa: D417 - the remaining arguments are pydantic's own
         source: Where the meaning or the default comes from.
         none_means: What None stands for, where None is allowed.
     """
-    extra = {
+    extra: dict[str, Any] = {
         "unit": unit,
         "group": group,
         "effect": effect,

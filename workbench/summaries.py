@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from workbench.fit import Fit
 from workbench.history import Range
 from workbench.jobs import Stage, View
-from workbench.memory import Fit
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.units import format_bytes, format_count, format_seconds

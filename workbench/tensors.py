@@ -126,7 +126,7 @@ def _check_length(file: str, head: bytes, length: int, size: int) -> None:
 def _parse(raw: bytes, file: str) -> dict[str, Any]:
     try:
         header = json.loads(raw, object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(file, f"its header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
         raise _damaged(file, "its header is not a JSON object")

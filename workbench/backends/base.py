@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from workbench.fit import BuildNeed, Fit
 from workbench.hardware import Device
-from workbench.memory import Fit
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.spec import BuildSpec
@@ -18,8 +19,8 @@ class Backend:
 
     `packages` are the distributions whose versions are part of the engine key; `install` is the
     one command that gets them; `stages` names what its worker reports, in order. `findings`
-    applies its rules, `fit` estimates memory, `limits` are the values that a session gives to
-    the runtime and enforces.
+    applies its rules, `fit` estimates the memory of a session and `need` what a build takes;
+    `limits` are the values that a session gives to the runtime and enforces.
     """
 
     name: str
@@ -30,4 +31,5 @@ class Backend:
     stages: Mapping[str, str]
     findings: Callable[[BuildSpec, Model | None], list[Finding]]
     fit: Callable[[BuildSpec, Model, Device], Fit]
-    limits: Callable[[BuildSpec], dict[str, object]]
+    need: Callable[[BuildSpec, Model], BuildNeed]
+    limits: Callable[[BuildSpec], dict[str, Any]]

@@ -7,11 +7,12 @@ manifest carries them and the session enforces them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from workbench.backends.base import Backend
+from workbench.fit import BuildNeed, Fit
 from workbench.hardware import Device
-from workbench.memory import Fit, openvino_fit
+from workbench.memory import build_memory, openvino_fit
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameter
@@ -161,7 +162,7 @@ class OpenVinoSpec(BuildSpec):
         return self.dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype
 
 
-def limits(spec: BuildSpec) -> dict[str, object]:
+def limits(spec: BuildSpec) -> dict[str, Any]:
     """Return what the session gives to the runtime and enforces, with defaults resolved."""
     assert isinstance(spec, OpenVinoSpec)  # noqa: S101 - the registry pairs them
     return {
@@ -196,6 +197,12 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
         kv_cache_tokens=spec.kv_blocks * BLOCK_TOKENS,
         device=device,
     )
+
+
+def need(spec: BuildSpec, model: Model) -> BuildNeed:
+    """Estimate what a build of this spec takes; see `workbench.memory`."""
+    assert isinstance(spec, OpenVinoSpec)  # noqa: S101 - the registry pairs them
+    return build_memory(model, spec.quantization, spec.group_size, spec.symmetric)
 
 
 def findings(spec: BuildSpec, model: Model | None) -> list[Finding]:
@@ -360,11 +367,19 @@ BACKEND = Backend(
     name="openvino",
     title="OpenVINO GenAI on CPU",
     spec_class=OpenVinoSpec,
-    packages=("openvino", "openvino-genai", "openvino-tokenizers", "optimum-intel", "nncf",
-              "transformers", "torch"),
+    packages=(
+        "openvino",
+        "openvino-genai",
+        "openvino-tokenizers",
+        "optimum-intel",
+        "nncf",
+        "transformers",
+        "torch",
+    ),
     install="pip install 'trtllm-workbench[cpu]'",
     stages=STAGES,
     findings=findings,
     fit=fit,
+    need=need,
     limits=limits,
 )

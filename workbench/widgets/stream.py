@@ -23,7 +23,7 @@ from workbench.widgets.build import BuildPanel
 from workbench.widgets.panel import Panel
 from workbench.widgets.tokens import TokenView
 
-SHOWN = ("max_tokens", "temperature", "top_k", "top_p", "seed")
+SHOWN = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos")
 """Sampling options that the panel shows; all of them can be given in code."""
 
 _OPTION = widgets.Layout(width="210px")
@@ -210,7 +210,8 @@ class StreamPanel(Panel):
     def _show(self, generation: Generation) -> None:
         """Pass deltas on to the view until the end (runs in a thread)."""
         done = threading.Event()
-        threading.Thread(target=self._show_queue, args=(generation, done), daemon=True).start()
+        queue = threading.Thread(target=self._show_queue, args=(generation, done), daemon=True)
+        queue.start()
         with self.boundary():
             try:
                 for delta in generation:
@@ -220,6 +221,7 @@ class StreamPanel(Panel):
                 self.show_error(str(error))
             finally:
                 done.set()
+                queue.join()  # its word would come after the last one
                 self.record = generation.record()
                 self._view.finish(_ending(generation), **_facts(generation))
                 self._send_button.disabled = self._session is None
@@ -248,6 +250,10 @@ def _shown() -> list[tuple[str, Parameter]]:
 
 
 def _control(parameter: Parameter, value: Any) -> widgets.Widget:
+    if parameter.kind == "switch":
+        return widgets.Checkbox(
+            value=value, description=parameter.name, tooltip=parameter.help, layout=_OPTION
+        )
     return widgets.Text(
         value="" if value is None else str(value),
         description=parameter.name,

@@ -47,8 +47,6 @@ def _import_runtimes() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    import optimum.exporters.openvino.convert
-    import optimum.intel.openvino.configuration
 
     torch.set_grad_enabled(False)
 

@@ -63,6 +63,19 @@ class Request:
         stream = TextStream(tokenizer, tuple(sampling["stop"]))
         return cls(message["id"], ids, config, stream, blocks, received)
 
+    def check_ids(self, vocabulary: int) -> None:
+        """Refuse ids that the embedding has no row for: OpenVINO would read beyond its end.
+
+        Raises:
+            Refusal: Names the first one.
+        """
+        for number in self.ids:
+            if not 0 <= number < vocabulary:
+                raise Refusal(
+                    f"The prompt has the token id {number}; this model knows 0 to "
+                    f"{vocabulary - 1}. Encode the prompt with the model's own tokenizer."
+                )
+
     def tensor(self) -> Any:
         """Return the prompt as OpenVINO takes it: int64 of shape (1, tokens)."""
         import numpy as np
@@ -121,13 +134,14 @@ def _output_length(prompt: int, asked: int | None, limits: dict[str, Any]) -> in
             f"The prompt has {prompt} tokens; this engine accepts {limits['max_input_len']} "
             "(max_input_len). Shorten it, or build with a larger max_input_len."
         )
-    room = limits["max_seq_len"] - prompt
+    room = int(limits["max_seq_len"]) - prompt
     if room < 1:
         raise Refusal(
             f"The prompt has {prompt} tokens, which leaves no room for output within "
-            f"{limits['max_seq_len']} (max_seq_len). Shorten it, or build with a larger max_seq_len."
+            f"{limits['max_seq_len']} (max_seq_len). Shorten it, or build with a larger "
+            "max_seq_len."
         )
-    most = min(room, limits["max_output_len"])
+    most = min(room, int(limits["max_output_len"]))
     if asked is None:
         return most
     if asked > limits["max_output_len"]:

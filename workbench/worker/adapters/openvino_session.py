@@ -7,6 +7,7 @@ second thread would gain nothing.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from pathlib import Path
@@ -43,6 +44,7 @@ class Server:
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
         self._tokenizer = load_tokenizer(engine)
+        self._vocabulary = _vocabulary(engine)
         self._pipeline = _load(engine, limits)
         self._chat = self._pipeline.get_tokenizer()
         self._defaults = self._pipeline.get_config
@@ -76,6 +78,7 @@ class Server:
                 request = Request.prepare(
                     message, self._limits, self._tokenizer, self._chat, self._defaults()
                 )
+                request.check_ids(self._vocabulary)
             except Refusal as refusal:
                 self._channel.send(event="refused", id=message["id"], message=str(refusal))
                 return
@@ -122,9 +125,7 @@ class Server:
         for place, request in enumerate(self._waiting, start=1):
             if request.told != place:
                 request.told = place
-                self._channel.send(
-                    event="queued", id=request.number, place=place, reason=reason
-                )
+                self._channel.send(event="queued", id=request.number, place=place, reason=reason)
 
     def _obstacle(self, request: Request) -> str:
         """Say why a request has to wait, or nothing."""
@@ -164,6 +165,12 @@ class Server:
             cache_usage=self._pipeline.get_metrics().cache_usage,
             time=time.monotonic(),
         )
+
+
+def _vocabulary(engine: Path) -> int:
+    """Return the number of tokens that the model knows."""
+    config = json.loads((engine / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("text_config", config)["vocab_size"])
 
 
 def _load(engine: Path, limits: dict[str, Any]) -> Any:

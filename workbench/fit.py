@@ -1,0 +1,120 @@
+"""Fit: a memory estimate, its parts and its verdict on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from workbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from workbench.hardware import Device
+
+Verdict = Literal["fits", "tight", "does not fit"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One use of memory, from `low` to `high` bytes; `how` says where the numbers come from."""
+
+    name: str
+    low: int
+    high: int
+    exact: bool
+    how: str
+
+
+@dataclass(frozen=True)
+class BuildNeed:
+    """What a build needs on its host: memory at its peak, and disk in the engine store."""
+
+    memory: Part
+    disk: Part
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The memory that a session takes on a device.
+
+    Attributes:
+        device: What it would run on.
+        weights: The engine's weights.
+        kv_cache: The KV cache when it is full.
+        activations: What one step computes with.
+        runtime: The process without a model.
+        kv_tokens: Tokens that the KV cache holds for all requests together.
+        full_length_requests: Requests of max_seq_len tokens that it holds at the same time.
+    """
+
+    device: Device
+    weights: Part
+    kv_cache: Part
+    activations: Part
+    runtime: Part
+    kv_tokens: int
+    full_length_requests: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts, in the order in which people read them."""
+        return (self.weights, self.kv_cache, self.activations, self.runtime)
+
+    @property
+    def total_low(self) -> int:
+        """Least bytes that are needed."""
+        return sum(part.low for part in self.parts)
+
+    @property
+    def total_high(self) -> int:
+        """Most bytes that are needed."""
+        return sum(part.high for part in self.parts)
+
+    @property
+    def free_low(self) -> int:
+        """Available bytes that are left at the least; negative where they do not suffice."""
+        return self.device.memory_available - self.total_high
+
+    @property
+    def free_high(self) -> int:
+        """Available bytes that are left at the most; negative where they do not suffice."""
+        return self.device.memory_available - self.total_low
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the whole range, a part of it or nothing of it is available now."""
+        if self.free_low >= 0:
+            return "fits"
+        return "tight" if self.free_high >= 0 else "does not fit"
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one sentence with its numbers."""
+        low, high = format_bytes(self.total_low), format_bytes(self.total_high)
+        available = format_bytes(self.device.memory_available)
+        one = self.full_length_requests == 1
+        holds = (
+            f"the KV cache holds {self.kv_tokens:,} tokens, {self.full_length_requests} "
+            f"request{'' if one else 's'} of full length"
+        )
+        largest = max(self.parts, key=lambda part: part.low)
+        remedy = REMEDIES[largest.name]
+        if self.verdict == "fits":
+            return f"Fits: {low} to {high} of {available} available; {holds}."
+        if self.verdict == "tight":
+            return (
+                f"Tight: {low} to {high} are needed and {available} are available; {holds}; to be "
+                f"safe, {remedy}."
+            )
+        return (
+            f"Does not fit: at least {low} are needed and {available} are available, and most is "
+            f"for the {largest.name}; {remedy}."
+        )
+
+
+REMEDIES = {
+    "weights": "choose a smaller quantization or a smaller model",
+    "KV cache": "lower kv_cache_tokens or choose a smaller kv_cache_dtype",
+    "activations": "lower max_num_tokens or max_seq_len",
+    "runtime": "close other programs",
+}
+"""What to do about the largest part."""

@@ -1,0 +1,282 @@
+// The browser's half of workbench/widgets/tokens.py, where the messages are described.
+//
+// A `Stream` belongs to the model and keeps the text; any number of `View`s draw it. Model output
+// is text: it reaches the page through text nodes alone, never as markup.
+
+const FIRST_LOOK = 1_000; // ms without a message until the kernel is asked what was missed
+const LAST_LOOK = 10_000; // ms; each look that brings nothing doubles the pause up to this
+const SILENCE = 15_000; // ms without any message until the panel says so
+const BLOCK = 2_000; // UTF-16 units after which a block of lines is closed
+
+export default () => {
+  let stream;
+  return {
+    initialize({ model }) {
+      stream = new Stream(model);
+      return () => stream.close();
+    },
+    render({ el }) {
+      const view = new View(stream, el);
+      return () => view.close();
+    },
+  };
+};
+
+class Stream {
+  constructor(model) {
+    this.model = model;
+    this.views = new Set();
+    this.answered = false;
+    this.begin(0);
+    this.onMessage = (message) => {
+      this.answered = true;
+      this.receive(message);
+    };
+    this.onSaved = () => this.receive(model.get("_saved"));
+    model.on("msg:custom", this.onMessage);
+    model.on("change:_saved", this.onSaved);
+    this.onSaved();
+    this.ask(); // what was sent before this page listened
+  }
+
+  begin(epoch) {
+    this.epoch = epoch;
+    this.parts = [];
+    this.have = 0; // code points, as the kernel counts
+    this.total = null;
+    this.title = "";
+    this.phase = "waiting";
+    this.facts = [];
+    this.asked = false;
+    this.pause = FIRST_LOOK;
+    this.heard = Date.now();
+    for (const view of this.views) view.clear();
+  }
+
+  get text() {
+    this.parts = [this.parts.join("")];
+    return this.parts[0];
+  }
+
+  get complete() {
+    return this.epoch === 0 || (this.total !== null && this.have >= this.total);
+  }
+
+  receive({ epoch, offset, text, total, phase, facts, title }) {
+    if (epoch < this.epoch) return;
+    if (epoch > this.epoch) this.begin(epoch);
+    if (phase !== this.phase) this.pause = FIRST_LOOK;
+    this.heard = Date.now();
+    this.phase = phase;
+    this.facts = facts;
+    this.total = total;
+    if (title !== undefined) this.title = title;
+    if (offset > this.have) {
+      if (!this.asked) this.ask();
+    } else {
+      this.asked = false;
+      this.add(fromCodePoint(text, this.have - offset));
+    }
+    for (const view of this.views) view.drawStatus();
+    this.watch();
+  }
+
+  add(text) {
+    if (text === "") return;
+    this.parts.push(text);
+    this.have += codePoints(text);
+    this.pause = FIRST_LOOK;
+    for (const view of this.views) view.append(text);
+  }
+
+  ask() {
+    this.asked = true;
+    this.model.send({ kind: "resync", epoch: this.epoch, have: this.have });
+  }
+
+  // A dropped last message leaves no gap to see, so look after a while of silence. Look also
+  // before the first stream until there is an answer: anywidget gives a module 2 s to start, and
+  // delivers nothing to it in a page that was too busy for that.
+  get waiting() {
+    return !this.complete || (this.epoch === 0 && !this.answered);
+  }
+
+  watch() {
+    clearTimeout(this.timer);
+    if (this.waiting) this.timer = setTimeout(() => this.look(), this.pause);
+  }
+
+  look() {
+    this.pause = Math.min(2 * this.pause, LAST_LOOK);
+    this.ask();
+    this.watch();
+    for (const view of this.views) view.drawStatus();
+  }
+
+  // Whole seconds since the last message if that is worth saying, else 0.
+  get silence() {
+    const quiet = Date.now() - this.heard;
+    return this.waiting && quiet >= SILENCE ? Math.round(quiet / 1000) : 0;
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.model.off("msg:custom", this.onMessage);
+    this.model.off("change:_saved", this.onSaved);
+  }
+}
+
+class View {
+  constructor(stream, el) {
+    this.stream = stream;
+    this.build(el);
+    this.clear();
+    this.append(stream.text);
+    this.drawStatus();
+    stream.views.add(this);
+  }
+
+  build(el) {
+    this.title = element("span", "wb-tokens-title");
+    this.phase = element("span", "wb-tokens-phase", { role: "status" });
+    this.facts = element("span", "wb-tokens-facts");
+    this.silence = element("p", "wb-tokens-silence", { hidden: "" });
+    this.log = element("div", "wb-tokens-log", {
+      role: "log",
+      "aria-live": "polite",
+      tabindex: "0",
+    });
+    this.follow = element("button", "wb-tokens-follow", { type: "button", hidden: "" });
+    this.follow.textContent = "Follow the end";
+
+    const head = element("header", "wb-tokens-head");
+    head.append(this.title, this.phase, this.facts);
+    const body = element("div", "wb-tokens-body");
+    body.append(this.log, this.follow);
+    this.root = element("section", "wb-tokens");
+    this.root.append(head, body, this.silence);
+    el.append(this.root);
+
+    this.log.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    this.log.addEventListener("wheel", (event) => this.onWheel(event), { passive: true });
+    this.follow.addEventListener("click", () => this.setFollowing(true));
+  }
+
+  clear() {
+    this.log.replaceChildren();
+    this.block = null;
+    this.lastTop = 0;
+    this.setFollowing(true);
+  }
+
+  // Lines are gathered in blocks, because a browser lays out a whole block when its end changes;
+  // so only a single line that is very long costs more with its length. A block ends behind a
+  // line feed, where it changes neither the lines nor what is copied.
+  append(text) {
+    for (let from = 0; from < text.length; ) {
+      if (this.block === null) {
+        this.block = element("div", "wb-tokens-block");
+        this.room = BLOCK;
+        this.log.append(this.block);
+      }
+      const feed = text.indexOf("\n", from + Math.max(0, this.room));
+      const to = feed === -1 ? text.length : feed + 1;
+      this.block.append(document.createTextNode(text.slice(from, to)));
+      this.room -= to - from;
+      if (feed !== -1) this.block = null;
+      from = to;
+    }
+    if (this.following) this.scrollSoon();
+  }
+
+  drawStatus() {
+    const { title, phase, facts } = this.stream;
+    setText(this.title, title);
+    setText(this.phase, phase);
+    this.root.dataset.phase = phase;
+    this.log.setAttribute("aria-label", title ? `Text of ${title}` : "Generated text");
+
+    const shown = JSON.stringify(facts);
+    if (shown !== this.shownFacts) {
+      this.shownFacts = shown;
+      this.facts.replaceChildren(...facts.map(fact));
+    }
+    const seconds = this.stream.silence;
+    this.silence.hidden = seconds === 0;
+    if (seconds) {
+      const advice = "It is busy or gone; if it is neither, reload the page.";
+      setText(this.silence, `Nothing heard from the kernel for ${seconds} s. ${advice}`);
+    }
+  }
+
+  // Once a frame, because reading scrollHeight forces a layout.
+  scrollSoon() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.following) this.log.scrollTop = this.log.scrollHeight;
+    });
+  }
+
+  // Text that arrives moves the end away without any scrolling, so only a move upwards counts as
+  // the user's; being clamped by a smaller content also moves upwards, but to the very end.
+  onScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    const left = scrollHeight - clientHeight - scrollTop;
+    if (left <= 1) this.setFollowing(true);
+    else if (scrollTop < this.lastTop) this.setFollowing(false);
+    this.lastTop = scrollTop;
+  }
+
+  // Ahead of the scroll event, or text that arrives meanwhile would cancel a smooth scroll.
+  onWheel(event) {
+    if (event.deltaY < 0 && this.log.scrollTop > 0) this.setFollowing(false);
+  }
+
+  setFollowing(following) {
+    this.following = following;
+    this.follow.hidden = following;
+    if (following) this.scrollSoon();
+  }
+
+  close() {
+    this.stream.views.delete(this);
+    cancelAnimationFrame(this.frame);
+    this.root.remove();
+  }
+}
+
+function element(tag, className, attributes = {}) {
+  const node = document.createElement(tag);
+  node.className = className;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+function fact([name, value]) {
+  const node = element("span", "wb-tokens-fact");
+  const number = element("span", "wb-tokens-value");
+  node.textContent = `${name} `;
+  number.textContent = value;
+  node.append(number);
+  return node;
+}
+
+// Setting the same text again would make a screen reader repeat it.
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function codePoints(text) {
+  let count = 0;
+  for (const _ of text) count += 1;
+  return count;
+}
+
+function fromCodePoint(text, skip) {
+  let at = 0;
+  for (let left = skip; left > 0 && at < text.length; left -= 1) {
+    at += text.codePointAt(at) > 0xffff ? 2 : 1;
+  }
+  return text.slice(at);
+}
