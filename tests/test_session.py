@@ -13,7 +13,8 @@ import pytest
 
 from tests.conftest import open_session
 from workbench.errors import RequestError, SessionError, SpecError
-from workbench.session import Generation, Session
+from workbench.generation import Generation
+from workbench.session import Session
 from workbench.store import Engine
 
 CHAT = [{"role": "user", "content": "write a haiku about latency"}]

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.build import Plan, open_engine, start_build
     from workbench.errors import WorkbenchError
+    from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
     from workbench.model import Model
     from workbench.notebook import headless, publish_result, run_notebook, spec_from
+    from workbench.plots import latency_figure, show
     from workbench.sampling import Sampling
-    from workbench.session import Generation, Session
+    from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
@@ -29,11 +31,13 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.build": ("Plan", "open_engine", "start_build"),
     "workbench.errors": ("WorkbenchError",),
+    "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.model": ("Model",),
     "workbench.notebook": ("headless", "publish_result", "run_notebook", "spec_from"),
+    "workbench.plots": ("latency_figure", "show"),
     "workbench.sampling": ("Sampling",),
-    "workbench.session": ("Generation", "Session"),
+    "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
@@ -56,12 +60,14 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "find_job",
     "get_backend",
     "headless",
+    "latency_figure",
     "list_engines",
     "list_jobs",
     "make_spec",
     "open_engine",
     "publish_result",
     "run_notebook",
+    "show",
     "spec_from",
     "start_build",
 ]

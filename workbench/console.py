@@ -8,9 +8,9 @@ import time
 
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
+from workbench.generation import Generation
 from workbench.history import stage_ranges
 from workbench.jobs import Job, View
-from workbench.session import Generation
 from workbench.summaries import (
     finding_lines,
     fit_lines,

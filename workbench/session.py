@@ -1,180 +1,23 @@
-"""Sessions: an engine loaded in a worker process, and the generations that stream from it."""
+"""Sessions: an engine loaded in a worker process of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import queue
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Self
 
 import psutil
 
-from workbench.errors import RequestError, SessionError
-from workbench.metrics import Timings
+from workbench.errors import SessionError
+from workbench.generation import Generation, prompt_fields
 from workbench.sampling import Sampling
 from workbench.toolchain import Toolchain, Worker, describe_exit
-
-Phase = Literal["queued", "prefill", "decode", "finished", "stopped", "failed"]
-
-_END = object()
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What one step of the engine added to a generation.
-
-    `text` may be empty while a character is unfinished; `logprobs` are natural logarithms, one a
-    token.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-
-class Generation:
-    """One stream of tokens. Iterate over it for the deltas, once.
-
-    `status` may be read at any time and from any thread; `text` and `token_ids` grow.
-    """
-
-    def __init__(self, session: Session, number: int, sampling: Sampling) -> None:
-        self._session = session
-        self._number = number
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._pieces: list[str] = []
-        self._token_times: list[float] = []
-        self._started: float | None = None
-        self._requested = time.monotonic()
-        self._finished = threading.Event()
-        self.sampling = sampling
-        self.token_ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.input_tokens: int | None = None
-        self.phase: Phase = "queued"
-        self.queue_place = 0
-        self.queue_reason = ""
-        self.finish_reason: str | None = None
-        self.cache_usage: float | None = None
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[Delta]:
-        """Yield deltas until the end; leaving the loop early, or interrupting it, stops.
-
-        Raises:
-            RequestError: The engine refused the request.
-            SessionError: The worker died.
-        """
-        try:
-            while (item := self._queue.get()) is not _END:
-                yield item
-        finally:
-            self.cancel()
-        if self.error:
-            raise self.error
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self._pieces)
-
-    @property
-    def timings(self) -> Timings:
-        """The time stamps so far."""
-        return Timings(self._requested, self._started, tuple(self._token_times))
-
-    def cancel(self) -> None:
-        """Stop at once, in whatever phase; the batch slot is free after the running step."""
-        if not self._finished.is_set():
-            with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
-                self._session._worker.send(op="cancel", id=self._number)  # noqa: SLF001
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Wait for the end and return self.
-
-        Raises:
-            RequestError: The engine refused the request.
-            SessionError: The worker died.
-            TimeoutError: It goes on after `timeout` seconds.
-        """
-        if not self._finished.wait(timeout):
-            raise TimeoutError(f"The generation goes on after {timeout} s.")
-        if self.error:
-            raise self.error
-        return self
-
-    def record(self) -> dict[str, Any]:
-        """Return everything about this generation as plain values."""
-        return {
-            "text": self.text,
-            "token_ids": list(self.token_ids),
-            "input_tokens": self.input_tokens,
-            "finish_reason": self.finish_reason,
-            "sampling": self.sampling.model_dump(mode="json"),
-            **self.timings.summary(),
-        }
-
-    def _take(self, event: Mapping[str, Any]) -> None:
-        """Apply one event of the worker (called by the session's reader thread)."""
-        match event["event"]:
-            case "queued":
-                self.queue_place, self.queue_reason = event["place"], event["reason"]
-            case "started":
-                self.queue_place = 0
-                self.phase = "prefill"
-                self.input_tokens = event["input_tokens"]
-                self._started = event["time"]
-            case "end":
-                if event["text"]:
-                    self._add(Delta(event["text"], (), ()))
-                self.cache_usage = event["cache_usage"]
-                self._finish(event["reason"])
-            case "refused":
-                self._fail(RequestError(event["message"]))
-
-    def _tokens(self, ids: list[int], text: str, logprobs: list[float], now: float) -> None:
-        self.phase = "decode"
-        self.token_ids += ids
-        self.logprobs += logprobs
-        self._token_times += [now] * len(ids)
-        self._add(Delta(text, tuple(ids), tuple(logprobs)))
-
-    def _add(self, delta: Delta) -> None:
-        if delta.text:
-            self._pieces.append(delta.text)
-        self._queue.put(delta)
-
-    def _finish(self, reason: str) -> None:
-        if reason == "ignored":
-            self._fail(
-                RequestError(
-                    "OpenVINO dropped this request: its KV cache had no room left. Build with a "
-                    "larger kv_cache_tokens."
-                )
-            )
-            return
-        self.finish_reason = reason
-        self.phase = "stopped" if reason == "cancelled" else "finished"
-        self._close()
-
-    def _fail(self, error: Exception) -> None:
-        if self._finished.is_set():
-            return
-        self.error = error
-        self.finish_reason = "failed"
-        self.phase = "failed"
-        self._close()
-
-    def _close(self) -> None:
-        self._finished.set()
-        self._queue.put(_END)
 
 
 class Session:
@@ -279,24 +122,30 @@ class Session:
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
-        fields = _prompt_fields(prompt)
+        fields = prompt_fields(prompt)
         with self._lock:
             if self._error:
                 raise self._error
             if self._closed:
                 raise SessionError("This session is closed. Open the engine again.")
-            generation = Generation(self, next(self._numbers), sampling)
-            self._generations[generation._number] = generation  # noqa: SLF001
+            number = next(self._numbers)
+            generation = Generation(sampling, functools.partial(self._cancel, number))
+            self._generations[number] = generation
         try:
             self._worker.send(
                 op="generate",
-                id=generation._number,  # noqa: SLF001
+                id=number,
                 sampling=sampling.model_dump(mode="json"),
                 **fields,
             )
         except OSError:
-            generation._finished.wait(5.0)  # noqa: SLF001 - the reader is about to say why
+            # The worker is gone; the thread that reads its channel is about to say why.
+            generation.finished.wait(5.0)
         return generation
+
+    def _cancel(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
+            self._worker.send(op="cancel", id=number)
 
     def close(self) -> None:
         """End the worker; running generations fail. Closing twice changes nothing."""
@@ -337,7 +186,7 @@ class Session:
                 for number, ids, text, logprobs in message["batch"]:
                     generation = self._generations.get(number)
                     if generation:
-                        generation._tokens(ids, text, logprobs, message["time"])  # noqa: SLF001
+                        generation.take_tokens(ids, text, logprobs, message["time"])
             elif message["event"] == "error":
                 why = message["message"]
             else:
@@ -351,7 +200,7 @@ class Session:
         if message["event"] in ("end", "refused"):
             # Before its waiters wake up: they may ask what is still active.
             del self._generations[message["id"]]
-        generation._take(message)  # noqa: SLF001 - the two classes are one mechanism
+        generation.take(message)
 
     def _end_all(self, why: str) -> None:
         """The channel is closed: nothing more will come for anyone."""
@@ -370,7 +219,7 @@ class Session:
             waiting = list(self._generations.values())
             self._generations.clear()
         for generation in waiting:
-            generation._fail(error)  # noqa: SLF001
+            generation.fail(error)
 
     def _log_tail(self) -> str:
         """Return the last line that the worker printed, as a sentence."""
@@ -379,22 +228,3 @@ class Session:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f" Its last words: {lines[-1]}" if lines else ""
-
-
-def _prompt_fields(prompt: Any) -> dict[str, Any]:
-    if isinstance(prompt, str):
-        return {"prompt": prompt}
-    items = list(prompt)
-    if items and isinstance(items[0], Mapping):
-        return {"messages": [_message(item) for item in items]}
-    return {"ids": [int(item) for item in items]}
-
-
-def _message(item: Any) -> dict[str, str]:
-    """Return a chat message with the two fields that templates rely on."""
-    fields = ("role", "content")
-    if not isinstance(item, Mapping) or not all(isinstance(item.get(f), str) for f in fields):
-        raise RequestError(
-            f"A chat message needs a text as 'role' and one as 'content'; got {item!r}."
-        )
-    return {field: item[field] for field in fields}

@@ -12,9 +12,10 @@ from workbench import store
 from workbench.build import open_engine
 from workbench.errors import SessionError, WorkbenchError
 from workbench.flags import typed
+from workbench.generation import Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
-from workbench.session import Generation, Session
+from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
 from workbench.store import Engine
 from workbench.summaries import milliseconds, timing_line
@@ -27,6 +28,7 @@ SHOWN = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos")
 """Sampling options that the panel shows; all of them can be given in code."""
 
 _OPTION = widgets.Layout(width="210px")
+_STYLE = {"description_width": "90px"}
 
 _SESSIONS: dict[str, Session] = {}
 """Open sessions of this kernel by engine: running a cell again makes a new panel, and loading the
@@ -252,7 +254,11 @@ def _shown() -> list[tuple[str, Parameter]]:
 def _control(parameter: Parameter, value: Any) -> widgets.Widget:
     if parameter.kind == "switch":
         return widgets.Checkbox(
-            value=value, description=parameter.name, tooltip=parameter.help, layout=_OPTION
+            value=value,
+            description=parameter.name,
+            tooltip=parameter.help,
+            layout=_OPTION,
+            style=_STYLE,
         )
     return widgets.Text(
         value="" if value is None else str(value),
@@ -260,6 +266,7 @@ def _control(parameter: Parameter, value: Any) -> widgets.Widget:
         placeholder=parameter.none_means,
         tooltip=parameter.help,
         layout=_OPTION,
+        style=_STYLE,
     )
 
 

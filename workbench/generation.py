@@ -1,0 +1,187 @@
+"""Generations: streams of tokens, as their readers see them while they grow."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from workbench.errors import RequestError
+from workbench.metrics import Timings
+from workbench.sampling import Sampling
+
+Phase = Literal["queued", "prefill", "decode", "finished", "stopped", "failed"]
+
+_END = object()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one step of the engine added to a generation.
+
+    `text` may be empty while a character is unfinished; `logprobs` are natural logarithms, one a
+    token.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Generation:
+    """One stream of tokens. Iterate over it for the deltas, once.
+
+    `status` may be read at any time and from any thread; `text` and `token_ids` grow.
+    """
+
+    def __init__(self, sampling: Sampling, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._pieces: list[str] = []
+        self._token_times: list[float] = []
+        self._started: float | None = None
+        self._requested = time.monotonic()
+        self.finished = threading.Event()
+        self.sampling = sampling
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.input_tokens: int | None = None
+        self.phase: Phase = "queued"
+        self.queue_place = 0
+        self.queue_reason = ""
+        self.finish_reason: str | None = None
+        self.cache_usage: float | None = None
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Delta]:
+        """Yield deltas until the end; leaving the loop early, or interrupting it, stops.
+
+        Raises:
+            RequestError: The engine refused the request.
+            SessionError: The worker died.
+        """
+        try:
+            while (item := self._queue.get()) is not _END:
+                yield item
+        finally:
+            self.cancel()
+        if self.error:
+            raise self.error
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._pieces)
+
+    @property
+    def timings(self) -> Timings:
+        """The time stamps so far."""
+        return Timings(self._requested, self._started, tuple(self._token_times))
+
+    def cancel(self) -> None:
+        """Stop at once, in whatever phase; the batch slot is free after the running step."""
+        if not self.finished.is_set():
+            self._cancel()
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait for the end and return self.
+
+        Raises:
+            RequestError: The engine refused the request.
+            SessionError: The worker died.
+            TimeoutError: It goes on after `timeout` seconds.
+        """
+        if not self.finished.wait(timeout):
+            raise TimeoutError(f"The generation goes on after {timeout} s.")
+        if self.error:
+            raise self.error
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Return everything about this generation as plain values."""
+        return {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "input_tokens": self.input_tokens,
+            "finish_reason": self.finish_reason,
+            "sampling": self.sampling.model_dump(mode="json"),
+            **self.timings.summary(),
+            "itl_seconds": list(self.timings.itl),
+        }
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Apply one event of the worker (called by the session's reader thread)."""
+        match event["event"]:
+            case "queued":
+                self.queue_place, self.queue_reason = event["place"], event["reason"]
+            case "started":
+                self.queue_place = 0
+                self.phase = "prefill"
+                self.input_tokens = event["input_tokens"]
+                self._started = event["time"]
+            case "end":
+                if event["text"]:
+                    self._add(Delta(event["text"], (), ()))
+                self.cache_usage = event["cache_usage"]
+                self._finish(event["reason"])
+            case "refused":
+                self.fail(RequestError(event["message"]))
+
+    def take_tokens(self, ids: list[int], text: str, logprobs: list[float], now: float) -> None:
+        self.phase = "decode"
+        self.token_ids += ids
+        self.logprobs += logprobs
+        self._token_times += [now] * len(ids)
+        self._add(Delta(text, tuple(ids), tuple(logprobs)))
+
+    def _add(self, delta: Delta) -> None:
+        if delta.text:
+            self._pieces.append(delta.text)
+        self._queue.put(delta)
+
+    def _finish(self, reason: str) -> None:
+        if reason == "ignored":
+            self.fail(
+                RequestError(
+                    "OpenVINO dropped this request: its KV cache had no room left. Build with a "
+                    "larger kv_cache_tokens."
+                )
+            )
+            return
+        self.finish_reason = reason
+        self.phase = "stopped" if reason == "cancelled" else "finished"
+        self._close()
+
+    def fail(self, error: Exception) -> None:
+        if self.finished.is_set():
+            return
+        self.error = error
+        self.finish_reason = "failed"
+        self.phase = "failed"
+        self._close()
+
+    def _close(self) -> None:
+        self.finished.set()
+        self._queue.put(_END)
+
+
+def prompt_fields(prompt: Any) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    items = list(prompt)
+    if items and isinstance(items[0], Mapping):
+        return {"messages": [_message(item) for item in items]}
+    return {"ids": [int(item) for item in items]}
+
+
+def _message(item: Any) -> dict[str, str]:
+    """Return a chat message with the two fields that templates rely on."""
+    fields = ("role", "content")
+    if not isinstance(item, Mapping) or not all(isinstance(item.get(f), str) for f in fields):
+        raise RequestError(
+            f"A chat message needs a text as 'role' and one as 'content'; got {item!r}."
+        )
+    return {field: item[field] for field in fields}

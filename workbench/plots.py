@@ -1,0 +1,63 @@
+"""Plotly figures from records; they know no widget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+MEDIA_TYPE = "application/vnd.plotly.v1+json"
+
+_COLOUR = "#1976d2"
+
+
+def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
+    """Return the time that each token of a generation took, in milliseconds.
+
+    Args:
+        record: Of a generation (`Generation.record`, `StreamPanel.record`), or None before the
+            first.
+    """
+    figure = go.Figure()
+    if not record or record["ttft"] is None:
+        return _empty(figure, "Nothing was streamed yet. Run this cell again after a stream.")
+    gaps = [1000 * seconds for seconds in record["itl_seconds"]]
+    figure.add_bar(x=list(range(2, len(gaps) + 2)), y=gaps, marker_color=_COLOUR, name="ITL")
+    if gaps:
+        median = 1000 * record["itl"]["p50"]
+        figure.add_hline(y=median, line_dash="dot", annotation_text=f"p50 {median:.3g} ms")
+    figure.update_layout(
+        title=f"{record['output_tokens']} tokens, the first after {1000 * record['ttft']:.3g} ms",
+        xaxis_title="token",
+        yaxis_title="inter-token latency (ms)",
+        **_LAYOUT,
+    )
+    return figure
+
+
+def show(figure: go.Figure) -> None:
+    """Display a figure in a notebook by its media type.
+
+    Plotly's own way of displaying would write its library, several MB, into the notebook.
+    """
+    from IPython.display import display  # noqa: PLC0415 - only inside a notebook
+
+    title = figure.layout.title.text or " ".join(a.text for a in figure.layout.annotations)
+    display({MEDIA_TYPE: json.loads(figure.to_json()), "text/plain": f"Figure: {title}"}, raw=True)
+
+
+# Transparent, so that a figure takes the page's background, light or dark.
+_LAYOUT: dict[str, Any] = {
+    "height": 300,
+    "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": "#808080"},
+}
+
+
+def _empty(figure: go.Figure, sentence: str) -> go.Figure:
+    figure.add_annotation(text=sentence, showarrow=False)
+    return figure.update_layout(**_LAYOUT, xaxis={"visible": False}, yaxis={"visible": False})
