@@ -13,7 +13,8 @@ import pytest
 
 from workbench import files, jobs
 from workbench.errors import JobError
-from workbench.jobs import Job, Journal
+from workbench.jobs import Job
+from workbench.journal import Journal
 from workbench.owner import Owner
 
 

@@ -521,9 +521,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def ask(
-    tmp_path: Path, endpoint: str, *questions: tuple[str, str, str | None], **more: str
-) -> list:
+def ask(tmp_path: Path, endpoint: str, *questions: tuple[str, str, str | None], **more: str) -> Any:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
     }

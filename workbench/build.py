@@ -15,7 +15,8 @@ from workbench.errors import JobError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.hardware import Device, free_disk, host
-from workbench.jobs import Job, View, attach_or_start
+from workbench.jobs import Job, attach_or_start
+from workbench.journal import View
 from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.session import Session

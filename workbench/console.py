@@ -10,7 +10,8 @@ from workbench.build import Plan
 from workbench.errors import WorkbenchError
 from workbench.generation import Generation
 from workbench.history import stage_ranges
-from workbench.jobs import Job, View
+from workbench.jobs import Job
+from workbench.journal import View
 from workbench.summaries import (
     finding_lines,
     fit_lines,

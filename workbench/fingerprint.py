@@ -146,9 +146,12 @@ def _hash(
 def _hash_file(path: Path, identity: _Identity, count: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(min(BUFFER, identity.size + 1)))
+    left = identity.size
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
+        # A file that grows as fast as it is read would have no end.
+        while left >= 0 and (size := file.readinto(buffer)):
             digest.update(buffer[:size])
+            left -= size
             count(size)
     if _Identity.of(path) != identity:
         raise ModelError(

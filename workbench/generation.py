@@ -131,6 +131,7 @@ class Generation:
                 self.fail(RequestError(event["message"]))
 
     def take_tokens(self, ids: list[int], text: str, logprobs: list[float], now: float) -> None:
+        """Add the tokens of one step (called by the session's reader thread)."""
         self.phase = "decode"
         self.token_ids += ids
         self.logprobs += logprobs
@@ -156,6 +157,7 @@ class Generation:
         self._close()
 
     def fail(self, error: Exception) -> None:
+        """End with an error, unless it has ended before."""
         if self.finished.is_set():
             return
         self.error = error
@@ -169,6 +171,11 @@ class Generation:
 
 
 def prompt_fields(prompt: Any) -> dict[str, Any]:
+    """Return a prompt as the field of a message to the worker that suits its kind.
+
+    Raises:
+        RequestError: A chat message lacks its role or content.
+    """
     if isinstance(prompt, str):
         return {"prompt": prompt}
     items = list(prompt)

@@ -22,7 +22,8 @@ from workbench.errors import JobError
 from workbench.fingerprint import fingerprint
 from workbench.fit import BuildNeed
 from workbench.hardware import free_disk
-from workbench.jobs import HEARTBEAT, Job, Journal
+from workbench.jobs import Job
+from workbench.journal import HEARTBEAT, Journal
 from workbench.model import Model
 from workbench.sampling import Sampling
 from workbench.session import Session

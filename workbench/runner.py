@@ -27,7 +27,8 @@ def main() -> int:
     from pathlib import Path
 
     from workbench.errors import WorkbenchError
-    from workbench.jobs import Job, Journal
+    from workbench.jobs import Job
+    from workbench.journal import Journal
     from workbench.recipe import run_build
 
     path = Path(sys.argv[1])

@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.fit import Fit
 from workbench.history import Range
-from workbench.jobs import Stage, View
+from workbench.journal import Stage, View
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.units import format_bytes, format_count, format_seconds

@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from workbench.build import Build, Plan, engine_of, start_build
 from workbench.errors import JobError, WorkbenchError
 from workbench.history import Range, stage_ranges
-from workbench.jobs import ENDED, Stage, View
+from workbench.journal import ENDED, Stage, View
 from workbench.notebook import headless
 from workbench.spec import BuildSpec
 from workbench.store import Engine
