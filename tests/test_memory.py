@@ -152,11 +152,15 @@ class TestArithmetic:
         short = openvino_fit(LLAMA_3, **LIMITS | {"kv_cache_tokens": 32})
         assert short.full_length_requests == 0
 
-    def test_without_instructions_for_bfloat16_the_matrices_are_float32(self) -> None:
+    def test_without_instructions_for_bfloat16_both_widths_count(self) -> None:
         options = LIMITS | {"quantization": "none"}
         plain = dataclasses.replace(DEVICE, features=frozenset({"avx2"}))
-        short = openvino_fit(LLAMA_3, **options).weights.low
-        assert openvino_fit(LLAMA_3, **options | {"device": plain}).weights.low == 2 * short
+        known, unknown, wide = (
+            openvino_fit(LLAMA_3, **options | change).weights
+            for change in ({}, {"device": plain}, {"dtype": "float32"})
+        )
+        assert unknown.low == known.low
+        assert unknown.high == wide.high > known.high
 
     @pytest.mark.parametrize(
         ("more", "larger"),

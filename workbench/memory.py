@@ -37,6 +37,9 @@ BLOCK_TOKENS = 32
 """Tokens in one block of OpenVINO's paged KV cache on CPU."""
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SHORT_FLOATS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Instruction sets that compute in bfloat16."""
+
 KV_DTYPES = (*FLOAT_BYTES, "int8")
 
 
@@ -50,7 +53,8 @@ def kv_bytes_per_token(model: Model, kv_dtype: str) -> int:
     model's inputs with OpenVINO 2026.4: key blocks of 40 x head_size, value blocks of
     32 x (head_size + 8) bytes).
 
-    A sliding window saves nothing here: OpenVINO's paged cache keeps all tokens of all layers.
+    A sliding window saves nothing here: OpenVINO's paged cache keeps all tokens of all layers
+    (seen with windows of 64 tokens in Qwen2 and Phi-3).
 
     Args:
         model: The model.
@@ -113,14 +117,14 @@ def openvino_fit(
         if number < 1:
             raise SpecError(f"{name} must be at least 1; got {number}.")
     blocks = -(-kv_cache_tokens // BLOCK_TOKENS)
-    width = FLOAT_BYTES[_computed_in(dtype, device)]
+    widths = _widths(dtype, device)
     return Fit(
         device=device,
-        weights=_weights(model, Compression(quantization, group_size, symmetric), width),
+        weights=_weights(model, Compression(quantization, group_size, symmetric), widths),
         kv_cache=_kv_cache(model, kv_cache_dtype, blocks),
         activations=_activations(
             model,
-            width,
+            widths,
             min(max_num_tokens, blocks * BLOCK_TOKENS),
             max_batch_size,
             min(max_seq_len, blocks * BLOCK_TOKENS),
@@ -131,16 +135,16 @@ def openvino_fit(
     )
 
 
-def _computed_in(dtype: str, device: Device) -> str:
-    """Return the precision that OpenVINO really computes in.
+def _widths(dtype: str, device: Device) -> tuple[int, int]:
+    """Return the least and the most bytes of an element while computing.
 
-    Without instructions for the short types it computes in float32, and says nothing.
+    What OpenVINO does without instructions for bfloat16 was not tried, so both widths count there.
     """
-    short = {"avx512_bf16", "amx_bf16", "bf16"}
-    return dtype if dtype == "float32" or device.features & short else "float32"
+    width = FLOAT_BYTES[dtype]
+    return width, width if device.features & SHORT_FLOATS else FLOAT_BYTES["float32"]
 
 
-def _weights(model: Model, compression: Compression, width: int) -> Part:
+def _weights(model: Model, compression: Compression, widths: tuple[int, int]) -> Part:
     """Estimate the weights in memory: the mapped file, and beside it matrices laid out anew.
 
     Compressed matrices keep their size, but scales and zero points become floats. Others are laid
@@ -155,9 +159,10 @@ def _weights(model: Model, compression: Compression, width: int) -> Part:
         least = sum(compression.stored_bytes(*matrix) for matrix in matrices)
         most = least + 12 * sum(compression.scales(*matrix) for matrix in matrices)
     else:
-        element = 2 if compression.quantization == "fp16" else width
-        least = element * sum(tensor.elements for tensor, _ in matrices)
-        most = 2 * least if width == 4 else least * 21 // 20
+        count = sum(tensor.elements for tensor, _ in matrices)
+        half = compression.quantization == "fp16"
+        least, most = (count * (2 if half else width) for width in widths)
+        most = 2 * most if widths[1] == 4 else most * 21 // 20
     return Part(
         "weights",
         least,
@@ -182,21 +187,23 @@ def _kv_cache(model: Model, kv_cache_dtype: str, blocks: int) -> Part:
     )
 
 
-def _activations(model: Model, width: int, tokens: int, batch: int, context: int) -> Part:
+def _activations(
+    model: Model, widths: tuple[int, int], tokens: int, batch: int, context: int
+) -> Part:
     """Estimate what a step computes with, for `tokens` of `batch` requests up to `context` long."""
     row = 4 * model.hidden_size + 2 * model.intermediate_size
     row += (model.heads + 2 * model.kv_heads) * model.head_size
-    step = tokens * row * width
     logits = batch * model.vocab_size * 4
     # One layer's keys or values in float32, unpacked from the blocks.
     unpacked = context * model.kv_heads * model.head_size * 4
-    # A long prompt in chunks asks for that buffer again and again, each time a little larger,
-    # and the C library's heap keeps the holes: half of context x chunks in sum.
+    # A long prompt in chunks asks for that buffer again and again, each time a little larger, and
+    # glibc's heap keeps the holes: in sum the buffer times half the number of chunks. (16,000
+    # tokens in chunks of 256 took 290 MB more than with MALLOC_MMAP_THRESHOLD_=1048576.)
     holes = unpacked * context // (2 * tokens)
     return Part(
         "activations",
-        step // 2 + logits,
-        2 * step + 3 * logits + 3 * unpacked + holes,
+        tokens * row * widths[0] // 2 + logits,
+        2 * tokens * row * widths[1] + 3 * logits + 3 * unpacked + holes,
         exact=False,
         how=f"{tokens} tokens in a step, logits only for the last token of a request, and "
         "attention over the longest one. Ranges measured with OpenVINO 2026.4 on random Llama and "

@@ -44,6 +44,9 @@ SESSIONS: tuple[dict[str, Any], ...] = (
 )
 """The second fills the cache by one long prompt in four steps, the third by many short ones."""
 
+LONG = {"max_batch_size": 1, "max_input_len": 8000, "max_output_len": 8, "max_num_tokens": 128}
+"""Many steps, each with a longer past; only for the smallest model, since it takes its time."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -79,7 +82,7 @@ def main() -> None:
             for quantization in QUANTIZATIONS:
                 directory = Path(scratch) / f"{model.name}-{quantization}"
                 show(rows["build"], measure_build(model, quantization, directory))
-                for limits in SESSIONS:
+                for limits in (*SESSIONS, *([LONG] if "10M" in model.name else [])):
                     row = measure_session(model, quantization, directory, options.threads, limits)
                     show(rows["session"], row)
     for kind, measured in rows.items():
@@ -99,7 +102,7 @@ def show(rows: list[Row], row: Row) -> None:
 
 def models(scratch: Path, large: bool) -> list[Path]:
     """Make random models: 10 M, 74 M (two thirds of it a tied vocabulary), 0.3 billion."""
-    common = {"max_position_embeddings": 4096}
+    common = {"max_position_embeddings": 8192}
     made = [
         make_tiny_model(
             "llama", scratch / "llama-10M", vocab_size=8000, hidden_size=256,
