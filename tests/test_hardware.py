@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 
 def _tree(root: Path, cgroup: str, **files: str) -> Path:
-    """Write /proc/self/cgroup and control files; "a__b" is "a/b" and "a_" is "a."."""
+    """Write /proc/self/cgroup, and control files by their path below /sys/fs/cgroup."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroup)
     for name, text in files.items():

@@ -70,7 +70,9 @@ def make_tiny_model(kind: Kind, directory: Path, seed: int = 0, **sizes: Any) ->
         `directory`.
     """
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     dtype = getattr(torch, sizes.pop("dtype", "float32"))
     tokenizer = make_tokenizer(sizes.get("vocab_size", TINY["vocab_size"]))
     tokens = {f"{name[:3]}_token_id": getattr(tokenizer, f"{name}_id") for name in SPECIAL}

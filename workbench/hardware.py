@@ -18,7 +18,7 @@ UNLIMITED = 1 << 60
 FEATURES = frozenset(
     {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "bf16"}
 )
-"""Instruction sets that decide how a runtime computes, in the kernel's spelling; "bf16" is ARM's."""
+"""Instruction sets that decide how a runtime computes, as the kernel spells them; bf16 is ARM's."""
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,10 @@ def _activations(
     # One layer's keys or values in float32, unpacked from the blocks.
     unpacked = context * model.kv_heads * model.head_size * 4
     # A long prompt in chunks asks for that buffer again and again, each time a little larger, and
-    # glibc's heap keeps the holes: in sum the buffer times half the number of chunks. (16,000
-    # tokens in chunks of 256 took 290 MB more than with MALLOC_MMAP_THRESHOLD_=1048576.)
-    holes = unpacked * context // (2 * tokens)
+    # glibc's heap keeps the holes: in sum the buffer times half the number of chunks, and a quarter
+    # to be safe. (16,000 tokens in chunks of 256 took 290 MB more than with
+    # MALLOC_MMAP_THRESHOLD_=1048576, where the sum is 256.)
+    holes = unpacked * context * 5 // (8 * tokens)
     return Part(
         "activations",
         tokens * row * widths[0] // 2 + logits,
