@@ -17,12 +17,14 @@ import psutil
 import pytest
 
 from tests.tiny_models import make_tiny_model
-from workbench import jobs, store
+from workbench import files, jobs, store
 from workbench.backends import make_spec
 from workbench.build import DEMO_MODEL, Build, start_build
 from workbench.errors import JobError, ModelError, SpecError, ToolchainError
 from workbench.jobs import Job
+from workbench.journal import Journal
 from workbench.owner import Owner
+from workbench.recipe import sweep
 from workbench.store import Engine
 
 
@@ -148,6 +150,20 @@ def test_a_killed_runner_is_told_as_killed_and_its_worker_ends(home: Path) -> No
     again = _job(start_build(make_spec({"max_batch_size": 5})))
     assert again.id != job.id
     again.cancel()
+
+
+def test_what_killed_builds_left_is_swept_and_nothing_else(home: Path) -> None:
+    dead = jobs.folder() / "abc-001"
+    dead.mkdir()
+    files.write_json(dead / "spec.json", {})
+    Journal(dead).end("failed", text="")
+    ours = store.folder() / ".tmp-abc-001-0123456789ab"
+    strangers = [store.folder() / name for name in (".tmp-unknown", "lost+found", ".nfs0001")]
+    for path in (ours, *strangers):
+        path.mkdir()
+    sweep()
+    assert not ours.exists()
+    assert all(path.exists() for path in strangers)
 
 
 def test_a_killed_worker_ends_the_build_with_a_sentence(home: Path) -> None:

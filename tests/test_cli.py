@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from workbench import jobs
+from workbench.build import DEMO_MODEL
 from workbench.cli import VERBS, main
-from workbench.console import printable
 from workbench.store import Engine
+from workbench.units import printable
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -135,6 +138,52 @@ def test_ctrl_c_leaves_the_build_running_and_says_how_to_come_back(home: Path) -
     assert attached.returncode == 0, errors
     assert "Engine " in shown
     assert job.state() == "done"
+
+
+def test_a_relative_home_is_the_same_folder_for_everybody(tmp_path: Path) -> None:
+    words = ["build", "--quantization", "none", "--no-smoke"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"WORKBENCH_HOME": "mine", "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert len(list((tmp_path / "mine" / "engines").iterdir())) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error(stocked: Engine) -> None:
+    command = f'"{sys.executable}" -m workbench.cli engines {stocked.key} | head -c 1'
+    answer = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
+    assert answer.stderr == ""
+
+
+def test_a_home_that_is_no_folder_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "engines").write_text("")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "taken"))
+    assert main(["engines"]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_what_a_checkpoint_is_called_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["architectures"] = ["\x1b]0;owned\x07LlamaForCausalLM"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    main(["build", "--model", str(tmp_path / "model"), "--max-input-len", "4000"])
+    shown = capsys.readouterr()
+    assert "owned" in shown.out + shown.err
+    assert "\x1b" not in shown.out + shown.err
 
 
 def test_the_command_is_installed_as_a_script() -> None:

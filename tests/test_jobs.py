@@ -64,7 +64,13 @@ def test_another_process_with_the_same_pid_is_not_ours(job: Job) -> None:
     _owned_by(job, replace(me, started=me.started - 1))
     assert job.state() == "killed"
     # Nobody is signalled: this very process would be.
-    assert job.cancel() == "cancelled"
+    assert job.cancel() == "killed"
+
+
+def test_a_host_that_was_renamed_is_still_this_one(job: Job) -> None:
+    _owned_by(job, replace(Owner.current(), host="before-dhcp"))
+    assert Owner.current().presence() == "alive"
+    assert job.view().owner.presence() == "alive"  # type: ignore[union-attr]
 
 
 def test_a_process_of_an_earlier_boot_is_gone(job: Job) -> None:
@@ -73,10 +79,25 @@ def test_a_process_of_an_earlier_boot_is_gone(job: Job) -> None:
 
 
 def test_a_foreign_host_is_asked_there(job: Job) -> None:
-    _owned_by(job, replace(Owner.current(), host="elsewhere"))
+    _owned_by(job, replace(Owner.current(), host="elsewhere", boot="another"))
     assert job.state() == "running"
     with pytest.raises(JobError, match="runs on the host elsewhere; cancel it there"):
         job.cancel()
+
+
+def test_a_foreign_host_without_a_sign_of_life_is_given_up_on_request(job: Job) -> None:
+    files.append_line(
+        job.path / "journal.jsonl",
+        {
+            "time": time.time() - 3600,
+            "event": "owner",
+            "owner": replace(Owner.current(), host="gone-pod", boot="another").record(),
+        },
+    )
+    os.utime(job.path / "spec.json", (time.time() - 3600,) * 2)
+    assert job.state() == "silent"
+    assert job.cancel() == "cancelled"
+    assert "no sign of life from gone-pod" in job.view().end["text"]  # type: ignore[index]
 
 
 def test_no_sign_of_life_is_a_state_of_its_own(job: Job) -> None:

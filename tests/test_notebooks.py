@@ -12,7 +12,13 @@ import pytest
 
 from workbench import docs
 from workbench.errors import InputError, SpecError
-from workbench.notebook import check_parameters, read_results, run_notebook
+from workbench.notebook import (
+    _typed_like,
+    check_parameters,
+    read_results,
+    run_notebook,
+    spec_from,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -138,6 +144,32 @@ def test_types_are_compared_with_the_declared_defaults(
     else:
         with pytest.raises(SpecError):
             check_parameters(given, declared)
+
+
+def test_a_cell_that_a_person_begins_like_papermill_is_none() -> None:
+    cells = ["", "# Parameters\nquantization = 'int4'"]
+    assert spec_from({"In": cells, "quantization": "int4"}).model_dump()["quantization"] == "int4"
+
+
+def test_a_branch_that_looks_like_a_number_is_a_text() -> None:
+    assert _typed_like("revision", "2024", None) == "2024"
+    assert _typed_like("max_seq_len", "2024", None) == 2024
+    assert _typed_like("enable_prefix_caching", "false", True) is False
+    assert _typed_like("temperature", "0.5", 0.0) == 0.5
+
+
+def test_what_is_no_notebook_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text("no json")
+    with pytest.raises(InputError, match="is not a notebook that can be read"):
+        run_notebook(tmp_path / "a.ipynb")
+
+
+def test_a_kernel_that_is_not_installed_is_a_sentence(tmp_path: Path) -> None:
+    notebook = nbformat.read(TOUR, as_version=4)
+    notebook.metadata["kernelspec"] = {"name": "fortran", "display_name": "Fortran"}
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    with pytest.raises(InputError, match="kernel 'fortran', which is not installed"):
+        run_notebook(tmp_path / "a.ipynb", tmp_path / "out.ipynb")
 
 
 def test_derived_documentation_has_not_drifted() -> None:

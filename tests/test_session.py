@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -130,6 +132,65 @@ def test_unknown_and_ill_typed_options_are_refused_at_once(demo_session: Session
         demo_session.generate("a", temprature=1.0)
     with pytest.raises(SpecError, match="max_tokens must be a whole number"):
         demo_session.generate("a", max_tokens="8")
+
+
+@pytest.mark.parametrize("prompt", [None, b"abc", ["a"], 3])
+def test_what_is_no_prompt_is_refused_at_once(demo_session: Session, prompt: object) -> None:
+    with pytest.raises(RequestError, match="A prompt is a text, a list of token ids, or"):
+        demo_session.generate(prompt)  # type: ignore[arg-type]
+    assert demo_session.active == 0
+
+
+def test_a_text_that_no_encoding_can_carry_harms_nobody(demo_session: Session) -> None:
+    generation = demo_session.generate("hi \ud800 there", max_tokens=3, ignore_eos=True)
+    assert len(generation.wait().token_ids) == 3
+
+
+def test_only_the_request_decides_how_it_is_sampled(demo_engine: Engine, tmp_path: Path) -> None:
+    shutil.copytree(demo_engine.path, tmp_path / "engine")
+    config = tmp_path / "engine" / "generation_config.json"
+    own = json.loads(config.read_text()) | {"num_beams": 3, "top_k": 1, "no_repeat_ngram_size": 2}
+    config.write_text(json.dumps(own))
+    odd = Engine(tmp_path / "engine", demo_engine.manifest)
+    with open_session(odd) as session:
+        greedy = session.generate("a", max_tokens=8, ignore_eos=True).wait()
+        assert len(greedy.token_ids) == 8
+        options = {"max_tokens": 20, "temperature": 2.0, "ignore_eos": True}
+        texts = {session.generate("a", seed=seed, **options).wait().text for seed in range(3)}
+        assert len(texts) == 3
+
+
+def test_long_prompts_from_many_threads_do_not_mix(demo_session: Session) -> None:
+    refused: list[str] = []
+
+    def ask() -> None:
+        try:
+            demo_session.generate("word " * 200_000).wait(60)
+        except RequestError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 6
+    assert not demo_session.closed
+
+
+def test_iterating_again_ends_at_once(demo_session: Session) -> None:
+    generation = demo_session.generate("a", max_tokens=3, ignore_eos=True)
+    assert len(list(generation)) >= 3
+    assert list(generation) == []
+
+
+def test_a_stop_string_in_the_last_token_is_a_stop(demo_session: Session) -> None:
+    whole = demo_session.generate("a", max_tokens=6, ignore_eos=True).wait()
+    last = [delta for delta in (whole.text,) if delta][0][-1]
+    before = whole.text.index(last)
+    generation = demo_session.generate("a", max_tokens=6, ignore_eos=True, stop=last).wait()
+    assert generation.text == whole.text[:before]
+    assert generation.finish_reason == "stop"
 
 
 def test_a_stop_string_ends_the_text_before_it(demo_session: Session) -> None:

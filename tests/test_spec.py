@@ -135,6 +135,20 @@ def test_sampling_takes_whole_numbers_for_numbers_and_one_stop_string() -> None:
         Sampling.parse({"temperature": "hot"})
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"top_p": 1.5}, "top_p must be a number above 0 to 1; got 1.5 (float)."),
+        ({"min_p": 1.0}, "min_p must be a number from 0 below 1; got 1.0 (float)."),
+        ({"top_k": -1}, "top_k must be a whole number of at least 0; got -1 (int)."),
+    ],
+)
+def test_bounds_are_named_as_they_are(values: dict, sentence: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Sampling.parse(values)
+    assert str(caught.value) == sentence
+
+
 def test_a_missing_seed_is_chosen_and_kept() -> None:
     assert Sampling().with_seed().seed is not None
     assert Sampling(seed=7).with_seed().seed == 7

@@ -148,6 +148,40 @@ def test_stream_stop_and_stream_again(stocked: Engine) -> None:
 
 
 @pytest.mark.usefixtures("clicking")
+def test_pressing_build_twice_leaves_cancel_to_press(home: Path) -> None:
+    panel = BuildPanel(make_spec({"max_batch_size": 13}), start=True)
+    panel.start()
+    _until(lambda: "import torch" in panel._stages.value)
+    time.sleep(0.5)
+    assert not panel._cancel_button.disabled
+    assert panel._start_button.disabled
+    panel.cancel()
+    _until(lambda: "cancelled" in panel._state.value)
+
+
+@pytest.mark.usefixtures("clicking")
+def test_sending_while_one_streams_is_a_sentence(stocked: Engine) -> None:
+    panel = StreamPanel(stocked.key, prompt="a", max_tokens=256, ignore_eos=True)
+    _until(lambda: not panel._send_button.disabled)
+    panel.send()
+    panel.send()
+    assert "A generation is running" in _error(panel)
+    panel.stop()
+    panel.wait(10)
+    panel.unload()
+
+
+def test_set_refuses_what_the_parameter_does_not_take() -> None:
+    form = BuildForm()
+    form.set(quantization="int4", max_seq_len=700, revision=None)
+    assert (form.values["quantization"], form.values["max_seq_len"]) == ("int4", 700)
+    with pytest.raises(SpecError, match="quantization must be one of"):
+        form.set(quantization="bogus")
+    with pytest.raises(SpecError, match="max_batch_size must be a whole number from 1 to 256"):
+        form.set(max_batch_size=100_000)
+
+
+@pytest.mark.usefixtures("clicking")
 def test_wrong_options_and_refused_prompts_are_sentences(stocked: Engine) -> None:
     panel = StreamPanel(stocked.key, prompt="a")
     _until(lambda: not panel._send_button.disabled)

@@ -130,9 +130,20 @@ def engine_of(job: Job, view: View) -> Engine:
     if state == "done" and view.end:
         return store.find_engine(view.end["engine"])
     words = view.end.get("text", "") if view.end else ""
-    if state == "killed":
+    if state == "killed" and view.owner is None:
+        words = f"The build's process did not start. {log_tail(job.log)}"
+    elif state == "killed":
         words = "Its process is gone without a last word; it was killed, perhaps for memory."
     raise JobError(words or f"The build {job.id} is {state}.")
+
+
+def log_tail(log: Path) -> str:
+    """Return the last line of a log as a sentence, or nothing."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f"Its last words: {lines[-1]}" if lines else ""
 
 
 def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
@@ -164,7 +175,17 @@ def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
     request = {"spec": spec.model_dump(mode="json"), "python": toolchain.python, "smoke": smoke}
     job, new = attach_or_start("build", request)
     # Why it was a miss stands in the job's journal.
-    return Build(spec, job, None, "" if new else "This very build runs already.")
+    return Build(spec, job, None, "" if new else _attached(job))
+
+
+def _attached(job: Job) -> str:
+    view = job.view()
+    if view.state() != "silent" or view.owner is None:
+        return "This very build runs already."
+    return (
+        f"This very build was started on {view.owner.host}, and gives no sign of life. To give "
+        f"it up: workbench jobs cancel {job.id}"
+    )
 
 
 def open_engine(engine: Engine | str) -> Session:
@@ -172,9 +193,11 @@ def open_engine(engine: Engine | str) -> Session:
 
     Raises:
         StoreError: There is no such engine, or it is damaged.
+        ToolchainError: The backend cannot run here.
         SessionError: It cannot be loaded.
     """
-    if isinstance(engine, str):
-        engine = store.find_engine(engine)
+    engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
+    backend = get_backend(engine.backend)
     toolchain = find_toolchain(engine.backend)
+    toolchain.require(backend.packages, backend.install)
     return Session(engine.path, engine.backend, engine.manifest["limits"], toolchain)

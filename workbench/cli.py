@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from workbench.errors import InputError, WorkbenchError
+from workbench.units import printable
 
 VERBS = {
     "demo": "compile a model (the shipped one by default) and stream an answer",
@@ -32,8 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refuse_unknown(unknown, parsed)
         return action(parsed)
     except WorkbenchError as error:
-        print(f"workbench: {error}", file=sys.stderr)
+        print(f"workbench: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has gone. Python would complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"workbench: the system refused{where}: {error.strerror}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130

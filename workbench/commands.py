@@ -14,6 +14,7 @@ from workbench import backends, jobs, store
 from workbench.build import Build, Plan, engine_of, open_engine, start_build
 from workbench.console import follow, print_plan, print_stream
 from workbench.errors import InputError
+from workbench.files import read_lines
 from workbench.flags import add_flags, given
 from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
@@ -143,7 +144,7 @@ def _lab(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     def run(parsed: argparse.Namespace) -> int:
         from workbench.lab import start  # noqa: PLC0415 - only this verb needs it
 
-        return start(parsed.notebook, browser=not parsed.no_browser, port=parsed.port)
+        start(parsed.notebook, browser=not parsed.no_browser, port=parsed.port)
 
     return run
 
@@ -209,12 +210,13 @@ def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         if parsed.what == "cancel":
             print(f"{job.id} {job.cancel()}")
         elif parsed.what == "attach":
-            plan = Plan.make(backends.make_spec(job.request["spec"]))
+            plan = Plan.make(backends.make_spec(job.request.get("spec", {})))
             engine = engine_of(job, follow(job, plan))
             print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
         else:
             print(json.dumps(job.request, indent=1))
-            print((job.path / "journal.jsonl").read_text(encoding="utf-8"), end="")
+            for record in read_lines(job.path / "journal.jsonl")[0]:
+                print(json.dumps(record))
         return 0
 
     return run

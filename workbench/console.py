@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import sys
 import time
 
@@ -12,6 +12,7 @@ from workbench.generation import Generation
 from workbench.history import stage_ranges
 from workbench.jobs import Job
 from workbench.journal import View
+from workbench.recipe import stage_order
 from workbench.summaries import (
     finding_lines,
     fit_lines,
@@ -20,19 +21,22 @@ from workbench.summaries import (
     stage_line,
     timing_line,
 )
+from workbench.units import printable
 
 
 def print_plan(plan: Plan) -> None:
     """Print the model, the findings and the fit."""
-    print(f"Model    {plan.model.source}")
-    print(f"         {model_line(plan.model)}")
-    print(f"Backend  {plan.backend.title}")
     changed = plan.spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
-    print(f"Spec     {', '.join(f'{k}={v}' for k, v in changed.items()) or 'all defaults'}")
-    for line in finding_lines(plan.findings):
-        print(f"Finding  {line}")
-    for number, line in enumerate(fit_lines(plan.fit)):
-        print(f"{'' if number else 'Memory':<8} {line}")
+    lines = [
+        f"Model    {plan.model.source}",
+        f"         {model_line(plan.model)}",
+        f"Backend  {plan.backend.title}",
+        f"Spec     {', '.join(f'{k}={v}' for k, v in changed.items()) or 'all defaults'}",
+        *(f"Finding  {line}" for line in finding_lines(plan.findings)),
+        *(f"{'' if n else 'Memory':<8} {line}" for n, line in enumerate(fit_lines(plan.fit))),
+    ]
+    for line in lines:
+        print(printable(line))
     sys.stdout.flush()
 
 
@@ -45,6 +49,7 @@ def follow(job: Job, plan: Plan) -> View:
     quantization = str(getattr(plan.spec, "quantization", ""))
     ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
     print(f"Job      {job.id}, log in {job.log}", flush=True)
+    order = stage_order(plan.backend)
     live = sys.stdout.isatty()
     printed: set[str] = set()
     notes = 0
@@ -52,7 +57,7 @@ def follow(job: Job, plan: Plan) -> View:
         if live:
             print("\r\x1b[K", end="")
         for note in view.notes[notes:]:
-            print(note, flush=True)
+            print(printable(note), flush=True)
         notes = len(view.notes)
         for stage in view.stages.values():
             if stage.ended and stage.name not in printed:
@@ -60,8 +65,11 @@ def follow(job: Job, plan: Plan) -> View:
                 print(f"  {stage_line(stage, ranges)}", flush=True)
             elif live and not stage.ended:
                 now = time.time()
-                left = remaining(view, ranges, now)
-                print(f"  {stage_line(stage, ranges, now)}  {left}", end="", flush=True)
+                left = remaining(view, ranges, order, now)
+                line = f"  {stage_line(stage, ranges, now)}  {left}"
+                # A line that wraps could not be written over.
+                width = shutil.get_terminal_size().columns - 1
+                print(line[:width], end="", flush=True)
     return view
 
 
@@ -82,11 +90,3 @@ def print_stream(generation: Generation) -> None:
         print()
         raise
     print(f"\n\n{timing_line(generation.record())}")
-
-
-def printable(text: str) -> str:
-    """Return a model's text without the control characters that could steer a terminal."""
-    return _CONTROL.sub("\ufffd", text)
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

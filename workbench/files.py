@@ -27,8 +27,18 @@ def home() -> Path:
         StoreError: The folder cannot be made.
     """
     path = Path(os.environ.get("WORKBENCH_HOME") or _data_directory()).expanduser().absolute()
+    return make_folder(path)
+
+
+def make_folder(path: Path) -> Path:
+    """Return a folder that is private to the user, made if it is not there.
+
+    Raises:
+        StoreError: It cannot be made or used.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.scandir(path).close()
     except OSError as error:
         raise StoreError(
             f"The folder {path} cannot be used: {error.strerror}. Set WORKBENCH_HOME to a "
@@ -130,7 +140,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     A write of one line with O_APPEND is not torn by other writers on a local file system; a
     line that a crash tore is ignored by `read_lines`, and the next append starts a new one.
     """
-    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(record).encode() + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(descriptor).st_size

@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Self
 
 from workbench.errors import RequestError
@@ -34,7 +35,7 @@ class Delta:
 class Generation:
     """One stream of tokens. Iterate over it for the deltas, once.
 
-    `status` may be read at any time and from any thread; `text` and `token_ids` grow.
+    `phase`, `text` and `token_ids` may be read at any time and from any thread, and grow.
     """
 
     def __init__(self, sampling: Sampling, cancel: Callable[[], None]) -> None:
@@ -66,6 +67,7 @@ class Generation:
         try:
             while (item := self._queue.get()) is not _END:
                 yield item
+            self._queue.put(_END)  # for whoever iterates again
         finally:
             self.cancel()
         if self.error:
@@ -174,14 +176,24 @@ def prompt_fields(prompt: Any) -> dict[str, Any]:
     """Return a prompt as the field of a message to the worker that suits its kind.
 
     Raises:
-        RequestError: A chat message lacks its role or content.
+        RequestError: It is none, or a chat message lacks its role or content.
     """
     if isinstance(prompt, str):
-        return {"prompt": prompt}
-    items = list(prompt)
-    if items and isinstance(items[0], Mapping):
-        return {"messages": [_message(item) for item in items]}
-    return {"ids": [int(item) for item in items]}
+        return {"prompt": _encodable(prompt)}
+    if isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+        if prompt and isinstance(prompt[0], Mapping):
+            return {"messages": [_message(item) for item in prompt]}
+        if all(isinstance(item, Integral) for item in prompt):
+            return {"ids": [int(item) for item in prompt]}
+    raise RequestError(
+        "A prompt is a text, a list of token ids, or a list of chat messages; got "
+        f"{type(prompt).__name__}."
+    )
+
+
+def _encodable(text: str) -> str:
+    """Return a text with lone surrogates, which no encoding can carry, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _message(item: Any) -> dict[str, str]:
@@ -191,4 +203,4 @@ def _message(item: Any) -> dict[str, str]:
         raise RequestError(
             f"A chat message needs a text as 'role' and one as 'content'; got {item!r}."
         )
-    return {field: item[field] for field in fields}
+    return {field: _encodable(item[field]) for field in fields}

@@ -8,6 +8,7 @@ append-only; the state of a job is derived from it and from whether its owner li
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,6 +106,8 @@ class Job:
         The runner is asked first, so that it can tidy up; after `patience` seconds the whole
         process session is killed. Cancelling a job that has ended changes nothing.
 
+        A job of another host can only be given up, and only when it gives no sign of life.
+
         Raises:
             JobError: The job runs on another host.
         """
@@ -114,28 +117,31 @@ class Job:
             view.update()
         owner = view.owner
         if view.state() in ENDED or owner is None:
-            return self._last_word(view)
+            return view.state()
+        if owner.presence() == "elsewhere" and view.state() == "silent":
+            append(self.path, "cancelled", text=f"Given up: no sign of life from {owner.host}.")
+            view.update()
+            return view.state()
         if owner.presence() == "elsewhere":
             raise JobError(
                 f"The job {self.id} runs on the host {owner.host}; cancel it there: "
                 f"workbench jobs cancel {self.id}"
             )
         processes = _session_of(owner)
-        if process := owner.process():
-            # A stopped process does not see SIGTERM until it is continued.
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
+            if process := owner.process():
+                # A stopped process does not see SIGTERM until it is continued.
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGCONT)
         _, alive = psutil.wait_procs(processes, timeout=patience)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(alive, timeout=patience)
         view.update()
-        return self._last_word(view)
-
-    def _last_word(self, view: View) -> State:
-        """Journal "cancelled" for a job that cannot do so itself any more."""
-        if view.state() == "killed" and view.end is None:
-            append(self.path, "cancelled", text="Cancelled; its process was already gone.")
+        if view.state() == "killed":
+            # It could not write its last word itself any more.
+            append(self.path, "cancelled", text="Cancelled.")
             view.update()
         return view.state()
 
@@ -154,9 +160,7 @@ def _session_of(owner: Owner) -> list[psutil.Process]:
 
 def folder() -> Path:
     """Return the folder of all jobs."""
-    path = files.home() / "jobs"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    return files.make_folder(files.home() / "jobs")
 
 
 def list_jobs() -> list[Job]:
@@ -221,7 +225,9 @@ def _claim(path: Path, request: Mapping[str, Any]) -> bool:
 
 def _spawn(path: Path) -> None:
     """Start the detached runner of a job."""
-    command = [sys.executable, "-m", "workbench.runner", str(path)]
+    # Imported from where we were, also when the package is not installed; a variable such as
+    # PYTHONPATH would reach the toolchain, whose packages are its own.
+    command = [sys.executable, "-c", _RUN, str(Path(__file__).parents[1]), str(path)]
     with (path / "log.txt").open("ab") as log:
         starter = subprocess.Popen(
             command,
@@ -230,9 +236,8 @@ def _spawn(path: Path) -> None:
             stderr=subprocess.STDOUT,
             cwd=path,
             start_new_session=True,
-            # Imported from where we were, also when the package is not installed.
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))},
+            # Absolute, since the runner works in another directory.
+            env=os.environ | {"WORKBENCH_HOME": str(files.home())},
         )
     # The starter forks the runner and ends at once, so that no zombie is ever left with us.
     if starter.wait() != 0:
@@ -240,4 +245,6 @@ def _spawn(path: Path) -> None:
         raise JobError(f"The runner of the job did not start: {tail.strip()}")
 
 
-_ROOT = str(Path(__file__).parents[1])
+_RUN = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from workbench import runner; runner.main()"
+)

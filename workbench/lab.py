@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from workbench.errors import InputError
 from workbench.files import home
@@ -30,8 +31,8 @@ def notebooks_folder() -> Path:
     return folder
 
 
-def start(notebook: str, *, browser: bool = True, port: int | None = None) -> int:
-    """Become JupyterLab, opened at a notebook.
+def start(notebook: str, *, browser: bool = True, port: int | None = None) -> NoReturn:
+    """Become JupyterLab, opened at a notebook; does not return.
 
     Raises:
         InputError: There is no notebook of that name.
@@ -48,4 +49,3 @@ def start(notebook: str, *, browser: bool = True, port: int | None = None) -> in
         command.append(f"--port={port}")
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell
-    return 0

@@ -70,7 +70,8 @@ def _check_injected(namespace: Mapping[str, Any]) -> None:
     declared: dict[str, Any] = {}
     for cell in cells:
         (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
-    if injected:
+    # A person may begin a cell with the same words: papermill's comes after one that declares.
+    if injected and declared and not cells[0].startswith(_INJECTED):
         check_parameters(injected, declared)
 
 
@@ -156,28 +157,51 @@ def run_notebook(
         InputError: The notebook is missing or does not declare a parameter.
         WorkbenchError: A cell failed; with its sentence.
     """
+    import jupyter_client.kernelspec  # noqa: PLC0415 - takes a second
     import papermill  # noqa: PLC0415 - takes a second
 
     if not notebook.is_file():
         raise InputError(f"There is no notebook {notebook}.")
-    declared = {
-        name: _plain_text(details["default"])
-        for name, details in papermill.inspect_notebook(str(notebook)).items()
-    }
+    declared = _declared(notebook)
     values = {
-        name: _typed_like(value, declared.get(name)) for name, value in (parameters or {}).items()
+        name: _typed_like(name, value, declared.get(name))
+        for name, value in (parameters or {}).items()
     }
     check_parameters(values, declared)
     output = output or _run_path(notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(notebook), str(output), values, progress_bar=False)
+    except jupyter_client.kernelspec.NoSuchKernel as error:
+        raise InputError(
+            f"The notebook {notebook} asks for the kernel '{error.name}', which is not installed. "
+            "Install it, or choose another kernel in JupyterLab and save."
+        ) from error
     except papermill.PapermillExecutionError as error:
         raise InputError(
             f"The notebook stopped at cell {error.exec_count}: {error.ename}: {error.evalue} "
             f"(the executed notebook is {output})"
         ) from error
     return read_results(output)
+
+
+def _declared(notebook: Path) -> dict[str, Any]:
+    """Return the default values in the `parameters` cell of a notebook.
+
+    Raises:
+        InputError: It is no notebook.
+    """
+    import nbformat  # noqa: PLC0415 - takes a while
+
+    try:
+        content = nbformat.read(notebook, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError) as error:
+        raise InputError(f"{notebook} is not a notebook that can be read.") from error
+    declared: dict[str, Any] = {}
+    for cell in content.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            declared.update(_assigned(cell.source))
+    return declared
 
 
 def read_results(notebook: Path) -> dict[str, Any]:
@@ -206,11 +230,15 @@ def _plain_text(source: str) -> Any:
         return None
 
 
-def _typed_like(value: Any, default: Any) -> Any:
-    """Read a text from the command line as the type of the declared default."""
+def _typed_like(name: str, value: Any, default: Any) -> Any:
+    """Read a text from the command line as the type that the notebook means."""
+    from workbench.backends import DEFAULT, get_backend  # noqa: PLC0415 - pydantic
+    from workbench.flags import typed  # noqa: PLC0415 - pydantic
+
+    known = parameters_of(get_backend(DEFAULT).spec_class)
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    parsed = _plain_text(
-        value.capitalize() if value.lower() in ("true", "false", "none") else value
-    )
-    return value if parsed is None and value.lower() != "none" else parsed
+    if name in known:
+        return typed(value, known[name])
+    parsed = _plain_text(value.capitalize() if value.lower() in ("true", "false") else value)
+    return value if parsed is None else parsed

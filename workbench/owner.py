@@ -54,11 +54,9 @@ class Owner:
 
     def presence(self) -> Literal["alive", "gone", "elsewhere"]:
         """Say whether the process lives; "elsewhere" when another host would have to be asked."""
-        if self.host != socket.gethostname():
-            return "elsewhere"
-        if self.boot != _boot():
-            return "gone"
-        return "alive" if self.process() else "gone"
+        if self.boot == _boot() and self.process():
+            return "alive"  # also under a host name that has changed
+        return "gone" if self.host == socket.gethostname() else "elsewhere"
 
     def process(self) -> psutil.Process | None:
         """Return the living process, or None; never another one that got the same pid."""

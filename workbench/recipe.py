@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from workbench import files, store
+from workbench import files, jobs, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import fingerprints_folder, read_model
@@ -23,7 +23,7 @@ from workbench.fingerprint import fingerprint
 from workbench.fit import BuildNeed
 from workbench.hardware import free_disk
 from workbench.jobs import Job
-from workbench.journal import HEARTBEAT, Journal
+from workbench.journal import ENDED, HEARTBEAT, Journal
 from workbench.model import Model
 from workbench.sampling import Sampling
 from workbench.session import Session
@@ -40,13 +40,20 @@ STAGES = {
 """Stages around those of a backend's worker."""
 
 
-def run_build(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+def stage_order(backend: Backend) -> list[str]:
+    """Return the names of all stages that a build may have, in their order."""
+    before, after = ("download", "fingerprint"), ("smoke", "publish")
+    return [*before, *backend.stages, *after]
+
+
+def run_build(journal: Journal) -> dict[str, Any]:
     """Build and publish an engine; return the last word of the journal.
 
     Raises:
         WorkbenchError: With the sentence that the job ends on.
         OSError: The system refused something, such as room on the disk.
     """
+    request = Job(journal.path).request
     spec = make_spec(request["spec"])
     work = _Work(spec, get_backend(spec.backend), Toolchain(request["python"]), journal)
     with _heartbeat(journal):
@@ -56,7 +63,8 @@ def run_build(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
         journal.note(explanation)
         if engine:
             return {"engine": engine.key, "reused": True}
-        temporary = files.temporary_name(store.folder(), identity.key)
+        sweep()
+        temporary = files.temporary_name(store.folder(), journal.path.name)
         temporary.mkdir(mode=0o700)
         try:
             work.compile(model, source, temporary)
@@ -66,6 +74,18 @@ def run_build(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
+
+
+def sweep() -> None:
+    """Remove what builds that have ended left in the store when they were killed.
+
+    A temporary directory is named after its job; one of a job that lives, or of none that we
+    know, is not touched.
+    """
+    for path in store.folder().glob(f"{files.TEMPORARY}*"):
+        job = Job(jobs.folder() / path.name.removeprefix(files.TEMPORARY).rpartition("-")[0])
+        if job.path.is_dir() and job.state() in ENDED:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -183,6 +203,8 @@ class _Work:
                 "stages": [
                     {"name": stage.name, "title": stage.title, "seconds": stage.seconds(now)}
                     for stage in view.stages.values()
+                    # Still running: it ends with the manifest on the disk.
+                    if stage.name != "publish"
                 ],
                 "peak_memory_bytes": view.facts.get("peak_memory_bytes"),
                 "smoke": dict(smoke),
@@ -195,8 +217,9 @@ def _failure(message: Mapping[str, Any], need: BuildNeed) -> Exception:
     text = str(message["message"])
     if message["expected"]:
         return JobError(text)
-    if "No space left" in text or free_disk(files.home()) < need.disk.low:
-        # Runtimes say many things when they cannot write, "iostream error" for one.
+    # C++ streams only say that they could not write.
+    unwritten = "iostream error" in text and free_disk(files.home()) < need.disk.low
+    if unwritten or "No space left" in text:
         return OSError(errno.ENOSPC, "No space left on device")
     return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
 
@@ -211,7 +234,8 @@ def _heartbeat(journal: Journal) -> Iterator[None]:
         while not stop.wait(HEARTBEAT if peak else 0.2):
             memory = _tree_memory()
             peak = max(peak, memory)
-            journal.fact(memory_bytes=memory, peak_memory_bytes=peak)
+            with contextlib.suppress(OSError):  # a full disk is told by whoever builds
+                journal.fact(memory_bytes=memory, peak_memory_bytes=peak)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

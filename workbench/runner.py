@@ -1,4 +1,4 @@
-"""The detached process of a job: `python -m workbench.runner <job directory>`.
+"""The detached process of a job, started by `workbench.jobs`.
 
 It leads a session of its own, so that neither a kernel interrupt nor a restart nor the end of
 JupyterLab reaches it, and writes the journal.
@@ -10,47 +10,41 @@ import os
 import sys
 
 
-def detach() -> None:
-    """Leave the process that started us: it sees its child end at once, and we lead a session."""
+def main() -> None:
+    """Run the job in the directory that is the only argument, detached; does not return."""
     if os.fork():
+        # Whoever started us sees its child end at once, and is never left with a zombie.
         os._exit(0)
     os.setsid()
 
-
-def main() -> int:
-    """Run one job; the boundary at which every error becomes the job's last word."""
-    detach()
-
-    # Imported here, since the starter waits for the lines above.
+    # Imported from here on, since the starter waits for the lines above.
     import signal
     import traceback
     from pathlib import Path
 
     from workbench.errors import WorkbenchError
-    from workbench.jobs import Job
     from workbench.journal import Journal
-    from workbench.recipe import run_build
 
-    path = Path(sys.argv[1])
-    journal = Journal(path)
+    journal = Journal(Path(sys.argv[1]))
     journal.own()
 
     def on_term(*_: object) -> None:
+        # Once is enough: a second one would interrupt the tidying up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_term)
     try:
-        result = run_build(Job(path).request, journal)
+        from workbench.recipe import run_build
+
+        result = run_build(journal)
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")
-        return 1
     except WorkbenchError as error:
         journal.end("failed", text=str(error))
-        return 1
     except OSError as error:
         traceback.print_exc()
         journal.end("failed", text=describe_os_error(error))
-        return 1
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
         traceback.print_exc()
         journal.end(
@@ -58,9 +52,9 @@ def main() -> int:
             text=f"The build stopped at an unexpected {type(error).__name__}: {error}. "
             "The log has the details.",
         )
-        return 1
-    journal.end("done", **result)
-    return 0
+    else:
+        journal.end("done", **result)
+    sys.exit()
 
 
 def describe_os_error(error: OSError) -> str:
@@ -78,7 +72,3 @@ def describe_os_error(error: OSError) -> str:
         )
     where = f" ({error.filename})" if error.filename else ""
     return f"The system refused: {error.strerror or error}{where}. Nothing was published."
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -65,12 +65,6 @@ class Sampling(Declared):
             return (value,)
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("temperature", "top_p", "min_p", "repetition_penalty", mode="before")
-    @classmethod
-    def _whole_numbers_too(cls, value: Any) -> Any:
-        """Take 1 for 1.0, as people write it."""
-        return float(value) if type(value) is int else value
-
     def with_seed(self) -> Sampling:
         """Return these options with a seed that is known, so that the text can be made again."""
         if self.seed is not None:

@@ -57,11 +57,17 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._worker = Worker(toolchain, "session", self._log)
-        self._worker.send(
-            op="open", backend=backend, engine=str(directory.absolute()), limits=self.limits
-        )
         self._messages = self._worker.messages()
-        self.facts = self._await_ready()
+        try:
+            self._worker.send(
+                op="open", backend=backend, engine=str(directory.absolute()), limits=self.limits
+            )
+            self.facts = self._await_ready()
+        except BaseException:
+            # Also when loading is interrupted: nothing of it may stay in memory.
+            self._worker.kill()
+            self._abandon()
+            raise
         self._reader = threading.Thread(target=self._read, name="workbench-session", daemon=True)
         self._reader.start()
 
@@ -117,7 +123,7 @@ class Session:
 
         Raises:
             SpecError: An option is unknown or ill-typed.
-            RequestError: A message lacks its role or content.
+            RequestError: The prompt is none, or a message lacks its role or content.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
@@ -162,11 +168,9 @@ class Session:
             if message["event"] == "ready":
                 return message
             if message["event"] == "error":
-                self._abandon()
                 raise SessionError(f"The engine was not loaded. {message['message']}")
-        status, tail = self._worker.close(), self._log_tail()
-        self._abandon()
-        raise SessionError(f"The engine was not loaded: its worker {describe_exit(status)}.{tail}")
+        status = describe_exit(self._worker.close())
+        raise SessionError(f"The engine was not loaded: its worker {status}.{self._log_tail()}")
 
     def _abandon(self) -> None:
         """Let go of everything when loading failed."""

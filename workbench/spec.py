@@ -43,6 +43,7 @@ class Parameter:
     choices: tuple[str | int, ...]
     minimum: float | None
     maximum: float | None
+    bounds: str
     optional: bool
     none_means: str
 
@@ -57,10 +58,7 @@ class Parameter:
             words = "text"
         else:
             words = "a whole number" if self.kind == "integer" else "a number"
-            if self.minimum is not None and self.maximum is not None:
-                words += f" from {self.minimum:g} to {self.maximum:g}"
-            elif self.minimum is not None:
-                words += f" of at least {self.minimum:g}"
+            words += f" {self.bounds}" if self.bounds else ""
         return f"{words}, or none ({self.none_means})" if self.optional else words
 
 
@@ -182,10 +180,7 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
     assert isinstance(extra, dict)  # noqa: S101 - parameters_of selected on it
     words: dict[str, Any] = dict(extra)
     bounds = {
-        key: getattr(part, key)
-        for part in field.metadata
-        for key in ("ge", "le")
-        if hasattr(part, key)
+        key: getattr(part, key) for part in field.metadata for key in _BOUNDS if hasattr(part, key)
     }
     choices = tuple(get_args(inner)) if get_origin(inner) is Literal else ()
     kind: Any = "choice" if choices else _KINDS[inner]
@@ -197,9 +192,20 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
         choices=choices,
         minimum=bounds.get("ge"),
         maximum=bounds.get("le"),
+        bounds=_in_words(bounds),
         optional=optional,
         **words,
     )
+
+
+_BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
+
+
+def _in_words(bounds: Mapping[str, float]) -> str:
+    """Return bounds such as {"ge": 0, "lt": 1} as "from 0 below 1"."""
+    if set(bounds) == {"ge"}:
+        return f"of at least {bounds['ge']:g}"
+    return " ".join(f"{word} {bounds[key]:g}" for key, word in _BOUNDS.items() if key in bounds)
 
 
 _KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}

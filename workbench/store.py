@@ -124,9 +124,7 @@ class Engine:
 
 def folder() -> Path:
     """Return the folder of all engines."""
-    path = files.home() / "engines"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    return files.make_folder(files.home() / "engines")
 
 
 def list_engines() -> list[Engine]:
@@ -194,9 +192,12 @@ def _age(seconds: float) -> str:
     return "moments"
 
 
-def _read(path: Path) -> Engine | None:
-    """Return the engine in a directory of the store, or None when it holds none."""
-    if path.name.startswith("."):
+def _read(path: Path, *, any_name: bool = False) -> Engine | None:
+    """Return the engine in a directory of the store, or None when it holds none.
+
+    What is not published (or not any more) has a name of its own, and counts as none.
+    """
+    if path.name.startswith(".") and not any_name:
         return None
     manifest = files.read_json(path / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -233,15 +234,22 @@ def publish(temporary: Path, identity: Identity, details: Mapping[str, Any]) -> 
         **details,
     }
     files.write_json(temporary / MANIFEST, manifest)
-    present = _read(final)
-    if final.exists() and (present is None or present.damage()):
+    if final.exists() and not _healthy(final):
         damaged = files.temporary_name(final.parent, f"damaged-{final.name}")
         final.rename(damaged)
+        if _healthy(damaged):
+            # Another build has replaced it between our look and our rename: it stays.
+            damaged.rename(final)
         shutil.rmtree(damaged, ignore_errors=True)
     files.publish_directory(temporary, final)
     engine = _read(final)
     assert engine is not None  # noqa: S101 - just written, or published by another before
     return engine
+
+
+def _healthy(path: Path) -> bool:
+    engine = _read(path, any_name=True)
+    return engine is not None and not engine.damage()
 
 
 def _inventory(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench.fit import Fit
@@ -58,21 +59,32 @@ def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = No
     return "  ".join(words)
 
 
-def remaining(view: View, ranges: Mapping[str, Range], now: float | None = None) -> str:
+def remaining(
+    view: View, ranges: Mapping[str, Range], order: Sequence[str], now: float | None = None
+) -> str:
     """Return the expected time left as a range from past builds, or nothing without any.
 
-    For the running stage the time that it has taken is subtracted; stages that have not begun
-    count in full.
+    Args:
+        view: Of the job.
+        ranges: What each stage took in past builds.
+        order: All stages that a build may have, in their order.
+        now: Seconds since 1970.
     """
-    now = now or time.time()
-    ended = {name for name, stage in view.stages.items() if stage.ended is not None}
-    open_stages = {name: r for name, r in ranges.items() if name not in ended}
-    if not open_stages or view.end:
+    running = [stage for stage in view.stages.values() if stage.ended is None]
+    if view.end or not running or running[-1].name not in order:
         return ""
-    spent = {name: stage.seconds(now) for name, stage in view.stages.items()}
-    low = sum(max(0.0, r.low - spent.get(name, 0.0)) for name, r in open_stages.items())
-    high = sum(max(0.0, r.high - spent.get(name, 0.0)) for name, r in open_stages.items())
-    builds = min(r.builds for r in open_stages.values())
+    current = running[-1]
+    spent = current.seconds(now or time.time())
+    ahead = [ranges[name] for name in order[order.index(current.name) :] if name in ranges]
+    if not ahead:
+        return ""
+    if current.name in ranges:
+        first = ranges[current.name]
+        ahead[0] = replace(
+            first, low=max(0.0, first.low - spent), high=max(0.0, first.high - spent)
+        )
+    low, high = sum(r.low for r in ahead), sum(r.high for r in ahead)
+    builds = min(r.builds for r in ahead)
     plural = "s" if builds > 1 else ""
     return f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
 

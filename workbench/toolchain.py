@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -46,7 +47,26 @@ class Toolchain:
         Raises:
             ToolchainError: The interpreter cannot be run.
         """
-        return dict(_versions(self.python, packages))
+        if self.python == sys.executable:
+            # Asking ourselves saves starting an interpreter, which a cache hit would feel.
+            return {name: _version(name) for name in packages}
+        command = [self.python, str(WORKER), "versions", *packages]
+        try:
+            answer = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+                env=_environment(self.python),
+            )
+            versions: dict[str, str | None] = json.loads(answer.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise ToolchainError(
+                f"The interpreter {self.python} does not answer ({error}). Give the path of a "
+                "working Python 3.10 or newer."
+            ) from error
+        return versions
 
     def require(self, packages: tuple[str, ...], install: str) -> dict[str, str]:
         """Return the versions of all packages.
@@ -82,23 +102,20 @@ def find_toolchain(backend: str) -> Toolchain:
             f"{variable} names {python}, which is not an executable file. Give the path of a "
             "Python interpreter, such as DIRECTORY/bin/python."
         )
-    return Toolchain(python)
+    # Absolute, since jobs run elsewhere; links stay, since they are what makes a venv one.
+    return Toolchain(str(Path(python).absolute()))
 
 
-@functools.lru_cache(maxsize=32)
-def _versions(python: str, packages: tuple[str, ...]) -> tuple[tuple[str, str | None], ...]:
-    if python == sys.executable:
-        # Asking ourselves saves starting an interpreter, which a cache hit would feel.
-        return tuple((name, _version(name)) for name in packages)
-    command = [python, str(WORKER), "versions", *packages]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return tuple(json.loads(answer.stdout).items())
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ToolchainError(
-            f"The interpreter {python} does not answer ({error}). Give the path of a working "
-            "Python 3.10 or newer."
-        ) from error
+def _environment(python: str) -> dict[str, str]:
+    """Return the environment of a toolchain's process.
+
+    Another interpreter must not be led to our packages.
+    """
+    environment = os.environ | QUIET
+    if python != sys.executable:
+        for name in ("PYTHONPATH", "PYTHONHOME"):
+            environment.pop(name, None)
+    return environment
 
 
 def _version(name: str) -> str | None:
@@ -130,7 +147,7 @@ class Worker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
-                env=os.environ | QUIET,
+                env=_environment(toolchain.python),
                 # A kernel interrupt goes to the kernel's process group: not to ours.
                 process_group=0,
             )
@@ -142,6 +159,8 @@ class Worker:
         finally:
             theirs.close()
         self._socket = ours
+        # Reentrant: an iterator that is collected while we send cancels its generation.
+        self._sending = threading.RLock()
         self._reader = ours.makefile("rb")
 
     @property
@@ -155,7 +174,9 @@ class Worker:
         Raises:
             OSError: The worker is gone.
         """
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+        data = json.dumps(message).encode() + b"\n"
+        with self._sending:
+            self._socket.sendall(data)
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield messages until the worker closes its end; a killed worker just ends them."""
@@ -179,6 +200,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # It led a process group; whatever it left behind is in there.
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.close()
         self._socket.close()
         return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
 THOUSANDS = ("k", "M", "B", "T")
@@ -45,3 +46,11 @@ def _scaled(count: float, base: int, prefixes: tuple[str, ...]) -> str:
             break
     digits = 2 if abs(count) < 9.995 else 1 if abs(count) < 99.95 else 0
     return f"{count:.{digits}f} {prefix}"
+
+
+def printable(text: str) -> str:
+    """Return a text from elsewhere without the control characters that could steer a terminal."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

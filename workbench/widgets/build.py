@@ -12,10 +12,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.build import Build, Plan, engine_of, start_build
-from workbench.errors import JobError, WorkbenchError
+from workbench.errors import JobError
 from workbench.history import Range, stage_ranges
 from workbench.journal import ENDED, Stage, View
 from workbench.notebook import headless
+from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
 from workbench.store import Engine
 from workbench.summaries import remaining, stage_line
@@ -52,6 +53,7 @@ class BuildPanel(Panel):
         self._build: Build | None = None
         self._view: View | None = None
         self._ranges: dict[str, Range] = {}
+        self._order: list[str] = []
         self._engine: Engine | None = None
         self._listeners: list[Callable[[Engine], None]] = []
         self._start_button = widgets.Button(
@@ -95,8 +97,14 @@ class BuildPanel(Panel):
     def start(self) -> None:
         """Start a build of the chosen spec, or attach to it; its errors show in the panel."""
         self.show_error("")
+        self._start_button.disabled = True
         with self.boundary():
             self._begin()
+        self._start_button.disabled = self._follows()
+
+    def _follows(self) -> bool:
+        """Say whether a job is shown that has not ended."""
+        return bool(self._build and self._build.job and self._build.job.state() not in ENDED)
 
     def _begin(self) -> None:
         spec = self._source.check() if isinstance(self._source, BuildForm) else self._source
@@ -109,6 +117,7 @@ class BuildPanel(Panel):
             self._publish(build.hit)
             return
         quantization = str(getattr(spec, "quantization", ""))
+        self._order = stage_order(plan.backend)
         self._ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
         threading.Thread(target=self._follow, args=(build,), daemon=True).start()
 
@@ -163,16 +172,13 @@ class BuildPanel(Panel):
                         return
                     self._view = view
                     self._render(build)
-                engine = engine_of(build.job, view)
-            except WorkbenchError as error:
                 if view.state() != "cancelled":
-                    self.show_error(str(error))
-                return
+                    self._publish(engine_of(build.job, view))
             finally:
-                self._start_button.disabled = False
-                self._cancel_button.disabled = True
-                self._progress.layout.display = "none"
-            self._publish(engine)
+                if self._build is build:
+                    self._start_button.disabled = False
+                    self._cancel_button.disabled = True
+                    self._progress.layout.display = "none"
 
     def _publish(self, engine: Engine) -> None:
         self._engine = engine
@@ -184,7 +190,9 @@ class BuildPanel(Panel):
         view = self._view
         assert view is not None and build.job is not None  # noqa: S101, PT018 - just set
         now = time.time()
-        self._show_state(_state_line(build, view, now, remaining(view, self._ranges, now)))
+        self._show_state(
+            _state_line(build, view, now, remaining(view, self._ranges, self._order, now))
+        )
         self._stages.value = _stages_html(view, self._ranges, now)
         self._show_progress(view)
         log = _tail(build.job.log)

@@ -76,11 +76,13 @@ class BuildForm(Panel):
         """Change controls by parameter name.
 
         Raises:
-            InputError: There is no such parameter, or its control does not take the value.
+            InputError: There is no such parameter.
+            SpecError: The value is not what the parameter takes.
         """
         for name, value in values.items():
             if name not in self._controls:
                 raise InputError(f"The form has no parameter '{name}'.")
+            make_spec({"backend": self._backend.name, name: value})
             control = self._controls[name]
             text = isinstance(control, widgets.Text)
             control.value = ("" if value is None else str(value)) if text else value

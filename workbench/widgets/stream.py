@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from workbench import store
 from workbench.build import open_engine
-from workbench.errors import SessionError, WorkbenchError
+from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.flags import typed
 from workbench.generation import Generation
 from workbench.notebook import headless
@@ -118,6 +118,8 @@ class StreamPanel(Panel):
     def send(self, prompt: str | None = None) -> None:
         """Generate; returns at once, the tokens appear in the panel."""
         with self.boundary():
+            if not self._idle.is_set():
+                raise RequestError("A generation is running. Press Stop, or wait for its end.")
             sampling = self._sampling.replace(
                 **{
                     name: typed(self._options[name].value, parameter)
@@ -173,8 +175,12 @@ class StreamPanel(Panel):
         if self._engine and self._engine.key != engine.key:
             self.unload()
         self._show_title(f"loading engine {engine.key} ...")
-        self._session = _acquire(engine)
         self._engine = engine
+        try:
+            self._session = _acquire(engine)
+        except WorkbenchError:
+            self._show_title(f"engine {engine.key} is not loaded")
+            raise
         self._send_button.disabled = self._close_button.disabled = False
         limits = self._session.limits
         memory = self._session.memory()
@@ -189,11 +195,11 @@ class StreamPanel(Panel):
             self._reopen()
         assert self._session is not None  # noqa: S101 - _reopen raises without one
         self.show_error("")
-        self._idle.clear()
         chat: Any = [{"role": "user", "content": prompt}]
         generation = self._session.generate(
             chat if self._session.facts["chat_template"] else prompt, sampling
         )
+        self._idle.clear()
         self._generation = generation
         self._view.reset()
         self._send_button.disabled, self._stop_button.disabled = True, False
@@ -297,8 +303,21 @@ def _acquire(engine: Engine) -> Session:
     with _SESSIONS_LOCK:
         session = _SESSIONS.get(engine.key)
         if session is None or session.closed:
+            _close_idle()
             session = _SESSIONS[engine.key] = open_engine(engine)
         return session
+
+
+def _close_idle() -> None:
+    """Close the sessions that nobody generates with, so that engines do not pile up in memory.
+
+    Which panels are still on a page, a kernel does not know; one that needs its engine again
+    loads it when Send is pressed.
+    """
+    for key, session in list(_SESSIONS.items()):
+        if not session.active:
+            del _SESSIONS[key]
+            session.close()
 
 
 def _release(key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,9 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     channel.send(event="stage", name="load")
     model, tokenizer = _load(source)
     _export(model, tokenizer, output, half=quantization == "fp16", channel=channel)
+    # The graph is on the disk; torch's modules refer to each other in circles.
     del model
+    gc.collect()
     if quantization in ("int8", "int4"):
         channel.send(event="stage", name="compress")
         graph = _compress(output, spec, channel)

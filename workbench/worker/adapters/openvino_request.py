@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +28,6 @@ class Request:
     config: Any
     text: TextStream
     blocks: int
-    received: float
     handle: Any = None
     told: int = 0
 
@@ -47,7 +45,6 @@ class Request:
         Raises:
             Refusal: With what was asked, what the limit is and what to do.
         """
-        received = time.monotonic()
         ids = _input_ids(message, tokenizer, chat)
         sampling = message["sampling"]
         length = _output_length(len(ids), sampling["max_tokens"], limits)
@@ -61,7 +58,7 @@ class Request:
                 "build with a larger kv_cache_tokens."
             )
         stream = TextStream(tokenizer, tuple(sampling["stop"]))
-        return cls(message["id"], ids, config, stream, blocks, received)
+        return cls(message["id"], ids, config, stream, blocks)
 
     def check_ids(self, vocabulary: int) -> None:
         """Refuse ids that the embedding has no row for: OpenVINO would read beyond its end.
@@ -99,8 +96,9 @@ class Request:
                     new.reason = "length"
         if new.ids:
             new.text = self.text.push(new.ids)
-            if self.text.stopped and not new.reason:
-                self.handle.cancel()
+            if self.text.stopped:
+                if not new.reason:
+                    self.handle.cancel()
                 new.reason = "stop"
         if not new.reason:
             # OpenVINO raises nothing when a request finds no room: it is just over.

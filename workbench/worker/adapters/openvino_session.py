@@ -47,13 +47,10 @@ class Server:
         self._vocabulary = _vocabulary(engine)
         self._pipeline = _load(engine, limits)
         self._chat = self._pipeline.get_tokenizer()
-        self._defaults = self._pipeline.get_config
 
     def facts(self) -> dict[str, Any]:
         """Return what was found while loading."""
-        metrics = self._pipeline.get_metrics()
         return {
-            "kv_cache_bytes": metrics.kv_cache_size_in_bytes,
             "kv_cache_tokens": self._limits["kv_blocks"] * self._limits["block_tokens"],
             "chat_template": bool(self._chat.chat_template),
         }
@@ -76,15 +73,30 @@ class Server:
         if message["op"] == "generate":
             try:
                 request = Request.prepare(
-                    message, self._limits, self._tokenizer, self._chat, self._defaults()
+                    message, self._limits, self._tokenizer, self._chat, self._fresh_config()
                 )
                 request.check_ids(self._vocabulary)
-            except Refusal as refusal:
-                self._channel.send(event="refused", id=message["id"], message=str(refusal))
+            except (Refusal, TypeError, ValueError, RuntimeError) as error:
+                # What one request is made of must not end the others.
+                self._channel.send(event="refused", id=message["id"], message=str(error))
                 return
             self._waiting.append(request)
         elif message["op"] == "cancel":
             self._cancel(message["id"])
+
+    def _fresh_config(self) -> Any:
+        """Return a configuration that knows the model's end tokens, and nothing else of it.
+
+        The checkpoint's generation_config.json may also ask for beams, penalties or a top_k;
+        what a request says, and only that, decides how it is sampled.
+        """
+        import openvino_genai
+
+        own = self._pipeline.get_config()
+        config = openvino_genai.GenerationConfig()
+        config.eos_token_id = own.eos_token_id
+        config.stop_token_ids = own.stop_token_ids
+        return config
 
     def _cancel(self, number: int) -> None:
         request = self._running.get(number)
@@ -119,7 +131,6 @@ class Server:
                 event="started",
                 id=request.number,
                 input_tokens=len(request.ids),
-                received=request.received,
                 time=time.monotonic(),
             )
         for place, request in enumerate(self._waiting, start=1):
