@@ -69,7 +69,7 @@ def test_a_build_publishes_an_engine_with_its_story(demo_engine: Engine) -> None
     manifest = demo_engine.manifest
     names = [stage["name"] for stage in manifest["build"]["stages"]]
     assert names == [
-        "fingerprint", "import", "load", "trace", "convert", "tokenizer", "smoke", "publish"
+        "fingerprint", "import", "load", "trace", "convert", "tokenizer", "smoke"
     ]  # fmt: skip
     assert manifest["build"]["smoke"]["tokens"] == 8
     assert manifest["build"]["peak_memory_bytes"] > demo_engine.bytes

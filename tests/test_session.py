@@ -186,7 +186,7 @@ def test_iterating_again_ends_at_once(demo_session: Session) -> None:
 
 def test_a_stop_string_in_the_last_token_is_a_stop(demo_session: Session) -> None:
     whole = demo_session.generate("a", max_tokens=6, ignore_eos=True).wait()
-    last = [delta for delta in (whole.text,) if delta][0][-1]
+    last = whole.text[-1]
     before = whole.text.index(last)
     generation = demo_session.generate("a", max_tokens=6, ignore_eos=True, stop=last).wait()
     assert generation.text == whole.text[:before]

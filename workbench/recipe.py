@@ -84,7 +84,7 @@ def sweep() -> None:
     """
     for path in store.folder().glob(f"{files.TEMPORARY}*"):
         job = Job(jobs.folder() / path.name.removeprefix(files.TEMPORARY).rpartition("-")[0])
-        if job.path.is_dir() and job.state() in ENDED:
+        if (job.path / "spec.json").is_file() and job.state() in ENDED:
             shutil.rmtree(path, ignore_errors=True)
 
 
