@@ -19,8 +19,8 @@ import pytest
 from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
 from workbench.backends import make_spec
-from workbench.build import DEMO_MODEL, Build, start_build
-from workbench.errors import JobError, ModelError, SpecError, ToolchainError
+from workbench.build import DEMO_MODEL, Build, open_engine, start_build
+from workbench.errors import InputError, JobError, ModelError, SpecError, ToolchainError
 from workbench.jobs import Job
 from workbench.journal import Journal
 from workbench.owner import Owner
@@ -103,8 +103,8 @@ def test_a_miss_names_the_nearest_engine_and_what_differs(stocked: Engine) -> No
     engine, why = store.look_up(identity)
     assert engine is None
     assert why == (
-        f"No engine is the same; the nearest, {stocked.key}, differs in max_batch_size (2 there, 9 "
-        "here), quantization (none there, int4 here)."
+        f"No engine was the same; the nearest, {stocked.key}, differed in max_batch_size (2 "
+        "there, 9 here), quantization (none there, int4 here)."
     )
 
 
@@ -199,6 +199,25 @@ def test_a_toolchain_without_the_packages_says_how_to_get_them(
     monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", str(tmp_path))
     with pytest.raises(ToolchainError, match="not an executable file"):
         start_build(make_spec({}))
+
+
+def test_a_model_without_a_fast_tokenizer_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    with pytest.raises(SpecError, match=r"model: it has no tokenizer\.json\. Make one"):
+        start_build({"model": str(tmp_path / "model")})
+
+
+def test_what_is_no_engine_is_not_opened() -> None:
+    with pytest.raises(InputError, match="Give an engine, a build or a key to open, not dict"):
+        open_engine({})  # type: ignore[arg-type]
+
+
+def test_a_build_can_be_opened_and_cancelled_as_it_is(stocked: Engine) -> None:
+    build = start_build(_values(stocked))
+    with open_engine(build) as session:
+        assert session.generate("a", max_tokens=2, ignore_eos=True).wait().token_ids
+    build.cancel()
 
 
 def test_no_model_is_a_sentence(tmp_path: Path) -> None:

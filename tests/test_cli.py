@@ -186,6 +186,18 @@ def test_what_a_checkpoint_is_called_cannot_steer_the_terminal(
     assert "\x1b" not in shown.out + shown.err
 
 
+def test_options_after_two_dashes_go_to_jupyterlab() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "lab", "--no-browser", "--", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+        timeout=60,
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\S+\s*", answer.stdout)
+
+
 def test_the_command_is_installed_as_a_script() -> None:
     script = Path(sys.executable).parent / "workbench"
     answer = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)

@@ -99,7 +99,7 @@ def test_interrupt_and_restart_leave_the_build_running(kernel: Kernel) -> None:
     kernel.restart()
     assert job.state() == "running"
     assert kernel.run(BUILD).strip() == name
-    assert "Engine(" in kernel.run("print(repr(build.wait()))")
+    assert "<Engine " in kernel.run("print(repr(build.wait()))")
     assert job.state() == "done"
 
 

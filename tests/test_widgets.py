@@ -16,6 +16,7 @@ from workbench.spec import parameters_of
 from workbench.store import Engine
 from workbench.widgets.build import BuildPanel, _tail
 from workbench.widgets.form import BuildForm
+from workbench.widgets.keys import Keys
 from workbench.widgets.stream import StreamPanel
 
 
@@ -57,7 +58,7 @@ def test_a_change_shows_findings_at_once() -> None:
     form = BuildForm()
     heard: list[object] = []
     form.on_spec(heard.append)
-    _control(form, "max_input_len").value = 4000
+    _control(form, "max_input_len").value = "4000"
     assert "beyond the model&#x27;s context of 2048" in form._facts.value
     assert "cannot work" in form._facts.value
     assert "cannot work" in form.plain()
@@ -78,6 +79,20 @@ def test_wrong_values_are_sentences_in_the_form() -> None:
     assert form.values["threads"] == 2
     _control(form, "model").value = "/nowhere/at/all"
     assert "/nowhere/at/all" in _error(form)
+
+
+@pytest.mark.parametrize("value", ["1.5", "0", "100000", ""])
+def test_numbers_are_refused_and_not_bent(value: str) -> None:
+    form = BuildForm()
+    _control(form, "max_batch_size").value = value
+    assert "max_batch_size must be a whole number from 1 to 256; got" in _error(form)
+
+
+def test_every_label_has_its_explanation() -> None:
+    form = BuildForm()
+    (keys,) = [child for child in form.children if isinstance(child, Keys)]
+    for name, parameter in parameters_of(OpenVinoSpec).items():
+        assert keys.help[_control(form, name).description] == parameter.help
 
 
 def test_what_a_model_is_called_is_shown_as_text() -> None:
@@ -122,6 +137,8 @@ def test_build_watch_cancel_and_build_again(home: Path) -> None:
     _until(lambda: not panel._start_button.disabled)
     assert _error(panel) == ""
     assert panel.engine is None
+    # What was running when it ended is not shown as if it had been finished.
+    assert "&#10007;" in panel._stages.value
 
 
 @pytest.mark.usefixtures("clicking")
@@ -141,8 +158,8 @@ def test_stream_stop_and_stream_again(stocked: Engine) -> None:
     assert panel.wait(10)["output_tokens"] == 5
     panel._close_button.click()
     _until(lambda: panel._session is None)
-    # Send loads the engine again.
-    panel.send()
+    assert "Send loads it again" in panel._title.value
+    panel._send_button.click()
     assert panel.wait(20)["output_tokens"] == 5
     panel.unload()
 

@@ -5,13 +5,15 @@ What the job then does stands in `workbench.recipe`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workbench import files, store
-from workbench.backends import get_backend
+from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.errors import JobError
+from workbench.errors import InputError, JobError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.hardware import Device, free_disk, host
@@ -91,7 +93,11 @@ def read_model(spec: BuildSpec) -> Model:
     Raises:
         ModelError: As `Model.read`.
     """
-    return Model.read(DEMO_MODEL if spec.model == "demo" else spec.model, spec.revision)
+    if spec.model == "demo":
+        return Model.read(DEMO_MODEL)
+    # Only where there is a ~: as a Path, ./name would become name, which may be a hub id.
+    source = Path(spec.model).expanduser() if spec.model.startswith("~") else spec.model
+    return Model.read(source, spec.revision)
 
 
 def fingerprints_folder() -> Path:
@@ -107,6 +113,15 @@ class Build:
     job: Job | None
     hit: Engine | None
     explanation: str
+
+    def cancel(self) -> None:
+        """Stop the build and everything that it started; a hit has nothing to stop.
+
+        Raises:
+            JobError: The job runs on another host.
+        """
+        if self.job:
+            self.job.cancel()
 
     def wait(self) -> Engine:
         """Wait for the engine.
@@ -146,11 +161,11 @@ def log_tail(log: Path) -> str:
     return f"Its last words: {lines[-1]}" if lines else ""
 
 
-def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
+def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> Build:
     """Return the engine of a spec if it is there, else attach to its build or start one.
 
     Args:
-        spec: What to build.
+        spec: What to build; plain values are made into a spec first.
         smoke: Load the engine once and generate a few tokens before it is published.
 
     Raises:
@@ -159,6 +174,8 @@ def start_build(spec: BuildSpec, *, smoke: bool = True) -> Build:
         ToolchainError: The backend cannot run here.
         JobError: The job could not be started.
     """
+    if not isinstance(spec, BuildSpec):
+        spec = make_spec(spec)
     plan = Plan.make(spec)
     refuse(plan.findings)
     toolchain = find_toolchain(spec.backend)
@@ -188,14 +205,25 @@ def _attached(job: Job) -> str:
     )
 
 
-def open_engine(engine: Engine | str) -> Session:
-    """Load an engine of the store; a key, or the beginning of one, names it too.
+def open_engine(engine: Engine | Build | str) -> Session:
+    """Load an engine of the store.
+
+    Args:
+        engine: An engine, a build (which is waited for), or a key or the beginning of one.
 
     Raises:
+        InputError: It is none of these.
         StoreError: There is no such engine, or it is damaged.
         ToolchainError: The backend cannot run here.
         SessionError: It cannot be loaded.
     """
+    if isinstance(engine, Build):
+        engine = engine.wait()
+    if not isinstance(engine, Engine | str):
+        raise InputError(
+            f"Give an engine, a build or a key to open, not {type(engine).__name__}. "
+            "start_build(spec) makes a build, list_engines() shows what there is."
+        )
     engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
     backend = get_backend(engine.backend)
     toolchain = find_toolchain(engine.backend)

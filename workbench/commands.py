@@ -13,13 +13,13 @@ from typing import Any
 from workbench import backends, jobs, store
 from workbench.build import Build, Plan, engine_of, open_engine, start_build
 from workbench.console import follow, print_plan, print_stream
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError
 from workbench.files import read_lines
 from workbench.flags import add_flags, given
 from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.store import Engine
-from workbench.units import format_bytes
+from workbench.units import format_bytes, printable
 
 Action = Callable[[argparse.Namespace], int]
 
@@ -139,12 +139,18 @@ def _lab(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     del words
     parser.add_argument("--notebook", default="00_tour.ipynb", help="Notebook to open.")
     parser.add_argument("--no-browser", action="store_true", help="Only start the server.")
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="-- OPTION",
+        help="Options of JupyterLab itself, after --, such as -- --ip=0.0.0.0",
+    )
     parser.add_argument("--port", type=int, default=None, help="Port of the server.")
 
     def run(parsed: argparse.Namespace) -> int:
         from workbench.lab import start  # noqa: PLC0415 - only this verb needs it
 
-        start(parsed.notebook, browser=not parsed.no_browser, port=parsed.port)
+        start(parsed.notebook, parsed.options, browser=not parsed.no_browser, port=parsed.port)
 
     return run
 
@@ -164,9 +170,11 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     )
 
     def run(parsed: argparse.Namespace) -> int:
-        from workbench.notebook import run_notebook  # noqa: PLC0415 - papermill takes a second
+        from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - papermill takes a second
 
-        results = run_notebook(parsed.notebook, parsed.output, dict(parsed.parameters))
+        output = parsed.output or run_path(parsed.notebook)
+        print(f"The executed notebook is {output}", file=sys.stderr, flush=True)
+        results = run_notebook(parsed.notebook, output, dict(parsed.parameters))
         print(json.dumps(results, indent=1, ensure_ascii=False))
         return 0
 
@@ -202,7 +210,7 @@ def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             for job in jobs.list_jobs():
                 view = job.view()
                 age = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
-                print(f"{job.id}  {age}  {view.state()}")
+                print(f"{job.id}  {age}  {view.state():<10} {printable(_what(job))}")
             return 0
         if not parsed.id:
             raise InputError(f"Which job? workbench jobs {parsed.what} ID; `workbench jobs` lists.")
@@ -220,6 +228,16 @@ def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         return 0
 
     return run
+
+
+def _what(job: jobs.Job) -> str:
+    """Say in a few words what a job was asked for."""
+    try:
+        spec = backends.make_spec(job.request.get("spec", {}))
+    except WorkbenchError:
+        return "a request that this version cannot read"
+    changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
+    return " ".join([spec.model, *(f"{name}={value}" for name, value in changed.items())])
 
 
 _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {

@@ -72,7 +72,8 @@ def refuse_unknown(words: Sequence[str], parsed: argparse.Namespace) -> None:
     sentences = []
     for word in words:
         name = word.partition("=")[0]
-        hint = nearest(name.removeprefix("--").replace("_", "-"), known).replace("'", "'--", 1)
+        bare = name.removeprefix("--").replace("_", "-")
+        hint = nearest(bare, known).replace("'", "'--", 1) if word.startswith("-") else ""
         sentences.append(f"'{name}' is not understood.{hint}")
         if word.startswith("--"):
             break  # what follows is most likely its value

@@ -73,6 +73,9 @@ class Generation:
         if self.error:
             raise self.error
 
+    def __repr__(self) -> str:
+        return f"<Generation {self.phase}, {len(self.token_ids)} tokens>"
+
     @property
     def text(self) -> str:
         """The text so far."""

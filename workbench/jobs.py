@@ -179,8 +179,8 @@ def find_job(name: str) -> Job:
     matches = [job for job in list_jobs() if job.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
-    what = "no job" if not matches else f"{len(matches)} jobs"
-    raise JobError(f"There is {what} whose id begins with '{name}'. `workbench jobs` lists them.")
+    what = "is no job" if not matches else f"are {len(matches)} jobs"
+    raise JobError(f"There {what} whose id begins with '{name}'. `workbench jobs` lists them.")
 
 
 def attach_or_start(kind: str, request: Mapping[str, Any]) -> tuple[Job, bool]:

@@ -33,12 +33,16 @@ SILENCE = 30.0
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a job: its name, a title for people, and when it ran (seconds since 1970)."""
+    """A part of a job: its name, a title for people, and when it ran (seconds since 1970).
+
+    `broken` says that the job ended in it, and not well.
+    """
 
     name: str
     title: str
     started: float
     ended: float | None = None
+    broken: bool = False
     done: int | None = None
     total: int | None = None
     unit: str = ""
@@ -94,13 +98,13 @@ class View:
             case "fact":
                 self.facts.update(record.get("values", {}))
             case "done" | "failed" | "cancelled" if self.end is None:
-                self._close_stages(now)
+                self._close_stages(now, broken=record["event"] != "done")
                 self.end = dict(record)
 
-    def _close_stages(self, now: float) -> None:
+    def _close_stages(self, now: float, *, broken: bool = False) -> None:
         for name, stage in self.stages.items():
             if stage.ended is None:
-                self.stages[name] = replace(stage, ended=now)
+                self.stages[name] = replace(stage, ended=now, broken=broken)
 
     def state(self) -> State:
         """Return the state as it is now: running means that the owner's process lives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +32,9 @@ def notebooks_folder() -> Path:
     return folder
 
 
-def start(notebook: str, *, browser: bool = True, port: int | None = None) -> NoReturn:
+def start(
+    notebook: str, options: Sequence[str] = (), *, browser: bool = True, port: int | None = None
+) -> NoReturn:
     """Become JupyterLab, opened at a notebook; does not return.
 
     Raises:
@@ -43,9 +46,13 @@ def start(notebook: str, *, browser: bool = True, port: int | None = None) -> No
         raise InputError(f"There is no notebook {notebook} in {folder}; there is: {names}.")
     command = [sys.executable, "-m", "jupyterlab", str(folder / notebook)]
     command.append(f"--notebook-dir={folder}")
+    if os.geteuid() == 0:
+        # As in most containers; JupyterLab refuses to start as root without being told.
+        command.append("--allow-root")
     if not browser:
         command.append("--no-browser")
     if port is not None:
         command.append(f"--port={port}")
+    command += options
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell

@@ -149,8 +149,7 @@ def run_notebook(
 
     Args:
         notebook: The notebook.
-        output: Where the executed notebook goes; beside nothing else, so by default into the
-            folder `runs` of the workbench's home.
+        output: Where the executed notebook goes; by default see `run_path`.
         parameters: Values by name; texts are read as the type that the notebook declares.
 
     Raises:
@@ -168,7 +167,7 @@ def run_notebook(
         for name, value in (parameters or {}).items()
     }
     check_parameters(values, declared)
-    output = output or _run_path(notebook)
+    output = output or run_path(notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(notebook), str(output), values, progress_bar=False)
@@ -215,7 +214,8 @@ def read_results(notebook: Path) -> dict[str, Any]:
     return results
 
 
-def _run_path(notebook: Path) -> Path:
+def run_path(notebook: Path) -> Path:
+    """Return where an executed notebook goes when nothing else was asked for."""
     import time  # noqa: PLC0415 - beside its only use
 
     from workbench.files import home  # noqa: PLC0415 - beside its only use

@@ -85,6 +85,10 @@ class Session:
             self._worker.kill()
         self.close()
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"process {self.pid}, {self.active} generations"
+        return f"<Session {state}>"
+
     @property
     def closed(self) -> bool:
         """Whether nothing can be generated any more."""

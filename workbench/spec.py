@@ -127,6 +127,7 @@ class BuildSpec(Declared):
     backend: str
     model: str = parameter(
         "demo",
+        min_length=1,
         help="A local directory with a Hugging Face checkpoint, a hub id such as owner/name, or "
         "demo for the small model that ships with the workbench.",
         group="Model",

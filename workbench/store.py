@@ -116,10 +116,21 @@ class Engine:
         return ""
 
     def __str__(self) -> str:
-        model = self.manifest["model"]["name"]
+        limits = self.manifest["limits"]
         spec = self.manifest["identity"]["spec"]
-        precision = spec.get("quantization", spec.get("dtype", ""))
-        return f"{self.key}  {model}  {precision}  {format_bytes(self.bytes)}"
+        precision = "/".join(str(spec[n]) for n in ("quantization", "dtype") if n in spec)
+        shape = ", ".join(
+            f"{name.removeprefix('max_')} {limits[name]}"
+            for name in ("max_batch_size", "max_input_len", "max_output_len")
+            if name in limits
+        )
+        age = _age(time.time() - self.created)
+        size = format_bytes(self.bytes)
+        name = self.manifest["model"]["name"]
+        return f"{self.key}  {name}  {precision}  {shape}  {size}  built {age} ago"
+
+    def __repr__(self) -> str:
+        return f"<Engine {self}>"
 
 
 def folder() -> Path:
@@ -141,9 +152,9 @@ def find_engine(key: str) -> Engine:
     """
     matches = [engine for engine in list_engines() if engine.key.startswith(key)]
     if len(matches) != 1:
-        what = "no engine" if not matches else f"{len(matches)} engines"
+        what = "is no engine" if not matches else f"are {len(matches)} engines"
         raise StoreError(
-            f"There is {what} whose key begins with '{key}'. `workbench engines` lists them."
+            f"There {what} whose key begins with '{key}'. `workbench engines` lists them."
         )
     if damage := matches[0].damage():
         raise StoreError(f"The engine {matches[0].key} is damaged: {damage}. Build it again.")
@@ -170,12 +181,12 @@ def _explain_miss(identity: Identity) -> str:
         (identity.differences(engine.manifest["identity"]), engine) for engine in list_engines()
     ]
     if not candidates:
-        return "The store holds no engine yet."
+        return "The store held no engine."
     differences, nearest = min(candidates, key=lambda pair: len(pair[0]))
     words = [_difference(name, *values) for name, values in list(differences.items())[:4]]
     if len(differences) > 4:
         words.append(f"and {len(differences) - 4} more")
-    return f"No engine is the same; the nearest, {nearest.key}, differs in {', '.join(words)}."
+    return f"No engine was the same; the nearest, {nearest.key}, differed in {', '.join(words)}."
 
 
 def _difference(name: str, theirs: Any, mine: Any) -> str:

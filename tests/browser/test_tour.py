@@ -80,6 +80,36 @@ def _journal(spec: Path) -> str:
     return journal.read_text() if journal.exists() else ""
 
 
+def _give_wrong_input(page: LabPage, form: Locator, build: Locator) -> None:
+    """Type wrong values and stray keys; each is answered, and nothing is lost."""
+    # A wrong value is a sentence; the right one clears it.
+    threads = form.get_by_label("threads")
+    threads.fill("many")
+    threads.press("Tab")
+    form.get_by_role("alert").get_by_text("threads must be a whole number").wait_for()
+    threads.fill("2")
+    threads.press("Tab")
+    form.get_by_role("alert").wait_for(state="hidden")
+
+    # Keys pressed in a panel are not the notebook's: "d d" deletes a cell there, "b" adds one.
+    caching = form.get_by_label("enable_prefix_caching")
+    caching.focus()
+    cells = page.page.locator(".jp-Cell").count()
+    for key in ("d", "d", "b"):
+        page.page.keyboard.press(key)
+    page.page.wait_for_timeout(300)
+    assert page.page.locator(".jp-Cell").count() == cells
+    assert "Keep the KV cache" in (form.get_by_text("enable_prefix_caching").get_attribute("title"))
+    assert page.page.locator('.workbench-panel [title="null"]').count() == 0
+
+    # A finding appears with the change that causes it, and building is refused with it.
+    form.get_by_label("max_input_len (tokens)").fill("4000")
+    form.get_by_label("max_input_len (tokens)").press("Tab")
+    form.get_by_text("beyond the model's context of 2048").wait_for()
+    build.get_by_role("button", name="Build").click()
+    build.get_by_role("alert").get_by_text("beyond the model's context of 2048").wait_for()
+
+
 def test_run_all_change_build_stream_stop_reload(
     open_tour: Callable[..., LabPage], tour_home: Path
 ) -> None:
@@ -94,21 +124,7 @@ def test_run_all_change_build_stream_stop_reload(
     assert len(text.inner_text().strip().splitlines()) == 3
     build.get_by_text(re.compile("done in")).wait_for()
 
-    # A wrong value is a sentence; the right one clears it.
-    threads = form.get_by_label("threads")
-    threads.fill("many")
-    threads.press("Tab")
-    form.get_by_role("alert").get_by_text("threads must be a whole number").wait_for()
-    threads.fill("2")
-    threads.press("Tab")
-    form.get_by_role("alert").wait_for(state="hidden")
-
-    # A finding appears with the change that causes it, and building is refused with it.
-    form.get_by_label("max_input_len (tokens)").fill("4000")
-    form.get_by_label("max_input_len (tokens)").press("Tab")
-    form.get_by_text("beyond the model's context of 2048").wait_for()
-    build.get_by_role("button", name="Build").click()
-    build.get_by_role("alert").get_by_text("beyond the model's context of 2048").wait_for()
+    _give_wrong_input(page, form, build)
 
     # Change parameters and build again; the stream panel takes the new engine.
     form.get_by_label("max_input_len (tokens)").fill("64")
@@ -126,7 +142,7 @@ def test_run_all_change_build_stream_stop_reload(
     # Stream again and stop in the middle.
     stream.get_by_label("max_tokens").fill("1900")
     stream.get_by_label("ignore_eos").check()
-    stream.get_by_role("button", name="Send").click()
+    stream.get_by_role("textbox").first.press("Control+Enter")
     _until(lambda: len(text.inner_text()) > 100)
     stream.get_by_role("button", name="Stop").click()
     stream.get_by_text("stopped").wait_for(timeout=5 * SECOND)

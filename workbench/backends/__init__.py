@@ -28,11 +28,14 @@ def get_backend(name: str) -> Backend:
     return backend
 
 
-def make_spec(values: Mapping[str, Any]) -> BuildSpec:
-    """Make the spec of the backend that `values["backend"]` names (by default `DEFAULT`).
+def make_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> BuildSpec:
+    """Make the spec of the backend that is named in the values (by default `DEFAULT`).
+
+    make_spec({"quantization": "int4"}) and make_spec(quantization="int4") are the same.
 
     Raises:
         SpecError: Unknown or ill-typed parameters, each by name.
     """
+    values = {**(values or {}), **more}
     backend = get_backend(str(values.get("backend", DEFAULT)))
     return backend.spec_class.parse({**values, "backend": backend.name})

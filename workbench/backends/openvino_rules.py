@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.memory import BLOCK_TOKENS
@@ -136,9 +137,29 @@ def _model_rules(spec: OpenVinoSpec, model: Model) -> list[Finding]:
                 "max_seq_len",
                 f"{spec.sequence_limit} tokens are beyond the model's context of "
                 f"{model.context_length}.",
-                f"Use at most {model.context_length} for max_input_len + max_output_len, or set "
-                "max_seq_len.",
+                f"Lower max_input_len, max_output_len or max_seq_len, so that a request has at "
+                f"most {model.context_length}.",
                 (("max_seq_len", model.context_length),),
+            )
+        )
+    if model.path and not (model.path / "tokenizer.json").is_file():
+        found.append(
+            Finding(
+                "refuse",
+                "model",
+                "it has no tokenizer.json.",
+                "Make one where transformers and sentencepiece are installed: "
+                "AutoTokenizer.from_pretrained(directory).save_pretrained(directory).",
+            )
+        )
+    if spec.revision and (spec.model == "demo" or Path(spec.model).is_dir()):
+        found.append(
+            Finding(
+                "ignored",
+                "revision",
+                "a local directory has no revisions.",
+                "Leave it empty.",
+                (("revision", None),),
             )
         )
     size = spec.group_size

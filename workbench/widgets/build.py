@@ -236,7 +236,7 @@ def _stages_html(view: View, ranges: Mapping[str, Range], now: float) -> str:
 
 
 def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
-    mark = "&#10003;" if stage.ended else "&#8230;"
+    mark = "&#10007;" if stage.broken else "&#10003;" if stage.ended else "&#8230;"
     count = f"{stage.done}/{stage.total} {stage.unit}" if stage.total else ""
     past = str(ranges[stage.name]) if stage.name in ranges and not stage.ended else ""
     cells: list[tuple[str, Any]] = [

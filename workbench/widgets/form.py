@@ -40,7 +40,11 @@ class BuildForm(Panel):
         self._facts = widgets.HTML()
         self._listeners: list[Callable[[BuildSpec], None]] = []
         self._plan: Plan | None = None
-        super().__init__(f"Build parameters: {self._backend.title}", [*self._groups(), self._facts])
+        super().__init__(
+            f"Build parameters: {self._backend.title}",
+            [*self._groups(), self._facts],
+            {self._controls[name].description: p.help for name, p in self._parameters.items()},
+        )
         for control in self._controls.values():
             control.observe(self._on_change, names="value")
         self._refresh()
@@ -153,10 +157,8 @@ def _control(parameter: Parameter, value: Any) -> widgets.Widget:
         return widgets.Dropdown(options=options, value=value, **common)
     if parameter.kind == "switch":
         return widgets.Checkbox(value=value, **common)
-    if parameter.kind == "integer" and not parameter.optional:
-        low = int(parameter.minimum) if parameter.minimum is not None else -(2**31)
-        high = int(parameter.maximum) if parameter.maximum is not None else 2**31
-        return widgets.BoundedIntText(value=value, min=low, max=high, **common)
+    # A number is a text too: the number fields of ipywidgets turn 1.5 into 15 and 0 into 1, where
+    # a person should be told.
     text = "" if value is None else str(value)
     # Only when it is finished: each letter of a path would be looked up otherwise.
     return widgets.Text(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
 
 from workbench.errors import WorkbenchError
+from workbench.widgets.keys import Keys
 
 STYLE = """<style>
 .workbench-panel { border: 1px solid var(--jp-border-color1, light-dark(#bdbdbd, #616161));
   border-radius: 4px; padding: 8px 12px; max-width: 900px; }
+.workbench-panel .widget-html-content { line-height: 1.5; }
 .workbench-panel h3 { margin: 0; font-size: 1.05em; line-height: 1.6;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
 .workbench-panel table { border-collapse: collapse; margin: 2px 0; }
@@ -47,7 +49,19 @@ class Panel(widgets.VBox):  # type: ignore[misc]
     A frozen panel (its kernel is gone) can be told from a living one by that line.
     """
 
-    def __init__(self, title: str, children: list[widgets.Widget]) -> None:
+    def __init__(
+        self,
+        title: str,
+        children: list[widgets.Widget],
+        explanations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a panel.
+
+        Args:
+            title: Heading, as text.
+            children: What is in it.
+            explanations: Help texts by the text of the label that they explain.
+        """
         self._error = widgets.HTML()
         self._error.layout.display = "none"
         self._updated = widgets.HTML()
@@ -55,9 +69,11 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         super().__init__(
             [
                 widgets.HTML(f"{STYLE}<h3>{html.escape(title)}</h3>"),
-                *children,
+                # At the top, where it is seen however long the panel is.
                 self._error,
+                *children,
                 self._updated,
+                Keys(help=dict(explanations or {})),
             ]
         )
         self.add_class("workbench-panel")

@@ -90,7 +90,11 @@ class StreamPanel(Panel):
             list(self._options.values()),
             layout=widgets.Layout(flex_flow="row wrap", grid_gap="4px 16px"),
         )
-        super().__init__("Stream", [self._title, self._prompt, grid, buttons, self._view])
+        super().__init__(
+            "Stream",
+            [self._title, self._prompt, grid, buttons, self._view],
+            {name: parameter.help for name, parameter in _shown()},
+        )
         self._send_button.on_click(lambda _: self.send())
         self._stop_button.on_click(lambda _: self.stop())
         self._close_button.on_click(lambda _: self.unload())
@@ -153,9 +157,10 @@ class StreamPanel(Panel):
             self._idle.wait(10.0)
         if self._engine:
             _release(self._engine.key)
+            self._show_title(f"engine {self._engine.key} is not loaded; Send loads it again")
         self._session = None
-        self._send_button.disabled = self._close_button.disabled = True
-        self._show_title("no engine is loaded")
+        self._close_button.disabled = True
+        self.show_error("")
 
     def plain(self) -> str:
         """Return prompt, text and timings as plain text."""
@@ -174,6 +179,8 @@ class StreamPanel(Panel):
     def _open(self, engine: Engine) -> None:
         if self._engine and self._engine.key != engine.key:
             self.unload()
+            self._view.reset()
+        self.show_error("")
         self._show_title(f"loading engine {engine.key} ...")
         self._engine = engine
         try:
@@ -232,7 +239,7 @@ class StreamPanel(Panel):
                 queue.join()  # its word would come after the last one
                 self.record = generation.record()
                 self._view.finish(_ending(generation), **_facts(generation))
-                self._send_button.disabled = self._session is None
+                self._send_button.disabled = False
                 self._stop_button.disabled = True
                 self.touch()
                 self._idle.set()
@@ -284,8 +291,9 @@ def _facts(generation: Generation) -> dict[str, Any]:
         facts["TTFT"] = milliseconds(timings.ttft)
     if timings.tokens_per_second:
         facts["tokens/s"] = f"{timings.tokens_per_second:.1f}"
-    if generation.finish_reason:
+    if generation.finish_reason in ("stop", "length"):
         facts["ended by"] = generation.finish_reason
+    if generation.finish_reason:
         record = generation.record()
         if record["itl"]:
             facts["ITL p50"] = milliseconds(record["itl"]["p50"])

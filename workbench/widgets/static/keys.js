@@ -1,0 +1,40 @@
+// Keys pressed in a panel stay in the panel: JupyterLab would take "b" on a checkbox as "insert a
+// cell" and "d d" as "delete this cell". Labels get their help texts, which ipywidgets gives to
+// few of its controls, and Ctrl+Enter presses the panel's main button.
+
+function whenInPage(el, act) {
+  let frame = requestAnimationFrame(function look() {
+    const panel = el.closest(".workbench-panel");
+    if (panel) act(panel);
+    else frame = requestAnimationFrame(look);
+  });
+  return () => cancelAnimationFrame(frame);
+}
+
+function explain(panel, help) {
+  for (const label of panel.querySelectorAll(".widget-label, .widget-checkbox label")) {
+    const text = help[label.textContent.trim()];
+    if (text) label.title = text;
+  }
+  for (const untitled of panel.querySelectorAll('[title="null"]')) untitled.removeAttribute("title");
+}
+
+function pressMain(event) {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey)) return;
+  if (!event.target.closest("textarea")) return;
+  event.preventDefault();
+  // The value of a text area reaches the kernel when it loses the focus.
+  event.target.blur();
+  event.currentTarget.querySelector("button.mod-primary:not([disabled])")?.click();
+}
+
+function render({ model, el }) {
+  el.style.display = "none";
+  return whenInPage(el, (panel) => {
+    panel.dataset.lmSuppressShortcuts = "true";
+    panel.addEventListener("keydown", pressMain);
+    explain(panel, model.get("help"));
+  });
+}
+
+export default { render };
