@@ -95,10 +95,11 @@ def _give_wrong_input(page: LabPage, form: Locator, build: Locator) -> None:
     caching = form.get_by_label("enable_prefix_caching")
     caching.focus()
     cells = page.page.locator(".jp-Cell").count()
-    for key in ("d", "d", "b"):
-        page.page.keyboard.press(key)
-    page.page.wait_for_timeout(300)
-    assert page.page.locator(".jp-Cell").count() == cells
+    for keys in ("b", "dd"):
+        for key in keys:
+            page.page.keyboard.press(key)
+        page.page.wait_for_timeout(300)
+        assert page.page.locator(".jp-Cell").count() == cells
     assert "Keep the KV cache" in (form.get_by_text("enable_prefix_caching").get_attribute("title"))
     assert page.page.locator('.workbench-panel [title="null"]').count() == 0
 

@@ -14,7 +14,8 @@ function whenInPage(el, act) {
 function explain(panel, help) {
   for (const label of panel.querySelectorAll(".widget-label, .widget-checkbox label")) {
     const text = help[label.textContent.trim()];
-    if (text) label.title = text;
+    // A checkbox carries its own name as the title of all its parts.
+    if (text) for (const part of [label, ...label.children]) part.title = text;
   }
   for (const untitled of panel.querySelectorAll('[title="null"]')) untitled.removeAttribute("title");
 }
@@ -31,8 +32,12 @@ function pressMain(event) {
 function render({ model, el }) {
   el.style.display = "none";
   return whenInPage(el, (panel) => {
-    panel.dataset.lmSuppressShortcuts = "true";
-    panel.addEventListener("keydown", pressMain);
+    // On the very element that has the focus: JupyterLab's shortcuts match it before its parents.
+    panel.addEventListener("focusin", (event) => {
+      event.target.dataset.lmSuppressShortcuts = "true";
+    });
+    // While the event goes down: text areas of ipywidgets keep it from coming up again.
+    panel.addEventListener("keydown", pressMain, true);
     explain(panel, model.get("help"));
   });
 }
