@@ -79,6 +79,13 @@ def demo_session(demo_engine: Engine) -> Iterator[Session]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def long_session(demo_engine: Engine) -> Iterator[Session]:
+    """A session whose generations may take a second or two, for tests that come in between."""
+    with open_session(demo_engine, max_output_len=1900, max_seq_len=1980, kv_blocks=130) as session:
+        yield session
+
+
 def open_session(engine: Engine, **limits: object) -> Session:
     """Load an engine wherever it is, with some limits changed."""
     toolchain = find_toolchain(engine.backend)

@@ -61,9 +61,9 @@ def test_the_same_seed_gives_the_same_text_also_beside_others(demo_session: Sess
     assert other != alone
 
 
-def test_more_requests_than_the_batch_wait_and_say_so(demo_session: Session) -> None:
-    running = [demo_session.generate("a", max_tokens=200, ignore_eos=True) for _ in range(2)]
-    late = demo_session.generate("a", max_tokens=5, ignore_eos=True)
+def test_more_requests_than_the_batch_wait_and_say_so(long_session: Session) -> None:
+    running = [long_session.generate("a", max_tokens=1500, ignore_eos=True) for _ in range(2)]
+    late = long_session.generate("a", max_tokens=5, ignore_eos=True)
     _until(lambda: late.queue_place == 1)
     assert late.phase == "queued"
     assert late.queue_reason == "max_batch_size 2 is reached"
@@ -72,10 +72,10 @@ def test_more_requests_than_the_batch_wait_and_say_so(demo_session: Session) -> 
     assert late.timings.started > first_to_end
 
 
-def test_a_late_request_joins_the_running_batch(demo_session: Session) -> None:
-    early = demo_session.generate("a", max_tokens=250, ignore_eos=True)
+def test_a_late_request_joins_the_running_batch(long_session: Session) -> None:
+    early = long_session.generate("a", max_tokens=1500, ignore_eos=True)
     _until(lambda: len(early.token_ids) > 5)
-    late = demo_session.generate("b", max_tokens=5, ignore_eos=True).wait()
+    late = long_session.generate("b", max_tokens=5, ignore_eos=True).wait()
     early.wait()
     assert late.timings.tokens[-1] < early.timings.tokens[-1]
 
@@ -201,29 +201,29 @@ def test_a_stop_string_ends_the_text_before_it(demo_session: Session) -> None:
     assert generation.finish_reason == "stop"
 
 
-def test_stop_in_decode_ends_the_stream_at_once(demo_session: Session) -> None:
-    generation = demo_session.generate("a", max_tokens=256, ignore_eos=True)
+def test_stop_in_decode_ends_the_stream_at_once(long_session: Session) -> None:
+    generation = long_session.generate("a", max_tokens=1900, ignore_eos=True)
     _until(lambda: len(generation.token_ids) > 3)
     asked = time.monotonic()
     generation.cancel()
     generation.wait()
     assert time.monotonic() - asked < 1.0
     assert generation.phase == "stopped"
-    assert len(generation.token_ids) < 256
+    assert len(generation.token_ids) < 1900
     generation.cancel()  # again, after the end: nothing happens
 
 
-def test_leaving_the_loop_stops(demo_session: Session) -> None:
-    generation = demo_session.generate("a", max_tokens=256, ignore_eos=True)
+def test_leaving_the_loop_stops(long_session: Session) -> None:
+    generation = long_session.generate("a", max_tokens=1900, ignore_eos=True)
     for delta in generation:
         if delta.token_ids:
             break
     assert generation.wait(2.0).phase == "stopped"
 
 
-def test_stop_in_the_queue(demo_session: Session) -> None:
-    running = [demo_session.generate("a", max_tokens=200, ignore_eos=True) for _ in range(2)]
-    waiting = demo_session.generate("a", max_tokens=5)
+def test_stop_in_the_queue(long_session: Session) -> None:
+    running = [long_session.generate("a", max_tokens=1500, ignore_eos=True) for _ in range(2)]
+    waiting = long_session.generate("a", max_tokens=5)
     _until(lambda: waiting.queue_place == 1)
     waiting.cancel()
     assert waiting.wait(2.0).phase == "stopped"
@@ -248,9 +248,9 @@ def test_fifty_times_start_and_stop_leave_nothing_behind(demo_session: Session) 
 
 
 def test_closing_ends_the_worker(demo_engine: Engine) -> None:
-    session = open_session(demo_engine)
+    session = open_session(demo_engine, max_output_len=1900, max_seq_len=1980, kv_blocks=130)
     worker = psutil.Process(session.pid)
-    generation = session.generate("a", max_tokens=256, ignore_eos=True)
+    generation = session.generate("a", max_tokens=1900, ignore_eos=True)
     session.close()
     session.close()
     assert not worker.is_running()
@@ -261,8 +261,8 @@ def test_closing_ends_the_worker(demo_engine: Engine) -> None:
 
 
 def test_a_crash_of_the_worker_is_an_error_and_we_live_on(demo_engine: Engine) -> None:
-    with open_session(demo_engine) as session:
-        generation = session.generate("a", max_tokens=256, ignore_eos=True)
+    with open_session(demo_engine, max_output_len=1900, max_seq_len=1980, kv_blocks=130) as session:
+        generation = session.generate("a", max_tokens=1900, ignore_eos=True)
         _until(lambda: generation.token_ids)
         os.kill(session.pid, signal.SIGKILL)
         with pytest.raises(SessionError, match="was killed"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,13 +147,16 @@ def test_build_watch_cancel_and_build_again(home: Path) -> None:
 def test_stream_stop_and_stream_again(stocked: Engine) -> None:
     panel = StreamPanel(stocked.key, prompt="a", max_tokens=256)
     _until(lambda: not panel._send_button.disabled)
-    panel._sampling = panel._sampling.replace(ignore_eos=True)
+    panel._options["ignore_eos"].value = True
     panel._send_button.click()
-    _until(lambda: len(panel._view.text) > 5)
+    assert panel._session is not None
+    # Held while we reach for the button: 256 tokens take a fifth of a second.
+    os.kill(panel._session.pid, signal.SIGSTOP)
     panel._stop_button.click()
+    os.kill(panel._session.pid, signal.SIGCONT)
     record = panel.wait(10)
     assert record["finish_reason"] == "cancelled"
-    assert 0 < record["output_tokens"] < 256
+    assert record["output_tokens"] < 256
     assert panel._view.text == record["text"]
     panel._options["max_tokens"].value = "5"
     panel._send_button.click()
@@ -180,8 +185,11 @@ def test_pressing_build_twice_leaves_cancel_to_press(home: Path) -> None:
 def test_sending_while_one_streams_is_a_sentence(stocked: Engine) -> None:
     panel = StreamPanel(stocked.key, prompt="a", max_tokens=256, ignore_eos=True)
     _until(lambda: not panel._send_button.disabled)
+    assert panel._session is not None
+    os.kill(panel._session.pid, signal.SIGSTOP)
     panel.send()
     panel.send()
+    os.kill(panel._session.pid, signal.SIGCONT)
     assert "A generation is running" in _error(panel)
     panel.stop()
     panel.wait(10)
@@ -217,9 +225,10 @@ def test_wrong_options_and_refused_prompts_are_sentences(stocked: Engine) -> Non
 def test_a_dead_worker_is_a_sentence_and_send_loads_again(stocked: Engine) -> None:
     panel = StreamPanel(stocked.key, prompt="a", max_tokens=256, ignore_eos=True)
     _until(lambda: not panel._send_button.disabled)
-    panel._send_button.click()
-    _until(lambda: panel._view.text)
     assert panel._session is not None
+    # Held, so that it dies before it has answered.
+    os.kill(panel._session.pid, signal.SIGSTOP)
+    panel._send_button.click()
     panel._session._worker.kill()
     _until(lambda: "was killed" in _error(panel))
     panel._options["max_tokens"].value = "5"

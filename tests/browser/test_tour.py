@@ -145,7 +145,10 @@ def test_run_all_change_build_stream_stop_reload(
     stream.get_by_label("ignore_eos").check()
     stream.get_by_role("textbox").first.press("Control+Enter")
     _until(lambda: len(text.inner_text()) > 100)
+    # The demo model is done in a second or two: hold its process while we reach for the button.
+    page.execute("import os, signal; os.kill(stream._session.pid, signal.SIGSTOP)")
     stream.get_by_role("button", name="Stop").click()
+    page.execute("os.kill(stream._session.pid, signal.SIGCONT)")
     stream.get_by_text("stopped").wait_for(timeout=5 * SECOND)
     assert page.value("stream.record['output_tokens']") < 1900
     # The last words are painted in the next frame.
