@@ -30,7 +30,7 @@ def _until(condition: object, seconds: float = 10.0) -> None:
 
 
 def test_the_deltas_are_the_text(demo_session: Session) -> None:
-    generation = demo_session.generate(CHAT, max_tokens=64)
+    generation = demo_session.generate(CHAT, max_tokens=64, logprobs=True)
     deltas = list(generation)
     assert "".join(delta.text for delta in deltas) == generation.text
     assert [i for delta in deltas for i in delta.token_ids] == generation.token_ids

@@ -24,7 +24,7 @@ class Delta:
     """What one step of the engine added to a generation.
 
     `text` may be empty while a character is unfinished; `logprobs` are natural logarithms, one a
-    token.
+    token, where `Sampling.logprobs` asked for them.
     """
 
     text: str

@@ -65,6 +65,11 @@ class Sampling(Declared):
             return (value,)
         return tuple(value) if isinstance(value, list) else value
 
+    logprobs: bool = parameter(
+        default=False,
+        help="Also give the natural logarithm of each token's probability, which costs time.",
+    )
+
     def with_seed(self) -> Sampling:
         """Return these options with a seed that is known, so that the text can be made again."""
         if self.seed is not None:

@@ -125,6 +125,7 @@ def main() -> int:
             {
                 "model": str(model),
                 "quantization": "int4",
+                "dtype": "bfloat16",
                 "symmetric": True,
                 "kv_cache_dtype": "int8",
                 "max_batch_size": max(STREAMS),

@@ -85,15 +85,16 @@ class Request:
         import openvino_genai
 
         new = New()
-        finished = openvino_genai.GenerationFinishReason
+        reasons = {
+            openvino_genai.GenerationFinishReason.STOP: "stop",
+            openvino_genai.GenerationFinishReason.LENGTH: "length",
+        }
         while self.handle.can_read():
             for output in self.handle.read().values():
                 new.ids += output.generated_ids
-                new.logprobs += output.generated_log_probs
-                if output.finish_reason == finished.STOP:
-                    new.reason = "stop"
-                elif output.finish_reason == finished.LENGTH:
-                    new.reason = "length"
+                if self.config.logprobs:
+                    new.logprobs += output.generated_log_probs
+                new.reason = reasons.get(output.finish_reason, "")
         if new.ids:
             new.text = self.text.push(new.ids)
             if self.text.stopped:
@@ -161,7 +162,7 @@ def _configure(config: Any, sampling: dict[str, Any], length: int) -> None:
     """Write the sampling options into a GenerationConfig that has the model's own end tokens."""
     config.max_new_tokens = length
     config.ignore_eos = sampling["ignore_eos"]
-    config.logprobs = 1
+    config.logprobs = int(sampling["logprobs"])
     config.do_sample = sampling["temperature"] > 0
     config.repetition_penalty = sampling["repetition_penalty"]
     config.presence_penalty = sampling["presence_penalty"]
