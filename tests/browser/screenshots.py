@@ -35,7 +35,7 @@ def main() -> None:
             LabPage(chromium, lab, "00_tour.ipynb") as page,
         ):
             # Tall enough for all panels: Lab renders only what is in view.
-            page.page.set_viewport_size({"width": options.width, "height": 2000})
+            page.page.set_viewport_size({"width": options.width, "height": 2150})
             page.set_theme(options.theme)
             page.command("application:toggle-left-area")
             page.run_all()
