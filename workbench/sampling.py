@@ -67,7 +67,7 @@ class Sampling(Declared):
 
     logprobs: bool = parameter(
         default=False,
-        help="Also give the natural logarithm of each token's probability, which costs time.",
+        help="Also give the natural logarithm of each token's probability.",
     )
 
     def with_seed(self) -> Sampling:
