@@ -85,23 +85,20 @@ class Request:
         import openvino_genai
 
         new = New()
-        reasons = {
-            openvino_genai.GenerationFinishReason.STOP: "stop",
-            openvino_genai.GenerationFinishReason.LENGTH: "length",
-        }
         while self.handle.can_read():
             for output in self.handle.read().values():
                 new.ids += output.generated_ids
                 if self.config.logprobs:
                     new.logprobs += output.generated_log_probs
-                new.reason = reasons.get(output.finish_reason, "")
+                if output.finish_reason != openvino_genai.GenerationFinishReason.NONE:
+                    new.reason = output.finish_reason.name.lower()
         if new.ids:
             new.text = self.text.push(new.ids)
             if self.text.stopped:
                 if not new.reason:
                     self.handle.cancel()
                 new.reason = "stop"
-        if not new.reason:
+        elif not new.reason:
             # OpenVINO raises nothing when a request finds no room: it is just over.
             status = self.handle.get_status()
             if status == openvino_genai.GenerationStatus.IGNORED:
