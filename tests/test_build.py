@@ -94,17 +94,38 @@ def test_the_same_weights_elsewhere_are_the_same_engine(stocked: Engine, tmp_pat
     assert build.job is None or _job(build).view().end["reused"]  # type: ignore[index]
 
 
+def test_other_limits_are_the_same_engine_loaded_otherwise(stocked: Engine) -> None:
+    build = start_build(make_spec({"quantization": "none", "max_batch_size": 3, "threads": 1}))
+    assert build.job is None
+    assert "max_batch_size 3" in build.explanation
+    engine = build.wait()
+    assert engine.key == stocked.key
+    assert (engine.limits["max_batch_size"], stocked.limits["max_batch_size"]) == (3, 2)
+    with open_engine(build) as session:
+        assert session.limits["max_batch_size"] == 3
+        assert session.facts["kv_cache_tokens"] == 3 * 1024
+
+
+def test_who_wants_other_limits_attaches_to_the_same_build(home: Path) -> None:
+    first = start_build(make_spec({"quantization": "none"}), smoke=False)
+    second = start_build(make_spec({"quantization": "none", "max_batch_size": 2}), smoke=False)
+    assert _job(second).id == _job(first).id
+    assert first.wait().limits["max_batch_size"] == 4
+    assert second.wait().limits["max_batch_size"] == 2
+    assert [engine.key for engine in store.list_engines()] == [second.wait().key]
+
+
 def test_a_miss_names_the_nearest_engine_and_what_differs(stocked: Engine) -> None:
     identity = store.Identity(
-        {**stocked.manifest["identity"]["spec"], "quantization": "int4", "max_batch_size": 9},
+        {**stocked.manifest["identity"]["spec"], "quantization": "int4", "group_size": 32},
         stocked.manifest["identity"]["weights"],
         stocked.manifest["identity"]["toolchain"],
     )
     engine, why = store.look_up(identity)
     assert engine is None
     assert why == (
-        f"No engine was the same; the nearest, {stocked.key}, differed in max_batch_size (2 "
-        "there, 9 here), quantization (none there, int4 here)."
+        f"No engine was the same; the nearest, {stocked.key}, differed in group_size (64 "
+        "there, 32 here), quantization (none there, int4 here)."
     )
 
 

@@ -132,18 +132,24 @@ class Build:
         if self.hit:
             return self.hit
         assert self.job is not None  # noqa: S101 - one of the two is always there
-        return engine_of(self.job, self.job.wait())
+        return engine_of(self.job, self.job.wait(), self.spec)
 
 
-def engine_of(job: Job, view: View) -> Engine:
-    """Return the engine that a finished job published.
+def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
+    """Return the engine that a finished job published, under the limits of a spec.
+
+    Args:
+        job: The job.
+        view: Of it, brought up to date.
+        spec: Whose limits; by default the spec that the job was started with.
 
     Raises:
         JobError: It published none; says why.
     """
     state = view.state()
     if state == "done" and view.end:
-        return store.find_engine(view.end["engine"])
+        spec = spec or make_spec(job.request["spec"])
+        return store.find_engine(view.end["engine"]).under(get_backend(spec.backend).limits(spec))
     words = view.end.get("text", "") if view.end else ""
     if state == "killed" and view.owner is None:
         words = f"The build's process did not start. {log_tail(job.log)}"
@@ -185,14 +191,28 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
         identity = Identity(spec.canonical(), fingerprint(path, fingerprints_folder()), versions)
         engine, explanation = store.look_up(identity)
         if engine:
-            return Build(spec, None, engine, explanation)
+            engine = engine.under(plan.backend.limits(spec))
+            return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
     if path:
         # The job runs elsewhere: a relative path would mean another directory there.
         spec = spec.replace(model=str(path.absolute()))
     request = {"spec": spec.model_dump(mode="json"), "python": toolchain.python, "smoke": smoke}
-    job, new = attach_or_start("build", request)
+    # Whoever wants the same engine under other limits waits for the same job.
+    wanted = {
+        **request,
+        "spec": {**spec.canonical(), "model": spec.model, "revision": spec.revision},
+    }
+    job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
+
+
+def _loaded_otherwise(engine: Engine) -> str:
+    """Say which limits of a hit are not those that it was built with, as a sentence."""
+    if not engine.asked:
+        return ""
+    values = ", ".join(f"{name} {value}" for name, value in engine.asked.items())
+    return f" What only counts when it is loaded is taken from your parameters: {values}."
 
 
 def _attached(job: Job) -> str:
@@ -224,8 +244,9 @@ def open_engine(engine: Engine | Build | str) -> Session:
             f"Give an engine, a build or a key to open, not {type(engine).__name__}. "
             "start_build(spec) makes a build, list_engines() shows what there is."
         )
+    asked = {} if isinstance(engine, str) else engine.asked
     engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
     backend = get_backend(engine.backend)
     toolchain = find_toolchain(engine.backend)
     toolchain.require(backend.packages, backend.install)
-    return Session(engine.path, engine.backend, engine.manifest["limits"], toolchain)
+    return Session(engine.path, engine.backend, {**engine.limits, **asked}, toolchain)

@@ -105,7 +105,7 @@ def _await(build: Build, plan: Plan) -> Engine:
         return build.hit
     assert build.job is not None  # noqa: S101 - a build is a hit or a job
     try:
-        return engine_of(build.job, follow(build.job, plan))
+        return engine_of(build.job, follow(build.job, plan), build.spec)
     except KeyboardInterrupt:
         print(
             f"\nThe build goes on without this terminal. Attach again: workbench jobs attach "

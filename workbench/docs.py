@@ -21,6 +21,7 @@ EFFECTS = {
     "identity": "which model",
     "compiled": "compiled into the engine",
     "load": "given to the runtime when the engine is loaded, and enforced",
+    "run": "how the build runs, not what it makes",
 }
 
 

@@ -183,8 +183,12 @@ def find_job(name: str) -> Job:
     raise JobError(f"There {what} whose id begins with '{name}'. `workbench jobs` lists them.")
 
 
-def attach_or_start(kind: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
+def attach_or_start(
+    kind: str, request: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+) -> tuple[Job, bool]:
     """Return the job that works on this request, started if none does; and whether it is new.
+
+    Requests for the same `wanted` (by default, equal requests) share one job.
 
     Two callers at the same moment get the same job: the rename of a finished directory onto a
     name that exists fails for one of them.
@@ -193,7 +197,8 @@ def attach_or_start(kind: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
         JobError: The job could not be written or its process not be started.
     """
     request = {"kind": kind, **request}
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
+    same = json.dumps({"kind": kind, **(wanted or request)}, sort_keys=True)
+    digest = hashlib.sha256(same.encode()).hexdigest()[:12]
     while True:
         number = max((_attempt(path) for path in folder().glob(f"{digest}-*")), default=0)
         path = folder() / f"{digest}-{number:03d}"

@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails
 
 from workbench.errors import SpecError
 
-Effect = Literal["identity", "compiled", "load"]
-"""What a parameter decides: which engine it is about, what is written into the engine, or what
-the session gives to the runtime (and enforces) when it loads the engine."""
+Effect = Literal["identity", "compiled", "load", "run"]
+"""What a parameter decides: which model it is about, what is written into the engine, what the
+session gives to the runtime (and enforces) when it loads the engine, or only how a build runs."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,16 @@ class BuildSpec(Declared):
     )
 
     def canonical(self) -> dict[str, Any]:
-        """Return the values that go into the engine key.
+        """Return the values that go into the engine key: the backend and what is compiled.
 
         The model is left out: its content fingerprint stands for it, so that the same weights
-        in another folder are the same engine.
+        in another folder are the same engine. What is only given to the runtime is left out too:
+        one engine serves under many limits.
         """
+        declared = parameters_of(type(self))
         values = self.model_dump(mode="json")
-        return {name: values[name] for name in sorted(values) if name not in ("model", "revision")}
+        compiled = sorted(name for name in declared if declared[name].effect == "compiled")
+        return {"backend": self.backend, **{name: values[name] for name in compiled}}
 
 
 def parameters_of(cls: type[Declared]) -> dict[str, Parameter]:

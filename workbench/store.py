@@ -3,7 +3,8 @@
     engines/<key>/manifest.json  and the engine's files beside it
 
 The key hashes what decides the engine's content: the canonical spec, the content fingerprint of
-the weights and the versions of the toolchain's packages. A directory appears in one rename with
+the weights, the versions of the toolchain's packages, and the GPU where the engine is made for
+one. A directory appears in one rename with
 its manifest inside, so what can be seen is complete.
 """
 
@@ -14,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Identity:
     spec: Mapping[str, Any]
     weights: str
     toolchain: Mapping[str, str]
+    device: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -50,6 +52,7 @@ class Identity:
             "spec": dict(self.spec),
             "weights": self.weights,
             "toolchain": dict(self.toolchain),
+            "device": dict(self.device),
         }
 
     def differences(self, other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -67,15 +70,17 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {"the model's weights or tokenizer": record.get("weights")}
     flat.update(record.get("spec") or {})
     flat.update({f"version of {k}": v for k, v in (record.get("toolchain") or {}).items()})
+    flat.update({f"the GPU's {k}": v for k, v in (record.get("device") or {}).items()})
     return flat
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A published engine; immutable."""
+    """A published engine; immutable. `asked` are limits that differ from those of its build."""
 
     path: Path
     manifest: Mapping[str, Any]
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -86,6 +91,17 @@ class Engine:
     def backend(self) -> str:
         """Name of the backend that built it and can run it."""
         return str(self.manifest["identity"]["spec"]["backend"])
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What a session gives to the runtime and enforces, unless told otherwise."""
+        return {**self.manifest["limits"], **self.asked}
+
+    def under(self, limits: Mapping[str, Any]) -> Engine:
+        """Return the same engine under other limits, where they differ from its own."""
+        own = self.manifest["limits"]
+        asked = {name: value for name, value in limits.items() if own.get(name) != value}
+        return replace(self, asked=asked)
 
     @property
     def bytes(self) -> int:
@@ -116,9 +132,10 @@ class Engine:
         return ""
 
     def __str__(self) -> str:
-        limits = self.manifest["limits"]
+        limits = self.limits
         spec = self.manifest["identity"]["spec"]
-        precision = "/".join(str(spec[n]) for n in ("quantization", "dtype") if n in spec)
+        known = {**limits, **spec}
+        precision = "/".join(str(known[n]) for n in ("quantization", "dtype") if n in known)
         shape = ", ".join(
             f"{name.removeprefix('max_')} {limits[name]}"
             for name in ("max_batch_size", "max_input_len", "max_output_len")

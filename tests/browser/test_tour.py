@@ -165,12 +165,12 @@ def test_run_all_change_build_stream_stop_reload(
 def test_restart_the_kernel_in_mid_build_and_attach_again(
     open_tour: Callable[..., LabPage], tour_home: Path
 ) -> None:
-    page = open_tour("attach.ipynb", max_batch_size=6)
+    page = open_tour("attach.ipynb", symmetric=True)
     before = set(_jobs(tour_home))
     page.run_all()
     _until(lambda: set(_jobs(tour_home)) - before)
     (job,) = set(_jobs(tour_home)) - before
-    assert json.loads(job.read_text())["spec"]["max_batch_size"] == 6
+    assert json.loads(job.read_text())["spec"]["symmetric"]
     _until(lambda: '"import"' in _journal(job))
     page.restart_kernel()
     page.run_all()
@@ -184,7 +184,7 @@ def test_restart_the_kernel_in_mid_build_and_attach_again(
 def test_cancel_in_the_browser_stops_everything(
     open_tour: Callable[..., LabPage], tour_home: Path
 ) -> None:
-    page = open_tour("cancel.ipynb", max_batch_size=7)
+    page = open_tour("cancel.ipynb", quantization="fp16")
     before = set(_jobs(tour_home))
     page.run_all()
     build = page.page.locator(".workbench-panel").nth(1)
@@ -200,7 +200,7 @@ def test_cancel_in_the_browser_stops_everything(
 def test_closing_the_page_leaves_the_build_running(
     open_tour: Callable[..., LabPage], tour_home: Path
 ) -> None:
-    page = open_tour("close.ipynb", max_batch_size=8)
+    page = open_tour("close.ipynb", quantization="none")
     before = set(_jobs(tour_home))
     page.run_all()
     _until(lambda: set(_jobs(tour_home)) - before)

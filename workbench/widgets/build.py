@@ -173,7 +173,7 @@ class BuildPanel(Panel):
                     self._view = view
                     self._render(build)
                 if view.state() != "cancelled":
-                    self._publish(engine_of(build.job, view))
+                    self._publish(engine_of(build.job, view, build.spec))
             finally:
                 if self._build is build:
                     self._start_button.disabled = False

@@ -156,7 +156,7 @@ class StreamPanel(Panel):
         if self._generation:
             self._idle.wait(10.0)
         if self._engine:
-            _release(self._engine.key)
+            _release(self._engine)
             self._show_title(f"engine {self._engine.key} is not loaded; Send loads it again")
         self._session = None
         self._close_button.disabled = True
@@ -177,7 +177,7 @@ class StreamPanel(Panel):
                 self.send()
 
     def _open(self, engine: Engine) -> None:
-        if self._engine and self._engine.key != engine.key:
+        if self._engine and _name(self._engine) != _name(engine):
             self.unload()
             self._view.reset()
         self.show_error("")
@@ -306,13 +306,18 @@ def _ending(generation: Generation) -> Any:
     return phase if phase in ("finished", "stopped", "failed") else "failed"
 
 
+def _name(engine: Engine) -> str:
+    """Return what tells sessions apart: the engine and the limits that it is loaded with."""
+    return f"{engine.key} {sorted(engine.limits.items())}"
+
+
 def _acquire(engine: Engine) -> Session:
     """Return the kernel's session of an engine, opened if there is none that lives."""
     with _SESSIONS_LOCK:
-        session = _SESSIONS.get(engine.key)
+        session = _SESSIONS.get(_name(engine))
         if session is None or session.closed:
             _close_idle()
-            session = _SESSIONS[engine.key] = open_engine(engine)
+            session = _SESSIONS[_name(engine)] = open_engine(engine)
         return session
 
 
@@ -328,13 +333,13 @@ def _close_idle() -> None:
             session.close()
 
 
-def _release(key: str) -> None:
+def _release(engine: Engine) -> None:
     """Close the session of an engine unless another panel is generating with it.
 
     A panel that still shows the engine loads it again when Send is pressed.
     """
     with _SESSIONS_LOCK:
-        session = _SESSIONS.get(key)
+        session = _SESSIONS.get(_name(engine))
         if session and not session.active:
-            del _SESSIONS[key]
+            del _SESSIONS[_name(engine)]
             session.close()
