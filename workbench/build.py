@@ -5,7 +5,7 @@ What the job then does stands in `workbench.recipe`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from workbench import files, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.errors import InputError, JobError
+from workbench.errors import InputError, JobError, StoreError, ToolchainError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
+from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, free_disk, host
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import View
@@ -39,6 +40,7 @@ class Plan:
     backend: Backend
     model: Model
     device: Device
+    gpus: tuple[Gpu, ...]
     findings: tuple[Finding, ...]
     fit: Fit
     need: BuildNeed
@@ -52,15 +54,25 @@ class Plan:
         """
         backend = get_backend(spec.backend)
         model = read_model(spec)
-        device = host()
+        gpus = list_gpus() if backend.uses_gpu else ()
+        device = gpu_device(gpus) if backend.uses_gpu else host()
         fit, need = backend.fit(spec, model, device), backend.need(spec, model)
-        findings = (*backend.findings(spec, model), *_resource_rules(device, fit, need))
-        return cls(spec, backend, model, device, findings, fit, need)
+        findings = (*backend.findings(spec, model, gpus), *_resource_rules(fit, need))
+        return cls(spec, backend, model, device, gpus, findings, fit, need)
 
 
-def _resource_rules(device: Device, fit: Fit, need: BuildNeed) -> list[Finding]:
+def gpu_device(gpus: Sequence[Gpu]) -> Device:
+    """Return the first GPU as a device; one without memory where there is none."""
+    if not gpus:
+        return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0)
+    gpu = gpus[0]
+    return Device(gpu.name, "gpu", gpu.memory_bytes, gpu.memory_free, 0, 0)
+
+
+def _resource_rules(fit: Fit, need: BuildNeed) -> list[Finding]:
     """Compare what build and session take with what this machine has free."""
     found = []
+    device = host()
     free = free_disk(files.home())
     if free < need.disk.low:
         found.append(
@@ -186,9 +198,11 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     refuse(plan.findings)
     toolchain = find_toolchain(spec.backend)
     versions = toolchain.require(plan.backend.packages, plan.backend.install)
+    device = built_for(plan.backend)
     path = plan.model.path
     if path and is_known(path, fingerprints_folder()):
-        identity = Identity(spec.canonical(), fingerprint(path, fingerprints_folder()), versions)
+        weights = fingerprint(path, fingerprints_folder())
+        identity = Identity(spec.canonical(), weights, versions, device)
         engine, explanation = store.look_up(identity)
         if engine:
             engine = engine.under(plan.backend.limits(spec))
@@ -196,7 +210,7 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     if path:
         # The job runs elsewhere: a relative path would mean another directory there.
         spec = spec.replace(model=str(path.absolute()))
-    request = {"spec": spec.model_dump(mode="json"), "python": toolchain.python, "smoke": smoke}
+    request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     # Whoever wants the same engine under other limits waits for the same job.
     wanted = {
         **request,
@@ -205,6 +219,27 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
+
+
+def built_for(backend: Backend) -> dict[str, str]:
+    """Return what an engine of this backend belongs to on this machine; empty for a processor.
+
+    TensorRT refuses a plan of another compute capability, and advises against one of another GPU.
+
+    Raises:
+        ToolchainError: The backend needs an NVIDIA GPU and there is none.
+    """
+    if not backend.uses_gpu:
+        return {}
+    gpus = list_gpus()
+    if not gpus:
+        raise ToolchainError(
+            f"The backend {backend.name} needs an NVIDIA GPU, and none was found here. Build on "
+            "a machine that has one (`workbench doctor` says what is missing; Show commands gives "
+            "the commands for elsewhere), or use the backend openvino."
+        )
+    major, minor = gpus[0].compute_capability
+    return {"name": gpus[0].name, "compute capability": f"{major}.{minor}"}
 
 
 def _loaded_otherwise(engine: Engine) -> str:
@@ -248,5 +283,46 @@ def open_engine(engine: Engine | Build | str) -> Session:
     engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
     backend = get_backend(engine.backend)
     toolchain = find_toolchain(engine.backend)
-    toolchain.require(backend.packages, backend.install)
-    return Session(engine.path, engine.backend, {**engine.limits, **asked}, toolchain)
+    _check_bound(engine, backend, toolchain.require(backend.packages, backend.install))
+    limits = {**engine.limits, **asked}
+    return Session(engine.path, engine.backend, limits, toolchain, mounts=_checkpoint(engine))
+
+
+def _checkpoint(engine: Engine) -> list[Path]:
+    """Return the checkpoint that an engine only refers to, if it does.
+
+    Raises:
+        StoreError: It is not what it was.
+    """
+    where = engine.manifest.get("facts", {}).get("checkpoint")
+    if where is None:
+        return []
+    path = Path(where)
+    if (
+        path.is_dir()
+        and fingerprint(path, fingerprints_folder()) != engine.manifest["identity"]["weights"]
+    ):
+        raise StoreError(
+            f"The checkpoint {path} has changed since {engine.key} was made from it. Build again."
+        )
+    return [path]
+
+
+def _check_bound(engine: Engine, backend: Backend, versions: Mapping[str, str]) -> None:
+    """Refuse an engine of another version or GPU before the runtime sees a byte of it.
+
+    Raises:
+        StoreError: Says what differs and what to do.
+    """
+    identity = engine.manifest["identity"]
+    there = {f"{name} {identity['toolchain'].get(name)}" for name in backend.bound}
+    here = {f"{name} {versions.get(name)}" for name in backend.bound}
+    if backend.uses_gpu:
+        there.add(f"compute capability {identity['device'].get('compute capability')}")
+        here.add(f"compute capability {built_for(backend)['compute capability']}")
+    if there != here:
+        raise StoreError(
+            f"The engine {engine.key} was built for {', '.join(sorted(there - here))}, and this is "
+            f"{', '.join(sorted(here - there))}. Build it again here, or open it with the "
+            "toolchain and on a GPU of the kind that built it."
+        )

@@ -13,11 +13,13 @@ from workbench.units import printable
 VERBS = {
     "demo": "compile a model (the shipped one by default) and stream an answer",
     "build": "compile an engine",
+    "commands": "show the shell commands that do the same elsewhere",
     "stream": "stream a generation from an engine of the store",
     "lab": "open the notebooks in JupyterLab",
     "run": "run a notebook headless, with checked parameters",
     "engines": "list the engines of the store, or show one",
     "jobs": "list, show, attach to or cancel jobs",
+    "doctor": "show what this machine has, and how to get what a backend lacks",
 }
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from workbench import backends, jobs, store
-from workbench.build import Build, Plan, engine_of, open_engine, start_build
+from workbench.account import account_lines, make_account, save_account
+from workbench.build import Build, Plan, engine_of, open_engine, read_model, start_build
 from workbench.console import follow, print_plan, print_stream
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError, ModelError, WorkbenchError
 from workbench.files import read_lines
 from workbench.flags import add_flags, given
+from workbench.model import Model
 from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.store import Engine
+from workbench.summaries import finding_lines
 from workbench.units import format_bytes, printable
 
 Action = Callable[[argparse.Namespace], int]
@@ -67,11 +70,15 @@ def _demo(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         with open_engine(engine) as session:
             print(f"\n> {parsed.prompt}\n")
             chat = [{"role": "user", "content": parsed.prompt}]
-            print_stream(
-                session.generate(
-                    chat if session.facts["chat_template"] else parsed.prompt, sampling
-                )
+            generation = session.generate(
+                chat if session.facts["chat_template"] else parsed.prompt, sampling
             )
+            print_stream(generation)
+        account = make_account(engine, generation.record(), parsed.prompt)
+        print("\nReport")
+        for line in account_lines(account):
+            print(f"  {printable(line)}")
+        print(f"  Everything is in {save_account(account)}")
         return 0
 
     return run
@@ -82,6 +89,26 @@ def _build(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
     def run(parsed: argparse.Namespace) -> int:
         _build_engine(parsed, spec_class)
+        return 0
+
+    return run
+
+
+def _commands(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    spec_class = _declare_spec(parser, words)
+
+    def run(parsed: argparse.Namespace) -> int:
+        spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
+        backend = backends.get_backend(spec.backend)
+        model: Model | None = None
+        try:
+            model = read_model(spec)
+        except ModelError as error:
+            print(f"# The commands are written without knowing the model: {error}", file=sys.stderr)
+        for line in finding_lines(backend.findings(spec, model, ())):
+            print(f"# {line}", file=sys.stderr)
+        for command in backend.commands(spec, model):
+            print(f"# {command.title}\n{command.text}\n")
         return 0
 
     return run
@@ -230,6 +257,24 @@ def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
+def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    del words
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        from workbench.doctor import examine, lines  # noqa: PLC0415 - only this verb needs it
+
+        report = examine()
+        if parsed.json:
+            print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+        else:
+            for line in lines(report):
+                print(printable(line))
+        return 0 if report.ready else 1
+
+    return run
+
+
 def _what(job: jobs.Job) -> str:
     """Say in a few words what a job was asked for."""
     try:
@@ -243,9 +288,11 @@ def _what(job: jobs.Job) -> str:
 _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {
     "demo": _demo,
     "build": _build,
+    "commands": _commands,
     "stream": _stream,
     "lab": _lab,
     "run": _run,
     "engines": _engines,
     "jobs": _jobs,
+    "doctor": _doctor,
 }

@@ -6,13 +6,16 @@ python -m workbench.docs --check    say what has drifted, and fail
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
-from workbench.backends import DEFAULT, NAMES, get_backend
+from workbench.backends import DEFAULT, get_backend
 from workbench.spec import Parameter, parameters_of
 
 ROOT = Path(__file__).parents[1]
@@ -39,12 +42,33 @@ def parameter_table(backend: str) -> str:
 
 def parameters_cell(backend: str) -> str:
     """Return the lines that declare a backend's parameters in a notebook."""
-    lines = [f'backend = "{backend}"  # one of {", ".join(NAMES)}']
+    lines = [f'backend = "{backend}"  # what compiles and runs the engine']
     lines += [
-        f"{parameter.name} = {parameter.default!r}  # {_comment(parameter)}".replace("'", '"')
+        _declaration(parameter, parameter.default)
         for parameter in parameters_of(get_backend(backend).spec_class).values()
     ]
     return "\n".join(lines)
+
+
+def chosen_cell(backend: str, lines: str) -> str:
+    """Return the lines of a notebook that declares some parameters, with values of its own.
+
+    Names and values stay; what is said about them follows the declaration.
+    """
+    parameters = parameters_of(get_backend(backend).spec_class)
+    kept = [f'backend = "{backend}"  # what compiles and runs the engine']
+    for node in ast.parse(lines).body:
+        assert isinstance(node, ast.Assign)  # noqa: S101 - nothing else belongs in there
+        target = node.targets[0]
+        assert isinstance(target, ast.Name)  # noqa: S101 - as above
+        if target.id != "backend":
+            kept.append(_declaration(parameters[target.id], ast.literal_eval(node.value)))
+    return "\n".join(kept)
+
+
+def _declaration(parameter: Parameter, value: Any) -> str:
+    written = json.dumps(value) if isinstance(value, str) else repr(value)
+    return f"{parameter.name} = {written}  # {_comment(parameter)}"
 
 
 def _default(parameter: Parameter) -> str:
@@ -60,7 +84,7 @@ def _choices(parameter: Parameter) -> str:
 
 
 def _comment(parameter: Parameter) -> str:
-    words = parameter.help.split(". ")[0].rstrip(".").replace("'", "")
+    words = parameter.help.split(". ")[0].rstrip(".")
     if parameter.choices:
         words += f": {', '.join(str(choice) for choice in parameter.choices)}"
     if parameter.unit:
@@ -77,6 +101,7 @@ def _readme(text: str) -> str:
 
 
 _CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
+_CHOSEN = re.compile(r"(# --- some build parameters of (\w+)\n)(.*?)(# --- end)", re.DOTALL)
 
 
 def _notebook(text: str) -> str:
@@ -86,6 +111,9 @@ def _notebook(text: str) -> str:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = _CELL.sub(
                 lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source
+            )
+            cell.source = _CHOSEN.sub(
+                lambda m: m[1] + chosen_cell(m[2], m[3]) + "\n" + m[4], cell.source
             )
     return str(nbformat.writes(notebook)) + "\n"
 

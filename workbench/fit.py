@@ -10,18 +10,22 @@ from workbench.units import format_bytes
 if TYPE_CHECKING:
     from workbench.hardware import Device
 
-Verdict = Literal["fits", "tight", "does not fit"]
+Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One use of memory, from `low` to `high` bytes; `how` says where the numbers come from."""
+    """One use of memory, from `low` to `high` bytes; `how` says where the numbers come from.
+
+    `remedy` says what to do where this is the largest part; without one, `REMEDIES` does.
+    """
 
     name: str
     low: int
     high: int
     exact: bool
     how: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Fit:
     """The memory that a session takes on a device.
 
     Attributes:
-        device: What it would run on.
+        device: What it would run on; without memory where there is none to compare with.
         weights: The engine's weights.
         kv_cache: The KV cache when it is full.
         activations: What one step computes with.
@@ -82,6 +86,8 @@ class Fit:
     @property
     def verdict(self) -> Verdict:
         """Whether the whole range, a part of it or nothing of it is available now."""
+        if not self.device.memory_bytes:
+            return "unknown"
         if self.free_low >= 0:
             return "fits"
         return "tight" if self.free_high >= 0 else "does not fit"
@@ -97,7 +103,12 @@ class Fit:
             f"request{'' if one else 's'} of full length"
         )
         largest = max(self.parts, key=lambda part: part.low)
-        remedy = REMEDIES[largest.name]
+        remedy = largest.remedy or REMEDIES[largest.name]
+        if self.verdict == "unknown":
+            return (
+                f"Unknown: {low} to {high} are needed, and no NVIDIA GPU was found to compare "
+                f"with; at the most {holds}."
+            )
         if self.verdict == "fits":
             return f"Fits: {low} to {high} of {available} available; {holds}."
         if self.verdict == "tight":

@@ -45,6 +45,22 @@ def given(parsed: argparse.Namespace, record: type[Declared]) -> dict[str, Any]:
     }
 
 
+def words(record: Declared) -> list[str]:
+    """Return the flags that make a record: one for each value that is not the default."""
+    found = []
+    for name, parameter in parameters_of(type(record)).items():
+        value = getattr(record, name)
+        flag = name.replace("_", "-")
+        if value == parameter.default:
+            continue
+        if parameter.kind == "switch":
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            # With = because a value such as -1 would be taken for a flag.
+            found.append(f"--{flag}={value}")
+    return found
+
+
 def typed(text: Any, parameter: Parameter) -> Any:
     """Return the value that a text means for a parameter, or the text when it means none."""
     if not isinstance(text, str):

@@ -55,6 +55,7 @@ class Generation:
         self.queue_reason = ""
         self.finish_reason: str | None = None
         self.cache_usage: float | None = None
+        self.engine_metrics: dict[str, Any] = {}
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[Delta]:
@@ -115,6 +116,7 @@ class Generation:
             "sampling": self.sampling.model_dump(mode="json"),
             **self.timings.summary(),
             "itl_seconds": list(self.timings.itl),
+            "engine_metrics": dict(self.engine_metrics),
         }
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -131,6 +133,7 @@ class Generation:
                 if event["text"]:
                     self._add(Delta(event["text"], (), ()))
                 self.cache_usage = event["cache_usage"]
+                self.engine_metrics = event.get("metrics", {})
                 self._finish(event["reason"])
             case "refused":
                 self.fail(RequestError(event["message"]))

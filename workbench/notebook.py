@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, SpecError
-from workbench.spec import BuildSpec, parameters_of, unknown_names
+from workbench.spec import BuildSpec, Parameter, parameters_of, unknown_names
 
 RESULT = "application/vnd.trtllm-workbench.result+json"
 """Media type under which a notebook's results are kept in its outputs."""
@@ -48,7 +48,8 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
     """Make a spec from a notebook's variables: `spec_from(globals())`.
 
     Args:
-        namespace: Variables, of which the declared parameters are taken.
+        namespace: Variables, of which the declared parameters are taken. papermill may pass any
+            parameter of the backend, also one that the notebook's own cell leaves out.
 
     Raises:
         SpecError: A parameter is ill-typed, or papermill passed one that the notebook does not
@@ -56,14 +57,14 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
     """
     from workbench.backends import DEFAULT, get_backend, make_spec  # noqa: PLC0415 - pydantic
 
-    _check_injected(namespace)
     backend = get_backend(str(namespace.get("backend", DEFAULT)))
     names = parameters_of(backend.spec_class)
+    _check_injected(namespace, names)
     values = {name: namespace[name] for name in names if name in namespace}
     return make_spec({"backend": backend.name, **values})
 
 
-def _check_injected(namespace: Mapping[str, Any]) -> None:
+def _check_injected(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
     """Compare what papermill injected with what the notebook declared before it."""
     cells = [cell for cell in namespace.get("In", []) if cell.strip()]
     injected: dict[str, Any] = {}
@@ -72,7 +73,15 @@ def _check_injected(namespace: Mapping[str, Any]) -> None:
         (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
     # A person may begin a cell with the same words: papermill's comes after one that declares.
     if injected and declared and not cells[0].startswith(_INJECTED):
-        check_parameters(injected, declared)
+        check_parameters(injected, _undeclared(known) | declared)
+
+
+def _undeclared(known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the parameters of a backend as if a notebook declared them, of any type.
+
+    Their types are checked when the spec is made.
+    """
+    return dict.fromkeys(known)
 
 
 def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
@@ -162,11 +171,12 @@ def run_notebook(
     if not notebook.is_file():
         raise InputError(f"There is no notebook {notebook}.")
     declared = _declared(notebook)
+    known = _known({**declared, **(parameters or {})})
     values = {
-        name: _typed_like(name, value, declared.get(name))
+        name: _typed_like(name, value, declared.get(name), known)
         for name, value in (parameters or {}).items()
     }
-    check_parameters(values, declared)
+    check_parameters(values, _undeclared(known) | declared)
     output = output or run_path(notebook)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -230,12 +240,23 @@ def _plain_text(source: str) -> Any:
         return None
 
 
-def _typed_like(name: str, value: Any, default: Any) -> Any:
+def _known(values: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Return the parameters of the backend that a notebook runs; none where it names none.
+
+    Raises:
+        SpecError: There is no such backend.
+    """
+    from workbench.backends import get_backend  # noqa: PLC0415 - pydantic
+
+    if "backend" not in values:
+        return {}
+    return parameters_of(get_backend(str(values["backend"])).spec_class)
+
+
+def _typed_like(name: str, value: Any, default: Any, known: Mapping[str, Parameter]) -> Any:
     """Read a text from the command line as the type that the notebook means."""
-    from workbench.backends import DEFAULT, get_backend  # noqa: PLC0415 - pydantic
     from workbench.flags import typed  # noqa: PLC0415 - pydantic
 
-    known = parameters_of(get_backend(DEFAULT).spec_class)
     if not isinstance(value, str) or isinstance(default, str):
         return value
     if name in known:

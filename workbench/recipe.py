@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,10 @@ import psutil
 from workbench import files, jobs, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import fingerprints_folder, read_model
-from workbench.errors import JobError
+from workbench.build import built_for, fingerprints_folder, read_model
+from workbench.compilation import Compilation
 from workbench.fingerprint import fingerprint
-from workbench.fit import BuildNeed
-from workbench.hardware import free_disk
+from workbench.gpus import list_gpus
 from workbench.jobs import Job
 from workbench.journal import ENDED, HEARTBEAT, Journal
 from workbench.model import Model
@@ -29,7 +29,7 @@ from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.store import Identity
-from workbench.toolchain import Toolchain, Worker, describe_exit
+from workbench.toolchain import Toolchain
 
 STAGES = {
     "download": "download the model",
@@ -38,6 +38,10 @@ STAGES = {
     "publish": "write to the store",
 }
 """Stages around those of a backend's worker."""
+
+
+_JOB_LOG = os.fdopen(1, "ab", closefd=False)
+"""What this process prints goes into the job's log."""
 
 
 def stage_order(backend: Backend) -> list[str]:
@@ -55,8 +59,8 @@ def run_build(journal: Journal) -> dict[str, Any]:
     """
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
-    work = _Work(spec, get_backend(spec.backend), Toolchain(request["python"]), journal)
-    with _heartbeat(journal):
+    work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
+    with _heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
@@ -67,10 +71,12 @@ def run_build(journal: Journal) -> dict[str, Any]:
         temporary = files.temporary_name(store.folder(), journal.path.name)
         temporary.mkdir(mode=0o700)
         try:
-            work.compile(model, source, temporary)
-            smoke = work.smoke(temporary) if request["smoke"] else {"ran": False}
+            built = work.compile(model, source, temporary)
+            limits = work.backend.limits(spec) | built["limits"]
+            smoke = work.smoke(temporary, source, limits) if request["smoke"] else {"ran": False}
             journal.stage("publish", STAGES["publish"])
-            engine = store.publish(temporary, identity, work.details(model, smoke))
+            details = work.details(model, limits, built["facts"], smoke)
+            engine = store.publish(temporary, identity, details)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
@@ -109,7 +115,7 @@ class _Work:
         self.journal.stage("fingerprint", STAGES["fingerprint"])
         weights = fingerprint(source, fingerprints_folder(), self._count_bytes())
         versions = self.toolchain.require(self.backend.packages, self.backend.install)
-        return Identity(self.spec.canonical(), weights, versions)
+        return Identity(self.spec.canonical(), weights, versions, built_for(self.backend))
 
     def _count_bytes(self) -> Callable[[int, int], None]:
         """Return a callback that journals hashed megabytes, a few times a second."""
@@ -123,47 +129,28 @@ class _Work:
 
         return report
 
-    def compile(self, model: Model, source: Path, output: Path) -> None:
-        """Run the backend's worker and pass what it reports on to the journal.
+    def compile(self, model: Model, source: Path, output: Path) -> dict[str, Any]:
+        """Run the backend's steps; see `Compilation.run`.
 
-        Raises:
-            JobError: The worker refused, failed or died.
-            OSError: The disk is full.
+        What one step leaves for the next is gone afterwards.
         """
-        # Descriptor 1 is the job's log.
-        worker = Worker(self.toolchain, "build", 1)
+        between = files.make_folder(output / ".between")
+        order = {
+            "backend": self.spec.backend,
+            "spec": self.spec.model_dump(mode="json"),
+            "model": str(source),
+            "output": str(output),
+            "between": str(between),
+            "cache": str(files.make_folder(files.home() / "cache")),
+        }
+        order |= self.backend.order(self.spec, model, order)
+        need = self.backend.need(self.spec, model)
         try:
-            worker.send(
-                backend=self.spec.backend,
-                spec=self.spec.model_dump(mode="json"),
-                model=str(source),
-                output=str(output),
-            )
-            finished = [message for message in worker.messages() if self._take(message, model)]
-        except BaseException:
-            # Cancelled, or refused: whatever it does now is for nobody.
-            worker.kill()
-            raise
+            return Compilation(self.backend, self.toolchain, self.journal, need).run(order)
         finally:
-            status = worker.close(patience=60.0)
-        if not finished:
-            raise JobError(f"The build's worker {describe_exit(status)}. The log has the details.")
+            shutil.rmtree(between, ignore_errors=True)
 
-    def _take(self, message: Mapping[str, Any], model: Model) -> bool:
-        """Journal one message of the worker; say whether it was its last."""
-        match message["event"]:
-            case "stage":
-                name = message["name"]
-                self.journal.stage(name, self.backend.stages.get(name, name))
-            case "count":
-                self.journal.count(
-                    message["name"], message["done"], message["total"], message["unit"]
-                )
-            case "error":
-                raise _failure(message, self.backend.need(self.spec, model))
-        return bool(message["event"] == "done")
-
-    def smoke(self, directory: Path) -> dict[str, Any]:
+    def smoke(self, directory: Path, source: Path, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Load the engine once and generate a few tokens, so that what is published has run.
 
         Raises:
@@ -171,12 +158,20 @@ class _Work:
             RequestError: It does not generate.
         """
         self.journal.stage("smoke", STAGES["smoke"])
-        limits = self.backend.limits(self.spec)
         # A prompt of one token, and as many as fit into the narrowest limits.
         room = min(8, int(limits["max_output_len"]), int(limits["max_seq_len"]) - 1)
-        with Session(directory, self.spec.backend, limits, self.toolchain) as session:
-            generation = session.generate([0], Sampling(max_tokens=room, ignore_eos=True)).wait()
-            memory = session.memory()
+        sampling = Sampling(max_tokens=room, ignore_eos=True)
+        with tempfile.TemporaryFile() as log:
+            try:
+                with Session(
+                    directory, self.spec.backend, limits, self.toolchain, log=log, mounts=[source]
+                ) as session:
+                    generation = session.generate([0], sampling).wait()
+                    memory = session.memory()
+            finally:
+                log.seek(0)
+                shutil.copyfileobj(log, _JOB_LOG)
+                _JOB_LOG.flush()
         return {
             "ran": True,
             "tokens": len(generation.token_ids),
@@ -184,7 +179,13 @@ class _Work:
             "memory_bytes": memory,
         }
 
-    def details(self, model: Model, smoke: Mapping[str, Any]) -> dict[str, Any]:
+    def details(
+        self,
+        model: Model,
+        limits: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        smoke: Mapping[str, Any],
+    ) -> dict[str, Any]:
         """Return what the manifest carries beside identity and files."""
         view = Job(self.journal.path).view()
         now = time.time()
@@ -197,7 +198,8 @@ class _Work:
                 "architecture": model.architecture,
                 "parameters": model.parameters,
             },
-            "limits": self.backend.limits(self.spec),
+            "limits": dict(limits),
+            "facts": dict(facts),
             "build": {
                 "job": self.journal.path.name,
                 "stages": [
@@ -212,21 +214,15 @@ class _Work:
         }
 
 
-def _failure(message: Mapping[str, Any], need: BuildNeed) -> Exception:
-    """Return the error that a worker's last message stands for."""
-    text = str(message["message"])
-    if message["expected"]:
-        return JobError(text)
-    # C++ streams only say that they could not write.
-    unwritten = "iostream error" in text and free_disk(files.home()) < need.disk.low
-    if unwritten or "No space left" in text:
-        return OSError(errno.ENOSPC, "No space left on device")
-    return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
-
-
 @contextlib.contextmanager
-def _heartbeat(journal: Journal) -> Iterator[None]:
+def _heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
     """Journal a sign of life and the memory of all processes of the job, while it runs."""
+
+    def gpu_facts() -> dict[str, int]:
+        # All that is taken on the first GPU, also by others: NVML knows no more in a container.
+        gpus = list_gpus() if uses_gpu else ()
+        return {"gpu_memory_bytes": gpus[0].memory_bytes - gpus[0].memory_free} if gpus else {}
+
     stop = threading.Event()
 
     def beat() -> None:
@@ -235,7 +231,7 @@ def _heartbeat(journal: Journal) -> Iterator[None]:
             memory = _tree_memory()
             peak = max(peak, memory)
             with contextlib.suppress(OSError):  # a full disk is told by whoever builds
-                journal.fact(memory_bytes=memory, peak_memory_bytes=peak)
+                journal.fact(memory_bytes=memory, peak_memory_bytes=peak, **gpu_facts())
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 
 import psutil
 
+from workbench.backends import get_backend
 from workbench.errors import SessionError
 from workbench.generation import Generation, prompt_fields
 from workbench.sampling import Sampling
@@ -33,7 +34,9 @@ class Session:
         backend: str,
         limits: Mapping[str, Any],
         toolchain: Toolchain,
+        *,
         log: IO[bytes] | None = None,
+        mounts: Sequence[Path] = (),
     ) -> None:
         """Load the engine in `directory`; returns when it can generate.
 
@@ -42,7 +45,9 @@ class Session:
             backend: Name of the backend that runs it.
             limits: What the session gives to the runtime and enforces, see `Backend.limits`.
             toolchain: Where the worker runs.
-            log: File for what the worker prints; a temporary one by default.
+            log: File for what the worker prints, opened for reading too; a temporary one by
+                default.
+            mounts: What it reads outside the engine's directory, for toolchains in containers.
 
         Raises:
             SessionError: The engine cannot be loaded.
@@ -56,7 +61,8 @@ class Session:
         self._lock = threading.Lock()
         self._closed = False
         self._error: SessionError | None = None
-        self._worker = Worker(toolchain, "session", self._log)
+        self._backend = backend
+        self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
         self._messages = self._worker.messages()
         try:
             self._worker.send(
@@ -172,9 +178,17 @@ class Session:
             if message["event"] == "ready":
                 return message
             if message["event"] == "error":
-                raise SessionError(f"The engine was not loaded. {message['message']}")
-        status = describe_exit(self._worker.close())
-        raise SessionError(f"The engine was not loaded: its worker {status}.{self._log_tail()}")
+                why = message["message"]
+                if not message["expected"]:
+                    why = self._explanation(self._worker.close()) or why
+                raise SessionError(f"The engine was not loaded. {why}")
+        status = self._worker.close()
+        why = self._explanation(status)
+        if why:
+            raise SessionError(f"The engine was not loaded. {why}")
+        raise SessionError(
+            f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
+        )
 
     def _abandon(self) -> None:
         """Let go of everything when loading failed."""
@@ -231,8 +245,19 @@ class Session:
 
     def _log_tail(self) -> str:
         """Return the last line that the worker printed, as a sentence."""
-        if not self._own_log:
-            return ""
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        lines = self._printed()
         return f" Its last words: {lines[-1]}" if lines else ""
+
+    def _explanation(self, status: int) -> str:
+        """Return what the backend makes of the worker's log after it ended badly, or nothing."""
+        tracker = get_backend(self._backend).tracker
+        if tracker is None:
+            return ""
+        reader = tracker("session", {})
+        for line in self._printed():
+            reader.feed(line)
+        return reader.failure(status)
+
+    def _printed(self) -> list[str]:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace").strip().splitlines()

@@ -1,4 +1,4 @@
-"""Toolchains: the interpreter that a backend's code runs in, and the processes started there."""
+"""Toolchains: where a backend's code runs, and the processes started there."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from workbench import files
+from workbench.containers import Container, Door, variables
+from workbench.environments import find_conda, variables_of
 from workbench.errors import ToolchainError
+from workbench.gpus import driver
 
 WORKER = Path(__file__).parent / "worker"
 """The toolchain side: a folder that runs without the workbench being installed."""
@@ -35,11 +41,47 @@ QUIET = {
 }
 
 
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""CUDA numbers GPUs as the driver does, unless the user wants it otherwise; see `gpus`."""
+
+VARIABLE = "WORKBENCH_TOOLCHAIN_"
+"""Beginning of the variables that choose a toolchain, one for each backend."""
+
+FORMS = (
+    "Give the path of a Python interpreter, such as DIRECTORY/bin/python, or conda:NAME, "
+    "docker:IMAGE, podman:IMAGE or apptainer:FILE.sif."
+)
+
+
 @dataclass(frozen=True)
 class Toolchain:
-    """An interpreter of its own, with its own pins."""
+    """An interpreter of its own with its own pins, or one inside a container image."""
 
     python: str
+    container: Container | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Toolchain:
+        """Return the toolchain that a text names; `name` gives a text that names it again.
+
+        Args:
+            text: Path of an interpreter, conda:NAME or conda:PREFIX, docker:IMAGE, podman:IMAGE
+                or apptainer:FILE.
+
+        Raises:
+            ToolchainError: There is no such conda environment, or no image is named.
+        """
+        if container := Container.parse(text):
+            return cls("python3", container)
+        if text.startswith("conda:"):
+            text = str(find_conda(text.removeprefix("conda:")) / "bin" / "python")
+        # Absolute, since jobs run elsewhere; links stay, since they are what makes a venv one.
+        return cls(str(Path(text).expanduser().absolute()))
+
+    @property
+    def name(self) -> str:
+        """What `parse` makes this toolchain from, in any directory."""
+        return str(self.container) if self.container else self.python
 
     def versions(self, packages: tuple[str, ...]) -> dict[str, str | None]:
         """Return the versions of distributions in this toolchain; None for one not installed.
@@ -50,7 +92,7 @@ class Toolchain:
         if self.python == sys.executable:
             # Asking ourselves saves starting an interpreter, which a cache hit would feel.
             return {name: _version(name) for name in packages}
-        command = [self.python, str(WORKER), "versions", *packages]
+        command, environment = self.command(("versions", *packages))
         try:
             answer = subprocess.run(
                 command,
@@ -58,15 +100,23 @@ class Toolchain:
                 text=True,
                 timeout=60,
                 check=True,
-                env=_environment(self.python),
+                env=environment,
             )
-            versions: dict[str, str | None] = json.loads(answer.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            raise ToolchainError(
+            versions: dict[str, str | None] = json.loads(answer.stdout.splitlines()[-1])
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+            raise ToolchainError(self._silence(error)) from error
+        return versions
+
+    def _silence(self, error: Exception) -> str:
+        if self.container is None:
+            return (
                 f"The interpreter {self.python} does not answer ({error}). Give the path of a "
                 "working Python 3.10 or newer."
-            ) from error
-        return versions
+            )
+        words = str(getattr(error, "stderr", None) or "").strip().splitlines()
+        # Docker ends with advice about itself.
+        said = [line for line in words if line and not line.startswith("Run '")] or [str(error)]
+        return f"The container {self.name} does not run: {said[-1]}. {self.container.hint}"
 
     def require(self, packages: tuple[str, ...], install: str) -> dict[str, str]:
         """Return the versions of all packages.
@@ -77,33 +127,77 @@ class Toolchain:
         versions = self.versions(packages)
         missing = [name for name, version in versions.items() if version is None]
         if missing:
+            remedy = (
+                "Choose an image that has them." if self.container else f"Install with: {install}"
+            )
             raise ToolchainError(
                 f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed for "
-                f"{self.python}. Install with: {install}"
+                f"{self.name}. {remedy}"
             )
         return {name: version for name, version in versions.items() if version}
+
+    def command(
+        self,
+        arguments: Sequence[str],
+        *,
+        label: str | None = None,
+        mounts: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the command and the environment that run the worker folder.
+
+        Args:
+            arguments: Role and options of the worker.
+            label: Name of the container.
+            mounts: What the worker reads outside the workbench's own folder, in a container.
+            writable: What it writes there.
+
+        Raises:
+            ToolchainError: An NVIDIA driver is there, but does not answer.
+        """
+        if self.container is None:
+            return [self.python, str(WORKER), *arguments], _environment(self.python)
+        inside = variables(ORDER | QUIET)
+        command = self.container.command(
+            [str(WORKER), *arguments],
+            name=label or _label(),
+            variables=inside,
+            readable=[WORKER, *mounts],
+            writable=[files.home(), *writable],
+            gpus=driver() is not None,
+        )
+        return command, self.container.environment(inside)
 
 
 def find_toolchain(backend: str) -> Toolchain:
     """Return the toolchain of a backend.
 
-    `WORKBENCH_TOOLCHAIN_<BACKEND>` may name an interpreter; otherwise it is the one that runs
-    this code.
+    `WORKBENCH_TOOLCHAIN_<BACKEND>` may name one, in the forms of `Toolchain.parse`; otherwise it
+    is the interpreter that runs this code.
 
     Raises:
-        ToolchainError: The variable names something that is no executable file.
+        ToolchainError: The variable names something that is not there.
     """
-    variable = f"WORKBENCH_TOOLCHAIN_{backend.upper()}"
-    python = os.environ.get(variable)
-    if python is None:
+    variable = f"{VARIABLE}{backend.upper()}"
+    text = os.environ.get(variable)
+    if text is None:
         return Toolchain(sys.executable)
-    if not os.access(python, os.X_OK) or Path(python).is_dir():
-        raise ToolchainError(
-            f"{variable} names {python}, which is not an executable file. Give the path of a "
-            "Python interpreter, such as DIRECTORY/bin/python."
-        )
-    # Absolute, since jobs run elsewhere; links stay, since they are what makes a venv one.
-    return Toolchain(str(Path(python).absolute()))
+    try:
+        toolchain = Toolchain.parse(text)
+        if toolchain.container:
+            toolchain.container.require()
+    except ToolchainError as error:
+        raise ToolchainError(f"{variable}: {error}") from error
+    if toolchain.container:
+        return toolchain
+    if not os.access(toolchain.python, os.X_OK) or Path(toolchain.python).is_dir():
+        raise ToolchainError(f"{variable} names {text}, which is not an executable file. {FORMS}")
+    return toolchain
+
+
+def _label() -> str:
+    """Return a name that no other container has."""
+    return f"workbench-{uuid.uuid4().hex[:12]}"
 
 
 def _environment(python: str) -> dict[str, str]:
@@ -111,7 +205,7 @@ def _environment(python: str) -> dict[str, str]:
 
     Another interpreter must not be led to our packages.
     """
-    environment = os.environ | QUIET
+    environment = ORDER | os.environ | variables_of(Path(python)) | QUIET
     if python != sys.executable:
         for name in ("PYTHONPATH", "PYTHONHOME"):
             environment.pop(name, None)
@@ -132,40 +226,97 @@ class Worker:
     print what they like.
     """
 
-    def __init__(self, toolchain: Toolchain, role: str, log: IO[bytes] | int) -> None:
-        """Start `python <worker folder> role`.
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        role: str,
+        log: IO[bytes] | int,
+        mounts: Sequence[Path] = (),
+    ) -> None:
+        """Start `python <worker folder> role`; in a container, returns when it is running.
+
+        Args:
+            toolchain: Where it runs.
+            role: "build" or "session".
+            log: Takes what it prints.
+            mounts: Files and directories that it reads outside the workbench's own folder.
 
         Raises:
-            ToolchainError: The interpreter cannot be started.
+            ToolchainError: The interpreter or the container cannot be started.
         """
+        self._toolchain, self._log = toolchain, log
+        self._label = _label()
+        # Reentrant: an iterator that is collected while we send cancels its generation.
+        self._sending = threading.RLock()
+        if toolchain.container:
+            self._socket = self._start_inside(role, mounts)
+        else:
+            self._socket = self._start_here(role)
+        self._reader = self._socket.makefile("rb")
+
+    def _start_here(self, role: str) -> socket.socket:
+        """Start the interpreter with an inherited socket; return our end of it."""
         ours, theirs = socket.socketpair()
-        command = [toolchain.python, str(WORKER), role, "--channel", str(theirs.fileno())]
+        arguments = (role, "--channel", str(theirs.fileno()))
         try:
-            self._process = subprocess.Popen(
+            self._process = self._start(*self._toolchain.command(arguments), theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def _start_inside(self, role: str, mounts: Sequence[Path]) -> socket.socket:
+        """Start the container and wait until the worker inside connects."""
+        with Door() as door:
+            command, environment = self._toolchain.command(
+                (role, "--connect", str(door.path)),
+                label=self._label,
+                mounts=mounts,
+                writable=[door.folder],
+            )
+            self._process = self._start(command, environment)
+            try:
+                channel = door.wait(self._process)
+            except BaseException:
+                self.kill()
+                self._process.wait()
+                raise
+        if channel is None:
+            raise ToolchainError(
+                f"The container {self._toolchain.name} {describe_exit(self._status())} before it "
+                "was running. The log has the reason."
+            )
+        return channel
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], *descriptors: int
+    ) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=self._log,
                 stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                env=_environment(toolchain.python),
+                pass_fds=descriptors,
+                env=environment,
                 # A kernel interrupt goes to the kernel's process group: not to ours.
                 process_group=0,
             )
         except OSError as error:
-            ours.close()
+            what = "container" if self._toolchain.container else "interpreter"
             raise ToolchainError(
-                f"The interpreter {toolchain.python} cannot be started: {error.strerror}."
+                f"The {what} {self._toolchain.name} cannot be started: {error.strerror}."
             ) from error
-        finally:
-            theirs.close()
-        self._socket = ours
-        # Reentrant: an iterator that is collected while we send cancels its generation.
-        self._sending = threading.RLock()
-        self._reader = ours.makefile("rb")
 
     @property
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Process id of the worker, also of one inside a container."""
+        if self._toolchain.container and hasattr(socket, "SO_PEERCRED"):
+            # unix(7), struct ucred: pid, uid and gid of whoever connected, the pid as seen here.
+            ends = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return int(struct.unpack("3i", ends)[0]) or self._process.pid
         return self._process.pid
 
     def send(self, **message: Any) -> None:
@@ -196,20 +347,32 @@ class Worker:
         with contextlib.suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
-            status = self._process.wait(patience)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+            self.kill()
+        container = self._toolchain.container
+        if self._process.wait() < 0 and container:
+            # The program that started it was killed, which alone would leave it running.
+            container.kill(self._label)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             # It led a process group; whatever it left behind is in there.
             os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.close()
         self._socket.close()
-        return status
+        return self._status()
 
     def kill(self) -> None:
         """Kill the worker at once; `close` still has to be called."""
+        if self._toolchain.container:
+            # It is no child of the program that started it.
+            self._toolchain.container.kill(self._label)
         self._process.kill()
+
+    def _status(self) -> int:
+        """Return how the worker ended, as subprocess counts: -9 for signal 9."""
+        status = self._process.wait()
+        # A container hands on 128 + signal, as shells do.
+        return 128 - status if self._toolchain.container and status > 128 else status
 
 
 def describe_exit(status: int) -> str:

@@ -2,34 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.fit import BuildNeed, Fit
+from workbench.gpus import Gpu
 from workbench.hardware import Device
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.spec import BuildSpec
 
 
+class Tracker(Protocol):
+    """Reads what a step of a build prints."""
+
+    def feed(self, line: str) -> list[dict[str, Any]]:
+        """Return the events that a line means, such as {"event": "stage", "name": "write"}."""
+        ...
+
+    def reached(self, stage: str) -> None:
+        """Take note of a stage that the worker itself reported."""
+        ...
+
+    def failure(self, status: int | None) -> str:
+        """Return one sentence on why the step failed, or nothing when the log does not tell."""
+        ...
+
+
+@dataclass(frozen=True)
+class Command:
+    """A shell command that does a part of the work elsewhere, with a title for people."""
+
+    title: str
+    text: str
+
+
+def no_order(spec: BuildSpec, model: Model, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Add nothing to what a worker is told."""
+    del spec, model, order
+    return {}
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compile and run a model.
 
-    `packages` are the distributions whose versions are part of the engine key; `install` is the
-    one command that gets them; `stages` names what its worker reports, in order. `findings`
-    applies its rules, `fit` estimates the memory of a session and `need` what a build takes;
-    `limits` are the values that a session gives to the runtime and enforces.
+    Attributes:
+        name: Its name in specs and manifests.
+        title: Its name for people.
+        about: What compiling means here, in a sentence or two.
+        spec_class: Its parameters.
+        packages: Distributions whose versions are part of the engine key.
+        install: The one command that gets them.
+        stages: What its workers and their logs report, in order: name -> title.
+        findings: Applies its rules; those that need the model or the GPUs only where there are any.
+        fit: Estimates the memory of a session.
+        need: Estimates what a build takes.
+        limits: What a session gives to the runtime and enforces, as far as the spec decides it.
+        commands: The shell commands that do the same elsewhere; also for a model that is not known.
+        steps: The roles of the workers that compile, in order.
+        order: What they are told beside spec, model and paths, given what they are told already.
+        tracker: Makes the reader of what a step prints, given the step and the order; for the step
+            "session" and an empty order, of what a session prints while it loads.
+        uses_gpu: Whether it compiles for and runs on NVIDIA GPUs, so that an engine belongs to one.
+        bound: Distributions that must have the very versions which built an engine to open it.
     """
 
     name: str
     title: str
+    about: str
     spec_class: type[BuildSpec]
     packages: tuple[str, ...]
     install: str
     stages: Mapping[str, str]
-    findings: Callable[[BuildSpec, Model | None], list[Finding]]
+    findings: Callable[[BuildSpec, Model | None, Sequence[Gpu]], list[Finding]]
     fit: Callable[[BuildSpec, Model, Device], Fit]
     need: Callable[[BuildSpec, Model], BuildNeed]
     limits: Callable[[BuildSpec], dict[str, Any]]
+    commands: Callable[[BuildSpec, Model | None], list[Command]]
+    steps: tuple[str, ...] = ("build",)
+    order: Callable[[BuildSpec, Model, Mapping[str, Any]], dict[str, Any]] = no_order
+    tracker: Callable[[str, Mapping[str, Any]], Tracker] | None = None
+    uses_gpu: bool = False
+    bound: tuple[str, ...] = ()

@@ -7,16 +7,22 @@ manifest carries them and the session enforces them.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends import openvino_rules
-from workbench.backends.base import Backend
+from workbench.backends.base import Backend, Command
 from workbench.fit import BuildNeed, Fit
+from workbench.flags import words
 from workbench.hardware import Device
 from workbench.memory import BLOCK_TOKENS, build_memory, openvino_fit
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameter
+
+if TYPE_CHECKING:
+    from workbench.gpus import Gpu
 
 
 class OpenVinoSpec(BuildSpec):
@@ -194,9 +200,24 @@ def need(spec: BuildSpec, model: Model) -> BuildNeed:
     return build_memory(model, spec.quantization, spec.group_size, spec.symmetric)
 
 
-def _findings(spec: BuildSpec, model: Model | None) -> list[Finding]:
+def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
+    del gpus
     assert isinstance(spec, OpenVinoSpec)  # noqa: S101 - the registry pairs them
     return openvino_rules.findings(spec, model)
+
+
+def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
+    """Return the shell commands that do the same elsewhere.
+
+    Several libraries make and run such an engine, and their own commands would not give the same;
+    ours are the exact ones.
+    """
+    del model
+    flags = words(spec)
+    return [
+        Command("build", shlex.join(["workbench", "build", *flags])),
+        Command("stream", shlex.join(["workbench", "demo", *flags, "--prompt", "PROMPT"])),
+    ]
 
 
 STAGES = {
@@ -212,6 +233,8 @@ STAGES = {
 BACKEND = Backend(
     name="openvino",
     title="OpenVINO GenAI on CPU",
+    about="The checkpoint becomes an OpenVINO graph, and its weights are compressed. Limits and "
+    "compute precision are given to the runtime when the engine is loaded.",
     spec_class=OpenVinoSpec,
     packages=(
         "openvino",
@@ -228,4 +251,5 @@ BACKEND = Backend(
     fit=fit,
     need=need,
     limits=limits,
+    commands=commands,
 )

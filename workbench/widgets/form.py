@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
 
-from workbench.backends import DEFAULT, get_backend, make_spec
+from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.build import Plan
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError, SpecError, WorkbenchError
 from workbench.flags import typed
+from workbench.model import Model
 from workbench.rules import refuse
 from workbench.spec import BuildSpec, Parameter, parameters_of
 from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
 from workbench.widgets.panel import Panel
+
+FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
+"""Groups of parameters that are shown when somebody asks for them."""
 
 _CONTROL = widgets.Layout(width="385px")
 _STYLE = {"description_width": "185px"}
@@ -30,24 +35,56 @@ class BuildForm(Panel):
 
     def __init__(self, spec: BuildSpec | None = None) -> None:
         """Show a form with the values of `spec` (by default, those of the default backend)."""
-        spec = spec or make_spec({"backend": DEFAULT})
+        self._choice = widgets.Dropdown(
+            options=[(get_backend(name).title, name) for name in NAMES],
+            description="backend",
+            layout=widgets.Layout(width="520px"),
+            style=_STYLE,
+        )
+        self._about = widgets.HTML()
+        self._groups = widgets.VBox()
+        self._facts = widgets.HTML()
+        self._commands = widgets.HTML()
+        commands = widgets.Accordion(
+            [self._commands], titles=("Show commands",), selected_index=None
+        )
+        self._listeners: list[Callable[[BuildSpec], None]] = []
+        self._plan: Plan | None = None
+        self._commands_text = ""
+        super().__init__(
+            "Build parameters", [self._choice, self._about, self._groups, self._facts, commands]
+        )
+        self._show(spec or make_spec({"backend": DEFAULT}))
+        self._choice.observe(self._on_backend, names="value")
+        self._refresh()
+
+    def _show(self, spec: BuildSpec) -> None:
+        """Show the controls of a spec's backend with its values."""
         self._backend = get_backend(spec.backend)
         self._parameters = parameters_of(self._backend.spec_class)
         values = spec.model_dump()
         self._controls = {
             name: _control(parameter, values[name]) for name, parameter in self._parameters.items()
         }
-        self._facts = widgets.HTML()
-        self._listeners: list[Callable[[BuildSpec], None]] = []
-        self._plan: Plan | None = None
-        super().__init__(
-            f"Build parameters: {self._backend.title}",
-            [*self._groups(), self._facts],
-            {self._controls[name].description: p.help for name, p in self._parameters.items()},
-        )
+        self.explain({self._controls[n].description: p.help for n, p in self._parameters.items()})
+        self._choice.value = spec.backend
+        self._about.value = f'<div class="quiet">{html.escape(self._backend.about)}</div>'
+        self._groups.children = self._boxes()
         for control in self._controls.values():
             control.observe(self._on_change, names="value")
-        self._refresh()
+
+    def _on_backend(self, change: Mapping[str, Any]) -> None:
+        """Show another backend; what was chosen by hand and exists there too is kept."""
+        with self.boundary():
+            parameters = parameters_of(get_backend(change["new"]).spec_class)
+            spec = make_spec({"backend": change["new"]})
+            for name, value in self.values.items():
+                if name in parameters and value != self._parameters[name].default:
+                    # Not everything that one backend takes is known to the other.
+                    with contextlib.suppress(SpecError):
+                        spec = spec.replace(**{name: value})
+            self._show(spec)
+            self._refresh()
 
     @property
     def spec(self) -> BuildSpec:
@@ -101,18 +138,30 @@ class BuildForm(Panel):
         if self._plan:
             lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
             lines += fit_lines(self._plan.fit)
-        return "\n".join(lines)
+        return "\n".join([*lines, "", self._commands_text])
 
-    def _groups(self) -> list[widgets.Widget]:
-        """Return a box of rows for each group of parameters, in the order of declaration."""
+    def _boxes(self) -> list[widgets.Widget]:
+        """Return a box of rows for each group of parameters, in the order of declaration.
+
+        Groups that few people need are folded.
+        """
         groups: dict[str, list[widgets.Widget]] = {}
         for name, parameter in self._parameters.items():
             groups.setdefault(parameter.group, []).append(self._controls[name])
-        boxes = []
+        boxes: list[widgets.Widget] = []
+        folded = {title: rows for title, rows in groups.items() if title in FOLDED}
         for title, rows in groups.items():
+            if title in folded:
+                continue
             heading = widgets.HTML(f'<b class="quiet">{html.escape(title)}</b>')
             grid = widgets.Box(rows, layout=widgets.Layout(flex_flow="row wrap"))
             boxes.append(widgets.VBox([heading, grid]))
+        if folded:
+            grids = [
+                widgets.Box(rows, layout=widgets.Layout(flex_flow="row wrap"))
+                for rows in folded.values()
+            ]
+            boxes.append(widgets.Accordion(grids, titles=tuple(folded), selected_index=None))
         return boxes
 
     def _on_change(self, _: Mapping[str, Any]) -> None:
@@ -121,11 +170,17 @@ class BuildForm(Panel):
     def _refresh(self) -> None:
         self._plan = None
         self.show_error("")
+        self._commands_text = ""
         try:
-            self._plan = self.plan
+            spec = self.spec
+            # Also where the model is out of reach.
+            self._commands_text = _commands_text(spec, None)
+            self._plan = Plan.make(spec)
+            self._commands_text = _commands_text(spec, self._plan.model)
         except WorkbenchError as error:
             self.show_error(str(error))
         self._facts.value = _facts_html(self._plan) if self._plan else ""
+        self._commands.value = f"<pre>{html.escape(self._commands_text)}</pre>"
         self.touch()
         if self._plan:
             for listener in self._listeners:
@@ -180,6 +235,12 @@ def _facts_html(plan: Plan) -> str:
     return (
         f'<div class="quiet">{html.escape(model_line(plan.model))}</div>{findings}{_fit_html(plan)}'
     )
+
+
+def _commands_text(spec: BuildSpec, model: Model | None) -> str:
+    """Return the shell commands that do the same elsewhere, each under its title."""
+    found = get_backend(spec.backend).commands(spec, model)
+    return "\n\n".join(f"# {command.title}\n{command.text}" for command in found)
 
 
 def _fit_html(plan: Plan) -> str:

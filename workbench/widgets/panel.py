@@ -66,6 +66,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         self._error.layout.display = "none"
         self._updated = widgets.HTML()
         self._error_text = ""
+        self._keys = Keys(help=dict(explanations or {}))
         super().__init__(
             [
                 widgets.HTML(f"{STYLE}<h3>{html.escape(title)}</h3>"),
@@ -73,11 +74,15 @@ class Panel(widgets.VBox):  # type: ignore[misc]
                 self._error,
                 *children,
                 self._updated,
-                Keys(help=dict(explanations or {})),
+                self._keys,
             ]
         )
         self.add_class("workbench-panel")
         self.touch()
+
+    def explain(self, explanations: Mapping[str, str]) -> None:
+        """Show help texts beside other labels than before."""
+        self._keys.help = dict(explanations)
 
     def show_error(self, text: str) -> None:
         """Show a text in the error area; an empty one clears it."""

@@ -1,11 +1,13 @@
 """Entry of the toolchain side.
 
     python <this folder> versions PACKAGE...          print {package: version or null} as JSON
+    python <this folder> convert --channel FD         convert a checkpoint, where a backend does
     python <this folder> build --channel FD           compile an engine
     python <this folder> session --channel FD         load an engine and generate
 
-Messages are JSON objects, one a line, over the socket with that descriptor. The first one that
-arrives says which backend and what to do.
+Messages are JSON objects, one a line, over the socket with that descriptor, or in a container
+over the Unix socket at a path (--connect PATH). The first one that arrives says which backend and
+what to do.
 """
 
 from __future__ import annotations
@@ -17,20 +19,30 @@ import sys
 import traceback
 from importlib import metadata
 
-ADAPTERS = {"openvino": {"build": "openvino_build", "session": "openvino_session"}}
+ADAPTERS = {
+    "openvino": {"build": "openvino_build", "session": "openvino_session"},
+    "tensorrt_llm": {
+        "convert": "tensorrt_llm_convert",
+        "build": "tensorrt_llm_build",
+        "session": "tensorrt_llm_engine",
+    },
+    "tensorrt_llm_torch": {"build": "tensorrt_llm_torch_build", "session": "tensorrt_llm_torch"},
+}
 
 
 def main() -> int:
     """Run one role; see the module docstring."""
     parser = argparse.ArgumentParser(prog="worker")
-    parser.add_argument("role", choices=["versions", "build", "session"])
+    parser.add_argument("role", choices=["versions", "convert", "build", "session"])
     parser.add_argument("packages", nargs="*")
-    parser.add_argument("--channel", type=int)
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--channel", type=int)
+    ends.add_argument("--connect", metavar="PATH")
     arguments = parser.parse_args()
     if arguments.role == "versions":
         print(json.dumps({name: version(name) for name in arguments.packages}))
         return 0
-    return serve(arguments.role, arguments.channel)
+    return serve(arguments.role, arguments.channel, arguments.connect)
 
 
 def version(name: str) -> str | None:
@@ -41,11 +53,14 @@ def version(name: str) -> str | None:
         return None
 
 
-def serve(role: str, descriptor: int) -> int:
+def serve(role: str, descriptor: int | None, path: str | None) -> int:
     """Run an adapter; the boundary at which every error becomes a message."""
     from adapters.channel import Channel, Refusal  # type: ignore[import-not-found]
 
-    channel = Channel(descriptor)
+    try:
+        channel = Channel.connect(path) if path else Channel(descriptor)
+    except BrokenPipeError:
+        return 3
     try:
         order = channel.receive()
         if order is not None:

@@ -39,6 +39,12 @@ function render({ model, el }) {
     // While the event goes down: text areas of ipywidgets keep it from coming up again.
     panel.addEventListener("keydown", pressMain, true);
     explain(panel, model.get("help"));
+    // Labels that came later, in folded groups or for another backend, when they are pointed at.
+    panel.addEventListener("mouseover", (event) => {
+      if (event.target.closest(".widget-label, .widget-checkbox label")) {
+        explain(panel, model.get("help"));
+      }
+    });
   });
 }
 

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -22,6 +24,20 @@ class Channel:
         self._lock = threading.Lock()
         self._buffer = b""
         self.closed = False
+
+    @classmethod
+    def connect(cls, path: str) -> Channel:
+        """Return a channel over the socket at a path: no descriptor is inherited by a container.
+
+        Raises:
+            BrokenPipeError: Nobody listens there any more.
+        """
+        end = socket.socket(socket.AF_UNIX)
+        try:
+            end.connect(path)
+        except (ConnectionError, FileNotFoundError) as error:
+            raise BrokenPipeError from error
+        return cls(end.detach())
 
     def send(self, **message: Any) -> None:
         """Send one message.
@@ -55,15 +71,29 @@ class Channel:
                 break
         return found
 
-    def exit_when_closed(self) -> None:
-        """End this process when the other side closes: nobody would want its work any more."""
+    def exit_when_closed(
+        self, before: Callable[[], None] | None = None, patience: float = 0.0
+    ) -> None:
+        """End this process when the other side closes: nobody would want its work any more.
+
+        Args:
+            before: Called first, to ask for a clean end.
+            patience: Seconds that a clean end may take.
+        """
 
         def watch() -> None:
             while self._fill():
                 pass
+            if before:
+                before()
+            time.sleep(patience)
             os._exit(3)
 
         threading.Thread(target=watch, daemon=True).start()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for until there is something to receive."""
+        return self._socket.fileno()
 
     def _fill(self) -> bool:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .channel import Refusal
+from .prompts import input_ids, output_length
 from .text import TextStream
 
 
@@ -45,9 +46,9 @@ class Request:
         Raises:
             Refusal: With what was asked, what the limit is and what to do.
         """
-        ids = _input_ids(message, tokenizer, chat)
+        ids = input_ids(message, tokenizer, chat)
         sampling = message["sampling"]
-        length = _output_length(len(ids), sampling["max_tokens"], limits)
+        length = output_length(len(ids), sampling["max_tokens"], limits)
         _configure(config, sampling, length)
         blocks = -(-(len(ids) + length) // limits["block_tokens"])
         if blocks > limits["kv_blocks"]:
@@ -59,19 +60,6 @@ class Request:
             )
         stream = TextStream(tokenizer, tuple(sampling["stop"]))
         return cls(message["id"], ids, config, stream, blocks)
-
-    def check_ids(self, vocabulary: int) -> None:
-        """Refuse ids that the embedding has no row for: OpenVINO would read beyond its end.
-
-        Raises:
-            Refusal: Names the first one.
-        """
-        for number in self.ids:
-            if not 0 <= number < vocabulary:
-                raise Refusal(
-                    f"The prompt has the token id {number}; this model knows 0 to "
-                    f"{vocabulary - 1}. Encode the prompt with the model's own tokenizer."
-                )
 
     def tensor(self) -> Any:
         """Return the prompt as OpenVINO takes it: int64 of shape (1, tokens)."""
@@ -104,55 +92,6 @@ class Request:
             if status == openvino_genai.GenerationStatus.IGNORED:
                 new.reason = "ignored"
         return new
-
-
-def _input_ids(message: dict[str, Any], tokenizer: Any, chat: Any) -> list[int]:
-    if message.get("ids") is not None:
-        return list(message["ids"])
-    if message.get("messages") is None:
-        return list(tokenizer.encode(message["prompt"]).ids)
-    if not chat.chat_template:
-        raise Refusal("This model has no chat template. Give a plain prompt instead of messages.")
-    try:
-        text = chat.apply_chat_template(message["messages"], add_generation_prompt=True)
-    except RuntimeError as error:
-        raise Refusal(f"The model's chat template refuses these messages: {error}") from error
-    # The template has written the special tokens itself.
-    return list(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _output_length(prompt: int, asked: int | None, limits: dict[str, Any]) -> int:
-    """Return how many tokens the request may generate."""
-    if prompt == 0:
-        raise Refusal("The prompt has no tokens. Write something to start from.")
-    if prompt > limits["max_input_len"]:
-        raise Refusal(
-            f"The prompt has {prompt} tokens; this engine accepts {limits['max_input_len']} "
-            "(max_input_len). Shorten it, or build with a larger max_input_len."
-        )
-    room = int(limits["max_seq_len"]) - prompt
-    if room < 1:
-        raise Refusal(
-            f"The prompt has {prompt} tokens, which leaves no room for output within "
-            f"{limits['max_seq_len']} (max_seq_len). Shorten it, or build with a larger "
-            "max_seq_len."
-        )
-    most = min(room, int(limits["max_output_len"]))
-    if asked is None:
-        return most
-    if asked > limits["max_output_len"]:
-        raise Refusal(
-            f"{asked} tokens were asked for; this engine generates at most "
-            f"{limits['max_output_len']} (max_output_len). Ask for fewer, or build with a larger "
-            "max_output_len."
-        )
-    if asked > room:
-        raise Refusal(
-            f"{asked} tokens were asked for after a prompt of {prompt}; this engine holds "
-            f"{limits['max_seq_len']} in all (max_seq_len). Ask for at most {room}, or build with "
-            "a larger max_seq_len."
-        )
-    return asked
 
 
 def _configure(config: Any, sampling: dict[str, Any], length: int) -> None:

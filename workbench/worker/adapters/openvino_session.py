@@ -15,6 +15,7 @@ from typing import Any
 
 from .channel import Channel, Refusal
 from .openvino_request import Request
+from .prompts import check_ids
 from .quiet import switch_telemetry_off
 
 PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "u8"}
@@ -75,7 +76,7 @@ class Server:
                 request = Request.prepare(
                     message, self._limits, self._tokenizer, self._chat, self._fresh_config()
                 )
-                request.check_ids(self._vocabulary)
+                check_ids(request.ids, self._vocabulary)
             except (Refusal, TypeError, ValueError, RuntimeError) as error:
                 # What one request is made of must not end the others.
                 self._channel.send(event="refused", id=message["id"], message=str(error))

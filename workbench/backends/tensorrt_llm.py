@@ -1,0 +1,139 @@
+"""TensorRT-LLM's engine backend: convert a checkpoint, compile it with trtllm-build, run it.
+
+tensorrt_llm 1.0 to 1.2.1, in a toolchain of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workbench.backends import trtllm_command, trtllm_rules
+from workbench.backends.base import Backend, Command
+from workbench.backends.trtllm_conversion import conversion
+from workbench.backends.trtllm_log import STAGES, LogTracker
+from workbench.backends.trtllm_spec import TensorRtLlmSpec
+from workbench.fit import BuildNeed, Fit
+from workbench.gpus import list_gpus
+from workbench.hardware import Device
+from workbench.model import Model
+from workbench.rules import Finding
+from workbench.spec import BuildSpec
+from workbench.trtllm_memory import trtllm_build_need, trtllm_fit
+
+if TYPE_CHECKING:
+    from workbench.gpus import Gpu
+
+
+def _mine(spec: BuildSpec) -> TensorRtLlmSpec:
+    assert isinstance(spec, TensorRtLlmSpec)  # noqa: S101 - the registry pairs them
+    return spec
+
+
+def limits(spec: BuildSpec) -> dict[str, Any]:
+    """Return what is given to the runtime; the shapes come from the engine's own config.json."""
+    spec = _mine(spec)
+    return {
+        "runtime": spec.runtime,
+        "kv_cache_free_gpu_memory_fraction": spec.kv_cache_free_gpu_memory_fraction,
+        "kv_cache_tokens": spec.kv_cache_tokens,
+        "enable_block_reuse": spec.enable_block_reuse,
+        "enable_chunked_context": spec.enable_chunked_context,
+        "gpu_weights_percent": spec.gpu_weights_percent,
+        "gather_generation_logits": spec.gather_generation_logits or spec.gather_all_token_logits,
+    }
+
+
+def sequence_limit(spec: TensorRtLlmSpec, model: Model) -> int:
+    """Return the longest prompt plus output of one request, in tokens.
+
+    Where nothing says it, trtllm-build takes the model's context, or 2048 (tensorrt_llm
+    builder.py, _init_max_seq_len).
+    """
+    return spec.sequence_limit or model.context_length or 2048
+
+
+def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
+    """Estimate the memory of a session on one GPU; see `workbench.trtllm_memory`."""
+    spec = _mine(spec)
+    return trtllm_fit(
+        model,
+        dtype=spec.dtype,
+        quantization=spec.quantization,
+        kv_cache_dtype=spec.kv_cache_dtype,
+        tp_size=spec.tp_size,
+        pp_size=spec.pp_size,
+        max_batch_size=spec.max_batch_size,
+        max_seq_len=sequence_limit(spec, model),
+        max_num_tokens=spec.max_num_tokens,
+        max_beam_width=spec.max_beam_width,
+        kv_cache_free_gpu_memory_fraction=spec.kv_cache_free_gpu_memory_fraction,
+        kv_cache_tokens=spec.kv_cache_tokens,
+        device=device,
+    )
+
+
+def need(spec: BuildSpec, model: Model) -> BuildNeed:
+    """Estimate what a build takes of the host; see `workbench.trtllm_memory`."""
+    spec = _mine(spec)
+    return trtllm_build_need(
+        model,
+        dtype=spec.dtype,
+        quantization=spec.quantization,
+        tp_size=spec.tp_size,
+        pp_size=spec.pp_size,
+        workers=spec.workers,
+    )
+
+
+def order(spec: BuildSpec, model: Model, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of the conversion and the arguments of trtllm-build."""
+    spec = _mine(spec)
+    checkpoint = f"{told['between']}/checkpoint"
+    return {
+        "conversion": conversion(spec, told["model"], model),
+        # More processes than GPUs are not started (tensorrt_llm commands/build.py).
+        "workers": min(spec.workers, len(list_gpus()) or 1),
+        "arguments": trtllm_command.build_arguments(spec, checkpoint, told["output"], None),
+    }
+
+
+def tracker(step: str, order: Mapping[str, Any]) -> LogTracker:
+    """Return the reader of what a step prints; a session only needs its known failures."""
+    if step == "session":
+        return LogTracker("build")
+    ranks = order["conversion"]["mapping"]["world_size"]
+    return LogTracker(step, ranks=ranks, workers=order["workers"])
+
+
+def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
+    """Return the shell commands that convert, build and serve elsewhere."""
+    name = str(model.path) if model and model.path else spec.model
+    pairs = trtllm_command.shell_commands(_mine(spec), name, known=model)
+    return [Command(title, text) for title, text in pairs]
+
+
+def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
+    return trtllm_rules.findings(_mine(spec), model, gpus)
+
+
+BACKEND = Backend(
+    name="tensorrt_llm",
+    title="TensorRT-LLM engines on NVIDIA GPUs",
+    about="The checkpoint is converted, and trtllm-build compiles it for this very kind of GPU, "
+    "with these shapes; other shapes are another engine.",
+    spec_class=TensorRtLlmSpec,
+    packages=("tensorrt_llm", "tensorrt"),
+    install="pip install tensorrt-llm==1.2.1",
+    stages=STAGES | {"tokenizer": "write the tokenizer"},
+    findings=_findings,
+    fit=fit,
+    need=need,
+    limits=limits,
+    commands=commands,
+    steps=("convert", "build"),
+    order=order,
+    tracker=tracker,
+    uses_gpu=True,
+    bound=("tensorrt_llm", "tensorrt"),
+)

@@ -1,0 +1,233 @@
+"""TensorRT-LLM's PyTorch backend: nothing is compiled ahead of time.
+
+tensorrt_llm 1.0 and later, 1.3 and 1.4 included, in a toolchain of its own. What is published is
+the recipe: the checkpoint (by reference and content), the tokenizer, and the arguments of LLM.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.backends.base import Backend, Command
+from workbench.backends.trtllm_log import LogTracker
+from workbench.backends.trtllm_torch_rules import findings
+from workbench.fit import BuildNeed, Fit, Part
+from workbench.hardware import Device
+from workbench.model import Model
+from workbench.rules import Finding
+from workbench.spec import BuildSpec, parameter
+from workbench.trtllm_memory import trtllm_fit
+
+if TYPE_CHECKING:
+    from workbench.gpus import Gpu
+
+_ARGS = "tensorrt_llm llmapi/llm_args.py TorchLlmArgs"
+
+
+class TorchSpec(BuildSpec):
+    """Build parameters of the `tensorrt_llm_torch` backend, under the LLM API's limits."""
+
+    backend: Literal["tensorrt_llm_torch"] = "tensorrt_llm_torch"
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = parameter(
+        "auto",
+        help="Compute precision. auto takes the model's own.",
+        group="Precision",
+        source=_ARGS,
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = parameter(
+        "auto",
+        help="Precision of the KV cache. auto takes what the checkpoint says.",
+        group="KV cache",
+        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
+    )
+    tp_size: int = parameter(
+        1,
+        ge=1,
+        help="GPUs that share every layer (tensor parallelism).",
+        unit="GPUs",
+        group="Parallelism",
+        source=_ARGS,
+    )
+    pp_size: int = parameter(
+        1,
+        ge=1,
+        help="Groups of GPUs that each hold some of the layers (pipeline parallelism).",
+        unit="stages",
+        group="Parallelism",
+        source=_ARGS,
+    )
+    max_batch_size: int = parameter(
+        32,
+        ge=1,
+        help="Requests that run at the same time; CUDA graphs are captured up to this.",
+        unit="requests",
+        group="Limits",
+        source=_ARGS,
+    )
+    max_input_len: int = parameter(
+        1024, ge=1, help="Longest prompt that is accepted.", unit="tokens", group="Limits"
+    )
+    max_output_len: int = parameter(
+        1024,
+        ge=1,
+        help="Most tokens that one request may generate.",
+        unit="tokens",
+        group="Limits",
+    )
+    max_seq_len: int | None = parameter(
+        None,
+        ge=2,
+        help="Longest prompt plus output of one request.",
+        unit="tokens",
+        group="Limits",
+        none_means="max_input_len + max_output_len",
+        source=_ARGS,
+    )
+    max_num_tokens: int = parameter(
+        8192,
+        ge=1,
+        help="Tokens of all requests that one step works on.",
+        unit="tokens",
+        group="Limits",
+        source=_ARGS,
+    )
+    kv_cache_free_gpu_memory_fraction: float = parameter(
+        0.9,
+        gt=0,
+        lt=1,
+        help="Share of the GPU memory that is free after loading which the KV cache takes.",
+        group="KV cache",
+        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
+    )
+    enable_block_reuse: bool = parameter(
+        default=True,
+        help="Keep the KV cache of finished requests, so that a repeated beginning is not "
+        "computed again.",
+        group="KV cache",
+        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
+    )
+    enable_chunked_prefill: bool = parameter(
+        default=False,
+        help="Split long prompts over several steps; without it a prompt has to fit into "
+        "max_num_tokens.",
+        group="KV cache",
+        source=_ARGS,
+    )
+    use_cuda_graph: bool = parameter(
+        default=True,
+        help="Capture CUDA graphs of decoding steps when the model is loaded: slower to load, "
+        "faster to decode.",
+        group="Advanced",
+        source="tensorrt_llm llmapi/llm_args.py CudaGraphConfig",
+    )
+
+    @property
+    def sequence_limit(self) -> int:
+        """Longest prompt plus output of one request, in tokens."""
+        return self.max_seq_len or self.max_input_len + self.max_output_len
+
+
+def _mine(spec: BuildSpec) -> TorchSpec:
+    assert isinstance(spec, TorchSpec)  # noqa: S101 - the registry pairs them
+    return spec
+
+
+def limits(spec: BuildSpec) -> dict[str, Any]:
+    """Return what the session gives to LLM and enforces."""
+    spec = _mine(spec)
+    names = (
+        "dtype",
+        "kv_cache_dtype",
+        "tp_size",
+        "pp_size",
+        "max_batch_size",
+        "max_input_len",
+        "max_output_len",
+        "max_num_tokens",
+        "kv_cache_free_gpu_memory_fraction",
+        "enable_block_reuse",
+        "enable_chunked_prefill",
+        "use_cuda_graph",
+    )
+    return {**{name: getattr(spec, name) for name in names}, "max_seq_len": spec.sequence_limit}
+
+
+def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
+    """Estimate the memory of a session on one GPU; see `workbench.trtllm_memory`."""
+    spec = _mine(spec)
+    return trtllm_fit(
+        model,
+        dtype=spec.dtype,
+        quantization="none",
+        kv_cache_dtype="fp8" if spec.kv_cache_dtype == "fp8" else "auto",
+        tp_size=spec.tp_size,
+        pp_size=spec.pp_size,
+        max_batch_size=spec.max_batch_size,
+        max_seq_len=spec.sequence_limit,
+        max_num_tokens=spec.max_num_tokens,
+        max_beam_width=1,
+        kv_cache_free_gpu_memory_fraction=spec.kv_cache_free_gpu_memory_fraction,
+        kv_cache_tokens=None,
+        device=device,
+    )
+
+
+def need(spec: BuildSpec, model: Model) -> BuildNeed:
+    """Estimate what a build takes: a few files, and the model once for the smoke stage."""
+    del spec
+    size = sum(tensor.bytes for tensor in model.tensors)
+    return BuildNeed(
+        Part("memory", 0, size, exact=False, how="the weights pass through the host's memory"),
+        Part("disk", 0, 64 << 20, exact=False, how="tokenizer and recipe; no weights are copied"),
+    )
+
+
+def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
+    """Return the shell command that serves the same elsewhere."""
+    spec = _mine(spec)
+    words = [
+        "trtllm-serve",
+        str(model.path) if model and model.path else spec.model,
+        "--backend=pytorch",
+        "--host=127.0.0.1",
+        "--port=8000",
+        f"--max_batch_size={spec.max_batch_size}",
+        f"--max_num_tokens={spec.max_num_tokens}",
+        f"--max_seq_len={spec.sequence_limit}",
+        f"--tp_size={spec.tp_size}",
+        f"--pp_size={spec.pp_size}",
+        f"--kv_cache_free_gpu_memory_fraction={spec.kv_cache_free_gpu_memory_fraction}",
+    ]
+    return [Command("serve", shlex.join(words))]
+
+
+def tracker(step: str, order: Mapping[str, Any]) -> LogTracker:
+    """Return the reader of what a step prints; only its known failures are of use here."""
+    del step, order
+    return LogTracker("build")
+
+
+def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
+    return findings(_mine(spec), model, gpus)
+
+
+BACKEND = Backend(
+    name="tensorrt_llm_torch",
+    title="TensorRT-LLM's PyTorch backend on NVIDIA GPUs",
+    about="Nothing is compiled ahead of time: the checkpoint is loaded as it is, and kernels are "
+    "tuned and CUDA graphs captured each time that a session opens. What is published is the "
+    "recipe. TensorRT-LLM 1.3 and later offer only this.",
+    spec_class=TorchSpec,
+    packages=("tensorrt_llm",),
+    install="pip install tensorrt-llm==1.2.1",
+    stages={"check": "check the checkpoint", "recipe": "write the recipe and the tokenizer"},
+    findings=_findings,
+    fit=fit,
+    need=need,
+    limits=limits,
+    commands=commands,
+    tracker=tracker,
+    uses_gpu=True,
+)

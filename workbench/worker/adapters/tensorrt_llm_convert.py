@@ -1,0 +1,112 @@
+"""Convert a Hugging Face checkpoint into one of TensorRT-LLM, as `order["conversion"]` says.
+
+The wheel has no convert_checkpoint.py; the same calls are made here. TensorRT-LLM holds a model
+until its process ends, so that this step has a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+from .channel import Channel, Refusal
+
+
+def run(order: dict[str, Any], channel: Channel) -> None:
+    """Convert `order["model"]` into the folder `checkpoint` in `order["between"]`.
+
+    Raises:
+        Refusal: The engine backend does not know the model's architecture, or this tensorrt_llm
+            has no engine backend.
+    """
+    channel.exit_when_closed()
+    recipe = order["conversion"]
+    output = Path(order["between"]) / "checkpoint"
+    output.mkdir(parents=True)
+    channel.send(event="stage", name="import")
+    _import(channel)
+    try:
+        if recipe["path"] == "quantize":
+            _quantize(recipe, output, channel)
+        else:
+            _convert(recipe, output, channel)
+    except NotImplementedError as error:
+        raise Refusal(
+            f"TensorRT-LLM cannot convert this model: {_first_line(error)}. Its PyTorch backend "
+            "may know it: backend tensorrt_llm_torch."
+        ) from error
+    channel.send(event="done")
+
+
+def _import(channel: Channel) -> None:
+    try:
+        import tensorrt_llm
+        from tensorrt_llm.models import AutoModelForCausalLM  # noqa: F401
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("tensorrt_llm."):
+            raise  # something that it needs is missing
+        raise Refusal(
+            f"This tensorrt_llm has no engine backend ({error}). Versions up to 1.2.1 have it; "
+            "with a later one use the backend tensorrt_llm_torch."
+        ) from error
+    channel.send(event="fact", values={"tensorrt_llm": tensorrt_llm.__version__})
+
+
+def _convert(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
+    """Convert rank by rank; only one rank's weights are in memory at a time."""
+    from tensorrt_llm import Mapping
+    from tensorrt_llm.models import AutoModelForCausalLM
+
+    ranks = recipe["mapping"]["world_size"]
+    channel.send(event="stage", name="convert")
+    for rank in range(ranks):
+        model = AutoModelForCausalLM.from_hugging_face(
+            recipe["model"],
+            dtype=recipe["dtype"],
+            mapping=Mapping(rank=rank, **recipe["mapping"]),
+            quant_config=_quant_config(recipe),
+            **recipe["options"],
+        )
+        model.save_checkpoint(str(output), save_config=rank == 0)
+        del model
+        gc.collect()
+        channel.send(event="count", name="convert", done=rank + 1, total=ranks, unit="ranks")
+
+
+def _quantize(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
+    """Calibrate and convert in one call, for all ranks; its log tells how far it is."""
+    from tensorrt_llm import Mapping
+    from tensorrt_llm.models import AutoModelForCausalLM
+
+    channel.send(event="stage", name="load")
+    started = time.monotonic()
+    model_class = AutoModelForCausalLM.get_trtllm_model_class(recipe["model"])
+    model_class.quantize(
+        recipe["model"],
+        str(output),
+        dtype=recipe["dtype"],
+        mapping=Mapping(rank=0, **recipe["mapping"]),
+        quant_config=_quant_config(recipe),
+        **recipe["calibration"],
+        **recipe["options"],
+    )
+    channel.send(event="fact", values={"calibration_seconds": time.monotonic() - started})
+
+
+def _quant_config(recipe: dict[str, Any]) -> Any:
+    """Return the QuantConfig of a recipe; its algorithms are given by the names of QuantAlgo."""
+    from tensorrt_llm.models.modeling_utils import QuantConfig
+    from tensorrt_llm.quantization import QuantAlgo
+
+    values = dict(recipe["quantization"])
+    for name in ("quant_algo", "kv_cache_quant_algo"):
+        if values.get(name):
+            values[name] = QuantAlgo[values[name]]
+    return QuantConfig(**values)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().rstrip(".").splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,56 @@
+"""Load a checkpoint with TensorRT-LLM's PyTorch backend and serve it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .channel import Channel, Refusal
+from .tensorrt_llm_session import end_ids, serve
+from .tensorrt_llm_torch_build import RECIPE
+from .trtllm_chat import TOKENIZER
+from .trtllm_llm_api import LlmApi
+
+
+def run(order: dict[str, Any], channel: Channel) -> None:
+    """Load the checkpoint of `order["engine"]`'s recipe and serve until closed.
+
+    Raises:
+        Refusal: The checkpoint is not where it was.
+    """
+    started = time.monotonic()
+    engine = Path(order["engine"])
+    recipe = json.loads((engine / RECIPE).read_text(encoding="utf-8"))
+    if not Path(recipe["model"]).is_dir():
+        raise Refusal(
+            f"The checkpoint {recipe['model']} is gone; this backend copies no weights. Bring it "
+            "back, or build again from where it is now."
+        )
+    runtime = LlmApi(_load(recipe["model"], engine, order["limits"]), end_ids(order))
+    serve(runtime, order, channel, {"seconds": time.monotonic() - started})
+
+
+def _load(model: str, engine: Path, limits: dict[str, Any]) -> Any:
+    from tensorrt_llm import LLM
+    from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig
+
+    graphs = CudaGraphConfig(max_batch_size=limits["max_batch_size"], enable_padding=True)
+    return LLM(
+        model=model,
+        tokenizer=str(engine / TOKENIZER),
+        dtype=limits["dtype"],
+        tensor_parallel_size=limits["tp_size"],
+        pipeline_parallel_size=limits["pp_size"],
+        max_batch_size=limits["max_batch_size"],
+        max_num_tokens=limits["max_num_tokens"],
+        max_seq_len=limits["max_seq_len"],
+        enable_chunked_prefill=limits["enable_chunked_prefill"],
+        cuda_graph_config=graphs if limits["use_cuda_graph"] else None,
+        kv_cache_config=KvCacheConfig(
+            dtype=limits["kv_cache_dtype"],
+            enable_block_reuse=limits["enable_block_reuse"],
+            free_gpu_memory_fraction=limits["kv_cache_free_gpu_memory_fraction"],
+        ),
+    )

@@ -1,0 +1,117 @@
+"""The LLM API of TensorRT-LLM as a runtime: engines, and checkpoints on its PyTorch backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from .tensorrt_llm_session import Step
+
+
+class LlmApi:
+    """A loaded `LLM`; its own scheduler batches all requests."""
+
+    concurrent = 1 << 20
+
+    def __init__(self, llm: Any, ends: list[int], *, metrics: bool = True) -> None:
+        self._llm = llm
+        self._ends = ends
+        self._metrics = metrics
+
+    async def generate(
+        self, ids: list[int], length: int, sampling: dict[str, Any]
+    ) -> AsyncIterator[Step]:
+        """Generate after `ids`; closing the iterator aborts the request.
+
+        One object stands for the whole output and is written over at each step, so only what is
+        new is copied out of it, by count: it may also shrink, when a stop token is taken back.
+        """
+        parameters = sampling_parameters(length, sampling, self._ends, metrics=self._metrics)
+        handle = self._llm.generate_async(
+            {"prompt_token_ids": ids}, sampling_params=parameters, streaming=True
+        )
+        seen = 0
+        finished = False
+        try:
+            async for output in handle:
+                completion = output.outputs[0]
+                new = list(completion.token_ids[seen:])
+                logprobs = _logprobs(completion.logprobs, seen, new) if sampling["logprobs"] else []
+                seen += len(new)
+                finished = bool(output.finished)
+                reason = (completion.finish_reason or "stop") if finished else ""
+                yield Step(new, logprobs, reason, _metrics(completion) if finished else {})
+        finally:
+            if not finished:
+                handle.abort()
+
+    def close(self) -> None:
+        """End the runtime's processes and free the GPU."""
+        self._llm.shutdown()
+
+
+def sampling_parameters(
+    length: int, sampling: dict[str, Any], ends: list[int], *, metrics: bool
+) -> Any:
+    """Return SamplingParams; options at their neutral value are left to the library.
+
+    With a temperature, top_k and top_p are always given: the C++ runtime takes both at 0, its own
+    defaults, as greedy, whatever the temperature.
+    """
+    from tensorrt_llm import SamplingParams
+
+    options: dict[str, Any] = {
+        "max_tokens": length,
+        "detokenize": False,
+        "ignore_eos": sampling["ignore_eos"],
+        "return_perf_metrics": metrics,
+    }
+    if ends:
+        options["end_id"] = ends[0]
+        options["pad_id"] = ends[0]
+        if ends[1:]:
+            options["stop_token_ids"] = ends[1:]
+    if sampling["logprobs"]:
+        options["logprobs"] = 1
+    options.update(chosen_options(sampling))
+    return SamplingParams(**options)
+
+
+def chosen_options(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that differ from greedy decoding, under TensorRT-LLM's names."""
+    neutral = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    options = {name: sampling[name] for name, none in neutral.items() if sampling[name] != none}
+    if sampling["temperature"] > 0:
+        options["temperature"] = sampling["temperature"]
+        options["top_k"] = sampling["top_k"]
+        options["top_p"] = sampling["top_p"]
+        options["seed"] = sampling["seed"]
+        if sampling["min_p"]:
+            options["min_p"] = sampling["min_p"]
+    return options
+
+
+def _logprobs(found: Any, seen: int, new: list[int]) -> list[float]:
+    """Return the log-probability of each new token: plain numbers, or by token id."""
+    entries = list(found or [])[seen : seen + len(new)]
+    return [
+        float(entry[number].logprob if isinstance(entry, dict) else entry)
+        for number, entry in zip(new, entries, strict=True)
+    ]
+
+
+def _metrics(completion: Any) -> dict[str, Any]:
+    """Return what the runtime itself measured, in seconds; empty where it measured nothing."""
+    measured = getattr(completion, "request_perf_metrics", None)
+    if measured is None:
+        return {}
+    timing = measured.timing_metrics
+    found = {
+        "queue_seconds": (timing.first_scheduled_time - timing.arrival_time).total_seconds(),
+        "ttft_seconds": (timing.first_token_time - timing.arrival_time).total_seconds(),
+        "e2e_seconds": (timing.last_token_time - timing.arrival_time).total_seconds(),
+    }
+    cache = getattr(measured, "kv_cache_metrics", None)
+    if cache is not None:
+        found["kv_cache_hit_rate"] = float(cache.kv_cache_hit_rate)
+    return found
