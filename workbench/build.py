@@ -25,7 +25,7 @@ from workbench.rules import Finding, refuse
 from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.store import Engine, Identity
-from workbench.toolchain import find_toolchain
+from workbench.toolchain import Toolchain, find_toolchain
 from workbench.units import format_bytes
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
@@ -196,8 +196,7 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
         spec = make_spec(spec)
     plan = Plan.make(spec)
     refuse(plan.findings)
-    toolchain = find_toolchain(spec.backend)
-    versions = toolchain.require(plan.backend.packages, plan.backend.install)
+    toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     path = plan.model.path
     if path and is_known(path, fingerprints_folder()):
@@ -219,6 +218,18 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
+
+
+def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:
+    """Return where a backend runs, and the versions of its packages there.
+
+    Raises:
+        ToolchainError: It is missing, or lacks what the backend needs; with the way to get it.
+    """
+    toolchain = find_toolchain(backend.name)
+    if obstacle := backend.obstacle(toolchain.versions(backend.packages)):
+        raise ToolchainError(f"{obstacle} (The toolchain is {toolchain.name}.)")
+    return toolchain, toolchain.require(backend.packages, backend.install)
 
 
 def built_for(backend: Backend) -> dict[str, str]:
@@ -282,8 +293,8 @@ def open_engine(engine: Engine | Build | str) -> Session:
     asked = {} if isinstance(engine, str) else engine.asked
     engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
     backend = get_backend(engine.backend)
-    toolchain = find_toolchain(engine.backend)
-    _check_bound(engine, backend, toolchain.require(backend.packages, backend.install))
+    toolchain, versions = toolchain_of(backend)
+    _check_bound(engine, backend, versions)
     limits = {**engine.limits, **asked}
     return Session(engine.path, engine.backend, limits, toolchain, mounts=_checkpoint(engine))
 

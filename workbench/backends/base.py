@@ -44,6 +44,12 @@ def no_order(spec: BuildSpec, model: Model, order: Mapping[str, Any]) -> dict[st
     return {}
 
 
+def no_obstacle(versions: Mapping[str, str | None]) -> str:
+    """Find nothing wrong with any version."""
+    del versions
+    return ""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compile and run a model.
@@ -65,6 +71,7 @@ class Backend:
         order: What they are told beside spec, model and paths, given what they are told already.
         tracker: Makes the reader of what a step prints, given the step and the order; for the step
             "session" and an empty order, of what a session prints while it loads.
+        obstacle: Says why a toolchain with these versions cannot do it, or nothing.
         uses_gpu: Whether it compiles for and runs on NVIDIA GPUs, so that an engine belongs to one.
         bound: Distributions that must have the very versions which built an engine to open it.
     """
@@ -84,5 +91,6 @@ class Backend:
     steps: tuple[str, ...] = ("build",)
     order: Callable[[BuildSpec, Model, Mapping[str, Any]], dict[str, Any]] = no_order
     tracker: Callable[[str, Mapping[str, Any]], Tracker] | None = None
+    obstacle: Callable[[Mapping[str, str | None]], str] = no_obstacle
     uses_gpu: bool = False
     bound: tuple[str, ...] = ()

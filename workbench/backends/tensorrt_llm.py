@@ -17,6 +17,7 @@ from workbench.fit import BuildNeed, Fit
 from workbench.gpus import list_gpus
 from workbench.hardware import Device
 from workbench.model import Model
+from workbench.releases import INSTALL, LAST_STABLE, engine_api
 from workbench.rules import Finding
 from workbench.spec import BuildSpec
 from workbench.trtllm_memory import trtllm_build_need, trtllm_fit
@@ -102,8 +103,22 @@ def tracker(step: str, order: Mapping[str, Any]) -> LogTracker:
     """Return the reader of what a step prints; a session only needs its known failures."""
     if step == "session":
         return LogTracker("build")
-    ranks = order["conversion"]["mapping"]["world_size"]
-    return LogTracker(step, ranks=ranks, workers=order["workers"])
+    recipe = order["conversion"]
+    ranks = recipe["mapping"]["world_size"]
+    return LogTracker(step, ranks=ranks, workers=order["workers"], batches=_batches(recipe))
+
+
+def _batches(recipe: Mapping[str, Any]) -> int | None:
+    """Return how many batches a calibration takes, where there is one.
+
+    AWQ takes at most 32 texts (tensorrt_llm quantization/quantize_by_modelopt.py).
+    """
+    calibration = recipe["calibration"]
+    if not calibration:
+        return None
+    awq = "AWQ" in (recipe["quantization"]["quant_algo"] or "")
+    texts = min(32, calibration["calib_batches"]) if awq else calibration["calib_batches"]
+    return -(-int(texts) // int(calibration["calib_batch_size"]))
 
 
 def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
@@ -111,6 +126,18 @@ def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
     name = str(model.path) if model and model.path else spec.model
     pairs = trtllm_command.shell_commands(_mine(spec), name, known=model)
     return [Command(title, text) for title, text in pairs]
+
+
+def obstacle(versions: Mapping[str, str | None]) -> str:
+    """Say why a toolchain with these versions has no engines, or nothing."""
+    version = versions.get("tensorrt-llm")
+    if version is None or engine_api(versions):
+        return ""
+    return (
+        f"tensorrt_llm {version} builds and runs no engines: the last stable release that does is "
+        f"{LAST_STABLE}. Use the backend tensorrt_llm_torch with this toolchain, or install "
+        f"tensorrt-llm=={LAST_STABLE} in another one."
+    )
 
 
 def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
@@ -123,8 +150,9 @@ BACKEND = Backend(
     about="The checkpoint is converted, and trtllm-build compiles it for this very kind of GPU, "
     "with these shapes; other shapes are another engine.",
     spec_class=TensorRtLlmSpec,
-    packages=("tensorrt_llm", "tensorrt"),
-    install="pip install tensorrt-llm==1.2.1",
+    packages=("tensorrt-llm", "tensorrt"),
+    install=INSTALL,
+    obstacle=obstacle,
     stages=STAGES | {"tokenizer": "write the tokenizer"},
     findings=_findings,
     fit=fit,
@@ -135,5 +163,5 @@ BACKEND = Backend(
     order=order,
     tracker=tracker,
     uses_gpu=True,
-    bound=("tensorrt_llm", "tensorrt"),
+    bound=("tensorrt-llm", "tensorrt"),
 )

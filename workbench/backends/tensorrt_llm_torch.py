@@ -16,6 +16,7 @@ from workbench.backends.trtllm_torch_rules import findings
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.hardware import Device
 from workbench.model import Model
+from workbench.releases import INSTALL
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameter
 from workbench.trtllm_memory import trtllm_fit
@@ -220,8 +221,8 @@ BACKEND = Backend(
     "tuned and CUDA graphs captured each time that a session opens. What is published is the "
     "recipe. TensorRT-LLM 1.3 and later offer only this.",
     spec_class=TorchSpec,
-    packages=("tensorrt_llm",),
-    install="pip install tensorrt-llm==1.2.1",
+    packages=("tensorrt-llm",),
+    install=INSTALL,
     stages={"check": "check the checkpoint", "recipe": "write the recipe and the tokenizer"},
     findings=_findings,
     fit=fit,

@@ -25,6 +25,7 @@ def model_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
     """Apply the rules that need the model."""
     if model.architecture not in MODEL_MAP:
         yield _unknown(model)
+    yield from tokenizer_rule(model)
     if spec.revision and (spec.model == "demo" or Path(spec.model).is_dir()):
         yield Finding(
             "ignored",
@@ -48,6 +49,21 @@ def model_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
             "Leave it out.",
             (("load_by_shard", False),),
             "tensorrt_llm models/llama/model.py",
+        )
+
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+"""Files of which a checkpoint has at least one; the first is taken as it is."""
+
+
+def tokenizer_rule(model: Model) -> Iterator[Finding]:
+    """Refuse a checkpoint without a tokenizer: an engine could not be talked with."""
+    if model.path and not any((model.path / name).is_file() for name in TOKENIZERS):
+        yield Finding(
+            "refuse",
+            "model",
+            "it has no tokenizer.",
+            "Put its tokenizer.json beside the weights.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from workbench.backends.trtllm_model_rules import tokenizer_rule
 from workbench.rules import Finding
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _limit_rules(spec: TorchSpec) -> list[Finding]:
 
 
 def _model_rules(spec: TorchSpec, model: Model) -> list[Finding]:
-    found = []
+    found = list(tokenizer_rule(model))
     if model.context_length and spec.sequence_limit > model.context_length:
         found.append(
             Finding(

@@ -26,7 +26,8 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     output = Path(order["between"]) / "checkpoint"
     output.mkdir(parents=True)
     channel.send(event="stage", name="import")
-    _import(channel)
+    # By default the library logs errors only; batches of a calibration are counted at "debug".
+    _import(channel).logger.set_level("debug" if recipe["path"] == "quantize" else "info")
     try:
         if recipe["path"] == "quantize":
             _quantize(recipe, output, channel)
@@ -40,7 +41,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     channel.send(event="done")
 
 
-def _import(channel: Channel) -> None:
+def _import(channel: Channel) -> Any:
     try:
         import tensorrt_llm
         from tensorrt_llm.models import AutoModelForCausalLM  # noqa: F401
@@ -52,6 +53,7 @@ def _import(channel: Channel) -> None:
             "with a later one use the backend tensorrt_llm_torch."
         ) from error
     channel.send(event="fact", values={"tensorrt_llm": tensorrt_llm.__version__})
+    return tensorrt_llm
 
 
 def _convert(recipe: dict[str, Any], output: Path, channel: Channel) -> None:

@@ -126,6 +126,7 @@ class Server:
     def _prepare(self, message: dict[str, Any]) -> Request:
         ids = input_ids(message, self._tokenizer, self._chat)
         check_ids(ids, self._vocabulary)
+        self._check_step(len(ids))
         sampling = message["sampling"]
         if sampling["logprobs"] and not self._limits.get("gather_generation_logits", True):
             raise Refusal(
@@ -135,6 +136,18 @@ class Server:
         length = output_length(len(ids), sampling["max_tokens"], self._limits)
         stream = TextStream(self._tokenizer, tuple(sampling["stop"]))
         return Request(message["id"], ids, length, sampling, stream)
+
+    def _check_step(self, prompt: int) -> None:
+        """Refuse a prompt that one step cannot take, where it cannot be split."""
+        chunked = self._limits.get("enable_chunked_context") or self._limits.get(
+            "enable_chunked_prefill"
+        )
+        most = self._limits["max_num_tokens"]
+        if prompt > most and not chunked:
+            raise Refusal(
+                f"The prompt has {prompt} tokens; without chunked prefill this engine takes {most} "
+                "in one step (max_num_tokens). Shorten it, or switch chunked prefill on."
+            )
 
     def _cancel(self, number: int) -> None:
         if request := self._running.get(number):

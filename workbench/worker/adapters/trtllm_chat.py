@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,37 @@ TOKENIZER = "tokenizer"
 """Folder of the tokenizer in an engine directory: `trtllm-build` itself writes none."""
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "spiece.model")
+"""Formats from which transformers can make a tokenizer.json."""
+
+CONFIGS = ("config.json", "generation_config.json")
+
+
 class ChatTemplate:
-    """The model's own chat template, rendered by transformers."""
+    """The model's own chat template, rendered by transformers, which is imported when needed."""
 
     def __init__(self, directory: Path) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+        self._directory = directory
+        self._tokenizer: Any = None
 
     @property
     def chat_template(self) -> str | None:
         """The template, or None where the model has none."""
-        template = self._tokenizer.chat_template
-        return str(template) if template else None
+        beside = self._directory / "chat_template.jinja"
+        if beside.is_file():
+            return beside.read_text(encoding="utf-8")
+        config = self._directory / "tokenizer_config.json"
+        if not config.is_file():
+            return None
+        found = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+        return str(found) if found else None
 
     def apply_chat_template(self, messages: Any, add_generation_prompt: bool) -> str:
         """Return the text that the model was trained on for these messages.
@@ -34,6 +53,12 @@ class ChatTemplate:
         """
         from jinja2 import TemplateError
 
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                str(self._directory), trust_remote_code=False
+            )
         try:
             text = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=add_generation_prompt, tokenize=False
@@ -47,27 +72,41 @@ def save_tokenizer(source: Path, output: Path) -> None:
     """Write the tokenizer of a checkpoint into an engine directory, with the model's configs.
 
     Raises:
-        Refusal: The checkpoint has no tokenizer that transformers can load.
+        Refusal: The checkpoint has none.
     """
-    import shutil
+    target = output / TOKENIZER
+    target.mkdir(parents=True)
+    if (source / "tokenizer.json").is_file():
+        _copy(source, target, TOKENIZER_FILES)
+    else:
+        _make(source, target)
+    _copy(source, target, CONFIGS)
 
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _make(source: Path, target: Path) -> None:
+    """Let transformers make a tokenizer.json from another format."""
+    if not any((source / name).is_file() for name in OTHER_TOKENIZERS):
+        # transformers would make an empty one, without a word.
+        raise Refusal(f"{source} has no tokenizer. Put its tokenizer.json beside the weights.")
     from transformers import AutoTokenizer
 
-    target = output / TOKENIZER
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        tokenizer.save_pretrained(str(target))
     except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Refusal(f"transformers cannot load the model's tokenizer: {line}") from error
-    tokenizer.save_pretrained(str(target))
     if not (target / "tokenizer.json").is_file():
         raise Refusal(
             "The model's tokenizer cannot be written as a tokenizer.json. Give a checkpoint that "
             "has one."
         )
-    for name in ("config.json", "generation_config.json"):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
 
 
 def end_tokens(directory: Path) -> list[int]:

@@ -1,0 +1,7 @@
+"""Runners."""
+
+from .model_runner_cpp import ModelRunnerCpp
+
+PYTHON_BINDINGS = True
+
+__all__ = ["PYTHON_BINDINGS", "ModelRunnerCpp"]

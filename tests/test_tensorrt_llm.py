@@ -1,0 +1,524 @@
+"""The whole TensorRT-LLM path against the stand-in toolchain: form, job, engine, session, panel.
+
+What the stand-in plays is stated in tests/contract; TensorRT-LLM itself does not run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from tests import standin_nvml
+from tests.contract import interface, rule
+from tests.contract.toolchain import make_toolchain
+from tests.tiny_models import make_tiny_model
+from workbench import store
+from workbench.backends import make_spec
+from workbench.backends.trtllm_command import build_arguments
+from workbench.backends.trtllm_spec import BUILD_FLAGS, TensorRtLlmSpec
+from workbench.build import DEMO_MODEL, Plan, open_engine, start_build
+from workbench.cli import main
+from workbench.errors import (
+    JobError,
+    RequestError,
+    SessionError,
+    SpecError,
+    StoreError,
+    ToolchainError,
+)
+from workbench.model import Model
+from workbench.notebook import run_notebook
+from workbench.sampling import Sampling
+from workbench.session import Session
+from workbench.spec import Parameter, parameters_of
+from workbench.store import Engine
+from workbench.widgets.build import BuildPanel
+from workbench.widgets.form import BuildForm
+from workbench.widgets.stream import StreamPanel
+
+H100 = "NVIDIA H100 80GB HBM3,9.0,85520809984,84000000000"
+SMALL = {"backend": "tensorrt_llm", "max_batch_size": 4, "max_seq_len": 512, "max_num_tokens": 2048}
+VOCABULARY = 1280
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "10_tensorrt_llm.ipynb"
+
+
+@pytest.fixture(scope="session")
+def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in of NVIDIA's library, which this process uses from now on."""
+    library = standin_nvml.require_library(tmp_path_factory.mktemp("nvml"))
+    standin_nvml.load(library)
+    return library
+
+
+@pytest.fixture(scope="session")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a toolchain with the stand-in."""
+    return make_toolchain(tmp_path_factory.mktemp("toolchain") / "venv")
+
+
+def _pretend(patch: pytest.MonkeyPatch, nvml: Path, toolchain: Path) -> None:
+    for name, value in standin_nvml.environment(nvml, H100).items():
+        patch.setenv(name, value)
+    for backend in ("TENSORRT_LLM", "TENSORRT_LLM_TORCH"):
+        patch.setenv(f"WORKBENCH_TOOLCHAIN_{backend}", str(toolchain))
+    patch.setenv("WORKBENCH_STANDIN_PACE", "0.1")
+
+
+@pytest.fixture
+def gpu(nvml: Path, toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with one H100 and both backends' toolchain."""
+    _pretend(monkeypatch, nvml, toolchain)
+    return monkeypatch
+
+
+@pytest.fixture(scope="session")
+def built(nvml: Path, toolchain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an engine of the demo model, built through the whole path."""
+    home = tmp_path_factory.mktemp("trtllm") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_HOME", str(home))
+        _pretend(patch, nvml, toolchain)
+        start_build(SMALL).wait()
+    return home
+
+
+@pytest.fixture
+def engine(gpu: pytest.MonkeyPatch, built: Path, home: Path) -> Engine:
+    """That engine in the test's own home."""
+    shutil.copytree(built, home)
+    (engine,) = store.list_engines()
+    return engine
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with open_engine(engine) as opened:
+        yield opened
+
+
+def _expected(ids: list[int], length: int, seed: int = 0) -> list[int]:
+    """Return what the stand-in's rule generates, without its end token."""
+    end = Model.read(DEMO_MODEL).config["eos_token_id"]
+    out: list[int] = []
+    while len(out) < length:
+        token = rule.next_token([*ids, *out], VOCABULARY, seed, end)
+        if token == end:
+            break
+        out.append(token)
+    return out
+
+
+def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# --- the command line of a spec
+
+
+def _random_value(parameter: Parameter, chance: random.Random) -> object:
+    if parameter.optional and chance.random() < 0.2:
+        return None
+    if parameter.kind == "choice":
+        return chance.choice(parameter.choices)
+    if parameter.kind == "switch":
+        return chance.random() < 0.5
+    if parameter.kind == "integer":
+        low = int(parameter.minimum or 0)
+        return chance.randint(low, int(parameter.maximum or low + 100_000))
+    if parameter.name == "lora_target_modules":
+        return ",".join(chance.sample(interface.LORA_MODULES, 2))
+    return chance.choice(["a", "some dir/with space", "a,b"])
+
+
+def test_any_spec_makes_arguments_that_parse_back_to_it() -> None:
+    parser = interface.parser()
+    parameters = parameters_of(TensorRtLlmSpec)
+    chance = random.Random(0)
+    for _ in range(300):
+        names = chance.sample(BUILD_FLAGS, chance.randint(0, len(BUILD_FLAGS)))
+        chosen = {name: _random_value(parameters[name], chance) for name in names}
+        spec = TensorRtLlmSpec.parse({"backend": "tensorrt_llm", **chosen})
+        parsed = vars(parser.parse_args(build_arguments(spec, "in", "out", "cache")))
+        for name in BUILD_FLAGS:
+            value = getattr(spec, name)
+            if name == "max_seq_len":
+                value = spec.sequence_limit
+            if name in ("lora_dir", "lora_target_modules") and value is not None:
+                value = value.split(",")
+            found = parsed.get(name, parameters[name].default)
+            assert found == value, name
+
+
+def test_the_declared_defaults_are_those_of_the_parser() -> None:
+    defaults = vars(interface.parser().parse_args([]))
+    parameters = parameters_of(TensorRtLlmSpec)
+    for name in BUILD_FLAGS:
+        assert defaults.get(name, parameters[name].default) == parameters[name].default, name
+
+
+# --- building
+
+
+def test_an_engine_says_what_it_is_and_for_what(engine: Engine) -> None:
+    manifest = engine.manifest
+    assert manifest["identity"]["device"] == {
+        "name": "NVIDIA H100 80GB HBM3",
+        "compute capability": "9.0",
+    }
+    assert manifest["identity"]["toolchain"] == {"tensorrt-llm": "1.2.1", "tensorrt": "10.14.1"}
+    assert manifest["facts"]["tensorrt_llm"] == "1.2.1"
+    assert {"rank0.engine", "config.json", "tokenizer/tokenizer.json"} <= set(manifest["files"])
+    assert not any("checkpoint" in name or "cache" in name for name in manifest["files"])
+    assert engine.limits["max_seq_len"] == 512
+    assert engine.limits["max_num_tokens"] == 2048
+    stages = [stage["name"] for stage in manifest["build"]["stages"]]
+    assert stages == [
+        *("fingerprint", "import", "convert", "start", "read", "network", "compile", "write"),
+        *("tokenizer", "smoke"),
+    ]
+
+
+def test_other_limits_at_load_time_are_a_hit_and_other_shapes_are_not(engine: Engine) -> None:
+    build = start_build({**SMALL, "kv_cache_free_gpu_memory_fraction": 0.5, "workers": 2})
+    assert build.job is None
+    assert build.wait().limits["kv_cache_free_gpu_memory_fraction"] == 0.5
+    other = start_build({**SMALL, "max_batch_size": 8}, smoke=False)
+    assert other.job is not None
+    assert other.wait().key != engine.key
+    notes = " ".join(other.job.view().notes)
+    assert "max_batch_size (4 there, 8 here)" in notes
+    assert "Timings of earlier builds on this GPU are reused." in notes
+
+
+def test_facts_of_the_log_reach_the_journal(engine: Engine) -> None:
+    from workbench.jobs import find_job
+
+    facts = find_job(engine.manifest["build"]["job"]).view().facts
+    assert facts["activation_bytes"] > 0
+    assert facts["weights_bytes"] > 0
+    assert facts["tensorrt_llm"] == "1.2.1"
+
+
+def test_the_old_name_becomes_max_seq_len_and_says_so(gpu: pytest.MonkeyPatch) -> None:
+    values = {"max_batch_size": 32, "max_input_len": 300, "max_output_len": 200}
+    spec = make_spec({"backend": "tensorrt_llm", "gemm_plugin": "auto", **values})
+    (finding,) = [f for f in Plan.make(spec).findings if f.field == "max_output_len"]
+    assert "max_seq_len = 300 + 200 = 500" in str(finding)
+    assert start_build(spec, smoke=False).wait().limits["max_seq_len"] == 500
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("gpu_oom", "The GPU's memory is not enough"),
+        ("host_killed", "most likely because the host's memory ran out"),
+        ("unsupported_architecture", "is not supported in TRT-LLM yet"),
+        ("assertion", "TensorRT built no engine"),
+        ("segfault", "crashed"),
+        ("disk_full", "The disk is full"),
+        ("import_error", "Open MPI is missing"),
+        ("load_version_mismatch", "another version of TensorRT"),
+        ("load_wrong_gpu", "another kind of GPU"),
+    ],
+)
+def test_a_failure_is_one_sentence_and_leaves_nothing(
+    gpu: pytest.MonkeyPatch, home: Path, how: str, sentence: str
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_FAIL", how)
+    build = start_build(SMALL)
+    with pytest.raises(JobError, match=sentence) as caught:
+        build.wait()
+    assert "Traceback" not in str(caught.value)
+    assert list((home / "engines").iterdir()) == []
+
+
+def test_cancel_in_the_middle_of_tensorrt_leaves_nothing(
+    gpu: pytest.MonkeyPatch, home: Path
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_FAIL", "hang")
+    build = start_build(SMALL)
+    assert build.job is not None
+    _until(lambda: build.job is not None and "compile" in build.job.view().stages)
+    build.cancel()
+    with pytest.raises(JobError, match="Cancelled"):
+        build.wait()
+    assert list((home / "engines").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_ranks(gpu: pytest.MonkeyPatch, workers: int) -> None:
+    gpu.setenv("STANDIN_GPUS", f"{H100};{H100}")
+    gpu.setenv("WORKBENCH_STANDIN_GPU", "NVIDIA H100 80GB HBM3,9.0,2")
+    values = {**SMALL, "tp_size": 2, "workers": workers}
+    engine = start_build(values).wait()
+    assert {"rank0.engine", "rank1.engine"} <= set(engine.manifest["files"])
+    assert engine.limits["world_size"] == 2
+    stages = [stage["name"] for stage in engine.manifest["build"]["stages"]]
+    assert ("compile.1" in stages) == (workers == 1)
+    with open_engine(engine) as session:
+        assert session.generate([5, 6], max_tokens=8).wait().token_ids == _expected([5, 6], 8)
+
+
+def test_quantization_that_calibrates(gpu: pytest.MonkeyPatch) -> None:
+    engine = start_build({**SMALL, "quantization": "fp8", "calib_size": 8}, smoke=False).wait()
+    assert engine.manifest["facts"]["quantization"]["quant_algo"] == "FP8"
+    assert "load" in [stage["name"] for stage in engine.manifest["build"]["stages"]]
+
+
+# --- refusals before anything is spent
+
+
+def test_a_model_of_another_architecture_is_refused(
+    gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = make_tiny_model("qwen2", tmp_path / "model", 0)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(
+        json.dumps({**config, "architectures": ["UnheardForCausalLM"]})
+    )
+    with pytest.raises(SpecError, match="UnheardForCausalLM"):
+        start_build({**SMALL, "model": str(model)})
+
+
+def test_a_missing_tokenizer_is_refused(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = make_tiny_model("qwen2", tmp_path / "model", 0)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink(missing_ok=True)
+    with pytest.raises(SpecError, match="it has no tokenizer"):
+        start_build({**SMALL, "model": str(model)})
+
+
+def test_too_many_gpus_are_told(gpu: pytest.MonkeyPatch) -> None:
+    findings = Plan.make(make_spec({**SMALL, "tp_size": 2})).findings
+    assert any("tp_size" in f.field and "GPU" in str(f) for f in findings)
+
+
+def test_an_engine_of_another_version_or_gpu_is_not_opened(
+    engine: Engine, gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    older = make_toolchain(tmp_path / "older", version="1.0.0")
+    with gpu.context() as patch:
+        patch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(older))
+        with pytest.raises(StoreError, match=r"built for tensorrt-llm 1\.2\.1, and this is .*1\.0"):
+            open_engine(engine)
+    gpu.setenv("STANDIN_GPUS", "NVIDIA L40S,8.9,48305799168,47000000000")
+    with pytest.raises(StoreError, match=r"compute capability 9\.0, and this is .*8\.9"):
+        open_engine(engine)
+
+
+def test_without_a_gpu_everything_opens_and_says_what_is_missing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    monkeypatch.delenv("STANDIN_GPUS", raising=False)
+    form = BuildForm(make_spec({"backend": "tensorrt_llm", "max_batch_size": 4}))
+    assert "trtllm-build" in form._commands.value
+    assert "no NVIDIA GPU" in form._facts.value
+    panel = BuildPanel(form, start=True)
+    _until(lambda: panel._error_text)
+    assert "tensorrt_llm" in panel._error_text
+    assert "tensorrt-llm==1.2.1" in panel._error_text
+    stream = StreamPanel(panel)
+    assert stream.plain()
+
+
+def test_a_toolchain_without_a_gpu_is_refused_with_the_way_out(
+    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STANDIN_GPUS", raising=False)
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(toolchain))
+    with pytest.raises(ToolchainError, match="none was found here"):
+        start_build(SMALL)
+
+
+# --- sessions
+
+
+@pytest.mark.parametrize("runtime", ["llm_api", "model_runner_cpp"])
+def test_a_session_streams_the_very_tokens(engine: Engine, runtime: str) -> None:
+    decoder = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
+    engine = engine.under({"runtime": runtime})
+    with open_engine(engine) as session:
+        for prompt in ([5, 6, 7], [900], list(range(3, 300))):
+            generation = session.generate(prompt, max_tokens=40)
+            deltas = list(generation)
+            assert generation.token_ids == _expected(prompt, 40)
+            assert "".join(delta.text for delta in deltas) == decoder.decode(generation.token_ids)
+            assert sum(len(delta.token_ids) for delta in deltas) == len(generation.token_ids)
+        whole = session.generate([5, 6, 7], max_tokens=40).wait()
+        assert whole.finish_reason == ("length" if len(whole.token_ids) == 40 else "stop")
+
+
+@pytest.mark.parametrize("runtime", ["llm_api", "model_runner_cpp"])
+def test_several_at_once_and_cancel_of_one(
+    engine: Engine, gpu: pytest.MonkeyPatch, runtime: str
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_STEP", "0.02")
+    with open_engine(engine.under({"runtime": runtime})) as session:
+        long = session.generate([11], max_tokens=300, ignore_eos=True)
+        others = [session.generate([n], max_tokens=10, ignore_eos=True) for n in (20, 21)]
+        _until(lambda: len(long.token_ids) > 3)
+        long.cancel()
+        assert long.wait(10).finish_reason == "cancelled"
+        assert len(long.token_ids) < 300
+        for number, other in zip((20, 21), others, strict=True):
+            assert len(other.wait(20).token_ids) == 10, number
+        assert session.active == 0
+        if runtime == "model_runner_cpp":
+            assert others[0].timings.queued is not None
+
+
+def test_more_than_the_batch_wait_and_say_so(engine: Engine, gpu: pytest.MonkeyPatch) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_STEP", "0.02")
+    with open_engine(engine) as session:
+        running = [session.generate([n], max_tokens=60, ignore_eos=True) for n in range(30, 35)]
+        _until(lambda: running[4].queue_place == 1)
+        assert running[4].queue_reason == "max_batch_size 4 is reached"
+        for generation in running:
+            assert len(generation.wait(30).token_ids) == 60
+
+
+def test_sampling_seed_stop_and_metrics(session: Session) -> None:
+    options = {"temperature": 0.8, "max_tokens": 30, "ignore_eos": True}
+    first = session.generate([7, 8], seed=3, **options).wait()
+    again = session.generate([7, 8], seed=3, **options).wait()
+    other = session.generate([7, 8], seed=4, **options).wait()
+    assert first.token_ids == again.token_ids != other.token_ids
+    metrics = first.record()["engine_metrics"]
+    assert 0 <= metrics["ttft_seconds"] <= metrics["e2e_seconds"]
+    stop = first.text[8:11]
+    stopped = session.generate([7, 8], Sampling(seed=3, stop=stop, **options)).wait()
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == first.text[: first.text.index(stop)]
+
+
+def test_what_does_not_fit_is_refused_before_the_runtime_sees_it(session: Session) -> None:
+    for prompt, options, words in (
+        (list(range(3, 600)), {}, "max_input_len"),
+        ([5], {"max_tokens": 600}, "max_output_len"),
+        ([VOCABULARY], {}, "knows 0 to 1279"),
+        ([], {}, "no tokens"),
+        ([5], {"logprobs": True}, "gather_generation_logits"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            session.generate(prompt, **options).wait()
+    assert session.generate([5], max_tokens=4).wait().token_ids
+
+
+def test_chat_goes_through_the_models_own_template(session: Session) -> None:
+    assert session.facts["chat_template"]
+    asked = session.generate([{"role": "user", "content": "hello"}], max_tokens=5).wait()
+    assert asked.input_tokens is not None
+    assert asked.input_tokens > 3
+
+
+def test_a_crash_of_the_runtime_is_an_error_and_we_live(
+    engine: Engine, gpu: pytest.MonkeyPatch
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_FAIL", "stream_crash")
+    with open_engine(engine) as session:
+        with pytest.raises(SessionError):
+            session.generate([5], max_tokens=60, ignore_eos=True).wait(30)
+        assert session.closed
+
+
+# --- from the user's side
+
+
+def test_the_demo_ends_with_a_report(
+    gpu: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["demo", "--backend", "tensorrt_llm", "--max-seq-len", "512"]) == 0
+    printed = capsys.readouterr().out
+    assert "Versions   workbench" in printed
+    assert "tensorrt_llm 1.2.1" in printed
+    assert "NVIDIA H100 80GB HBM3, 9.0" in printed
+    (account,) = (home / "accounts").iterdir()
+    assert json.loads(account.read_text())["build"]["smoke"]["tokens"] == 8
+
+
+def test_the_notebook_runs_the_well_known_first_example(
+    gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As articles have it, but for the lengths, which the demo model's context does not hold.
+    given = {
+        "dtype": "bfloat16",
+        "gemm_plugin": "auto",
+        "max_batch_size": "32",
+        "max_input_len": "1024",
+        "max_output_len": "256",
+        "context_fmha": "enable",
+    }
+    results = run_notebook(NOTEBOOK, tmp_path / "out.ipynb", given)
+    assert store.find_engine(results["engine"]).limits["max_seq_len"] == 1280
+    assert results["facts"]["dtype"] == "bfloat16"
+    assert results["generation"]["output_tokens"] > 0
+
+
+def test_the_panels_build_and_stream(gpu: pytest.MonkeyPatch, home: Path) -> None:
+    gpu.setenv("WORKBENCH_HEADLESS", "0")
+    form = BuildForm(make_spec(SMALL))
+    panel = BuildPanel(form, start=True, smoke=False)
+    _until(lambda: panel.engine)
+    stream = StreamPanel(panel, prompt="hello", start=True, max_tokens=12, ignore_eos=True)
+    _until(lambda: stream.record)
+    assert stream.record is not None
+    assert stream.record["output_tokens"] == 12
+    stream.unload()
+
+
+def test_switching_the_backend_keeps_what_both_know(gpu: pytest.MonkeyPatch) -> None:
+    form = BuildForm(make_spec({"max_batch_size": 7, "kv_cache_tokens": 2048, "group_size": 32}))
+    form._choice.value = "tensorrt_llm"
+    assert form.spec.backend == "tensorrt_llm"
+    assert form.values["max_batch_size"] == 7
+    assert form.values["kv_cache_tokens"] == 2048
+    assert "trtllm-build" in form._commands.value
+    form._choice.value = "openvino"
+    assert form.values["max_batch_size"] == 7
+    assert "workbench build" in form._commands.value
+
+
+# --- the PyTorch backend
+
+
+def test_the_pytorch_backend_needs_no_engine(gpu: pytest.MonkeyPatch, home: Path) -> None:
+    spec = make_spec({"backend": "tensorrt_llm_torch", "max_input_len": 256, "max_output_len": 256})
+    engine = start_build(spec).wait()
+    assert engine.manifest["facts"]["checkpoint"] == str(DEMO_MODEL)
+    assert engine.bytes < 1 << 20
+    with open_engine(engine) as session:
+        assert session.generate([5, 6], max_tokens=8).wait().token_ids == _expected([5, 6], 8)
+    assert start_build(spec.replace(max_batch_size=3)).wait().key == engine.key
+
+
+def test_a_checkpoint_that_changed_is_not_opened(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    values = {"backend": "tensorrt_llm_torch", "model": str(model), "max_input_len": 256}
+    engine = start_build(values, smoke=False).wait()
+    tokenizer = model / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    os.utime(tokenizer, ns=(1, 1))
+    with pytest.raises(StoreError, match="has changed"):
+        open_engine(engine)
+
+
+def test_a_toolchain_without_the_engine_api_offers_the_other_backend(
+    gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newer = make_toolchain(tmp_path / "newer", version="1.3.0rc22")
+    gpu.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(newer))
+    with pytest.raises(ToolchainError, match="Use the backend tensorrt_llm_torch"):
+        start_build(SMALL)
