@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-# What tensorrt-llm 1.2.1 declares: exactly one transformers, numpy below 2, setuptools below 80.
-PINS = {"transformers": "4.57.3", "numpy": "1.26.4", "setuptools": "79.0.1"}
+from workbench.releases import LAST_STABLE
+
+# Versions that what tensorrt-llm 1.2.1 declares allows: exactly one transformers, datasets and
+# h5py, numpy below 2, setuptools below 80, onnx below 1.20; and what those demand in turn
+# (transformers 4.57.3 a hub library below 1, datasets 3.1 an fsspec of at most 2024.9).
+PINS = {
+    "transformers": "4.57.3",
+    "numpy": "1.26.4",
+    "setuptools": "79.0.1",
+    "datasets": "3.1.0",
+    "h5py": "3.12.1",
+    "fsspec": "2024.9.0",
+    "huggingface-hub": "0.36.0",
+    "pydantic": "2.12.4",
+    "fastapi": "0.121.3",
+    "tornado": "6.5.7",
+    "protobuf": "6.33.5",
+    "onnx": "1.19.1",
+    "nvidia-ml-py": "13.580.82",
+}
 
 
 def _requirements(name: str) -> Iterator[Requirement]:
@@ -46,10 +65,10 @@ def test_nothing_forbids_what_tensorrt_llm_pins(pinned: str) -> None:
         assert requirement.specifier.contains(PINS[pinned]), f"{name} requires {requirement}"
 
 
-def test_the_hub_library_may_be_the_one_that_old_transformers_need() -> None:
-    # transformers 4.57.3 requires huggingface-hub >= 0.34, < 1.0.
-    for name, requirement in CLOSURE["huggingface-hub"]:
-        assert requirement.specifier.contains("0.36.0"), f"{name} requires {requirement}"
+def test_the_environment_asks_for_what_the_workbench_supports() -> None:
+    text = (Path(__file__).parents[1] / "environment.yml").read_text(encoding="utf-8")
+    assert f"tensorrt-llm=={LAST_STABLE}\n" in text
+    assert {"- openmpi", "- mpi4py", "- -e ."} <= {line.strip() for line in text.splitlines()}
 
 
 def test_no_runtime_comes_with_the_notebook_side() -> None:

@@ -327,8 +327,10 @@ def test_without_a_gpu_everything_opens_and_says_what_is_missing(
     assert "no NVIDIA GPU" in form._facts.value
     panel = BuildPanel(form, start=True)
     _until(lambda: panel._error_text)
-    assert "tensorrt_llm" in panel._error_text
-    assert "tensorrt-llm==1.2.1" in panel._error_text
+    assert (
+        "pip install tensorrt-llm==1.2.1 && export WORKBENCH_TOOLCHAIN_TENSORRT_LLM="
+        in panel._error_text
+    )
     stream = StreamPanel(panel)
     assert stream.plain()
 
@@ -442,7 +444,7 @@ def test_the_demo_ends_with_a_report(
     assert main(["demo", "--backend", "tensorrt_llm", "--max-seq-len", "512"]) == 0
     printed = capsys.readouterr().out
     assert "Versions   workbench" in printed
-    assert "tensorrt_llm 1.2.1" in printed
+    assert "tensorrt-llm 1.2.1" in printed
     assert "NVIDIA H100 80GB HBM3, 9.0" in printed
     (account,) = (home / "accounts").iterdir()
     assert json.loads(account.read_text())["build"]["smoke"]["tokens"] == 8

@@ -222,7 +222,7 @@ BACKEND = Backend(
     "recipe. TensorRT-LLM 1.3 and later offer only this.",
     spec_class=TorchSpec,
     packages=("tensorrt-llm",),
-    install=INSTALL,
+    install=f"{INSTALL} && export WORKBENCH_TOOLCHAIN_TENSORRT_LLM_TORCH=$PWD/trtllm/bin/python",
     stages={"check": "check the checkpoint", "recipe": "write the recipe and the tokenizer"},
     findings=_findings,
     fit=fit,
