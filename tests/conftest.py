@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import standin_nvml
+from tests.contract.toolchain import make_toolchain
 from workbench import store
 from workbench.backends import make_spec
 from workbench.build import DEMO_MODEL, fingerprints_folder, start_build
@@ -24,6 +26,28 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("WORKBENCH_HOME", str(path))
     return path
+
+
+H100 = "NVIDIA H100 80GB HBM3,9.0,85520809984,84000000000"
+
+
+@pytest.fixture(scope="session")
+def gpu_machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a machine with one H100 and TensorRT-LLM, both played by stand-ins.
+
+    This process takes NVIDIA's library for there from now on; without these variables it says
+    that there is no driver.
+    """
+    folder = tmp_path_factory.mktemp("gpu")
+    library = standin_nvml.require_library(folder)
+    standin_nvml.load(library)
+    toolchain = str(make_toolchain(folder / "toolchain"))
+    return {
+        **standin_nvml.environment(library, H100),
+        "WORKBENCH_TOOLCHAIN_TENSORRT_LLM": toolchain,
+        "WORKBENCH_TOOLCHAIN_TENSORRT_LLM_TORCH": toolchain,
+        "WORKBENCH_STANDIN_PACE": "0.1",
+    }
 
 
 @pytest.fixture(scope="session")

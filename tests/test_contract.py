@@ -165,6 +165,18 @@ def test_every_interpreter_converts_and_builds(python: str, tmp_path: Path) -> N
     assert config["build_config"]["kv_cache_type"] == "PAGED"
     refused = toolchain.build(tmp_path, "--nothing")
     assert refused.returncode == 2
+    served = toolchain.script(SERVE, DEMO_MODEL, version="1.3.0rc22")
+    assert served.returncode == 0, served.stderr
+    assert served.stdout.splitlines()[-1] == "4"
+
+
+SERVE = """
+import sys
+from tensorrt_llm import LLM, SamplingParams
+llm = LLM(sys.argv[1], skip_tokenizer_init=True)
+settings = SamplingParams(end_id=2, max_tokens=4, ignore_eos=True)
+print(llm.generate([5, 6], settings).outputs[0].length)
+"""
 
 
 # --- conversion ---

@@ -9,6 +9,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from tests import standin_nvml
+from tests.conftest import H100
 from tests.contract import interface, rule
 from tests.contract.toolchain import make_toolchain
 from tests.tiny_models import make_tiny_model
@@ -35,7 +37,7 @@ from workbench.errors import (
     ToolchainError,
 )
 from workbench.model import Model
-from workbench.notebook import run_notebook
+from workbench.notebook import read_results, run_notebook
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
@@ -44,48 +46,26 @@ from workbench.widgets.build import BuildPanel
 from workbench.widgets.form import BuildForm
 from workbench.widgets.stream import StreamPanel
 
-H100 = "NVIDIA H100 80GB HBM3,9.0,85520809984,84000000000"
 SMALL = {"backend": "tensorrt_llm", "max_batch_size": 4, "max_seq_len": 512, "max_num_tokens": 2048}
 VOCABULARY = 1280
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "10_tensorrt_llm.ipynb"
 
 
-@pytest.fixture(scope="session")
-def nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in of NVIDIA's library, which this process uses from now on."""
-    library = standin_nvml.require_library(tmp_path_factory.mktemp("nvml"))
-    standin_nvml.load(library)
-    return library
-
-
-@pytest.fixture(scope="session")
-def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a toolchain with the stand-in."""
-    return make_toolchain(tmp_path_factory.mktemp("toolchain") / "venv")
-
-
-def _pretend(patch: pytest.MonkeyPatch, nvml: Path, toolchain: Path) -> None:
-    for name, value in standin_nvml.environment(nvml, H100).items():
-        patch.setenv(name, value)
-    for backend in ("TENSORRT_LLM", "TENSORRT_LLM_TORCH"):
-        patch.setenv(f"WORKBENCH_TOOLCHAIN_{backend}", str(toolchain))
-    patch.setenv("WORKBENCH_STANDIN_PACE", "0.1")
-
-
 @pytest.fixture
-def gpu(nvml: Path, toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A machine with one H100 and both backends' toolchain."""
-    _pretend(monkeypatch, nvml, toolchain)
+def gpu(gpu_machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with one H100 and both backends' toolchain; more can be set on it."""
+    for name, value in gpu_machine.items():
+        monkeypatch.setenv(name, value)
     return monkeypatch
 
 
 @pytest.fixture(scope="session")
-def built(nvml: Path, toolchain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(gpu_machine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an engine of the demo model, built through the whole path."""
     home = tmp_path_factory.mktemp("trtllm") / "home"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKBENCH_HOME", str(home))
-        _pretend(patch, nvml, toolchain)
+        for name, value in {**gpu_machine, "WORKBENCH_HOME": str(home)}.items():
+            patch.setenv(name, value)
         start_build(SMALL).wait()
     return home
 
@@ -336,10 +316,9 @@ def test_without_a_gpu_everything_opens_and_says_what_is_missing(
 
 
 def test_a_toolchain_without_a_gpu_is_refused_with_the_way_out(
-    toolchain: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("STANDIN_GPUS", raising=False)
-    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(toolchain))
+    gpu.delenv("STANDIN_GPUS")
     with pytest.raises(ToolchainError, match="none was found here"):
         start_build(SMALL)
 
@@ -466,6 +445,23 @@ def test_the_notebook_runs_the_well_known_first_example(
     assert store.find_engine(results["engine"]).limits["max_seq_len"] == 1280
     assert results["facts"]["dtype"] == "bfloat16"
     assert results["generation"]["output_tokens"] > 0
+
+
+@pytest.mark.usefixtures("gpu")
+def test_plain_papermill_runs_the_notebook(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(output), "--no-progress-bar"]
+    run = subprocess.run(
+        [*command, "-p", "max_batch_size", "3", "-p", "kv_cache_free_gpu_memory_fraction", "0.5"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["build"]["smoke"]["ran"]
+    assert store.find_engine(results["engine"]).limits["max_batch_size"] == 3
 
 
 def test_the_panels_build_and_stream(gpu: pytest.MonkeyPatch, home: Path) -> None:

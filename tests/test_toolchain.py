@@ -356,12 +356,17 @@ def test_the_worker_inside_has_its_own_environment(
     assert "HF_TOKEN" not in environment
 
 
-def test_an_engine_that_is_not_mounted_is_not_there(
-    docker: Path, stocked: Engine, tmp_path: Path
-) -> None:
-    elsewhere = Engine(shutil.copytree(stocked.path, tmp_path / "elsewhere"), stocked.manifest)
-    with pytest.raises(SessionError, match=r"The engine was not loaded"):
-        _open(elsewhere)
+def test_only_what_is_mounted_is_there(docker: Path, stocked: Engine, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(stocked.path, tmp_path / "elsewhere")
+    with _open(Engine(elsewhere, stocked.manifest)) as session:
+        assert session.generate([5], max_tokens=2).wait().token_ids
+    order = {"op": "open", "backend": "openvino", "engine": str(elsewhere)}
+    with (tmp_path / "log").open("wb") as log:
+        worker = Worker(find_toolchain("openvino"), "session", log)
+        worker.send(**order, limits=stocked.limits)
+        (message,) = worker.messages()
+        worker.close()
+    assert message["event"] == "error"
     assert _containers(docker) == []
 
 

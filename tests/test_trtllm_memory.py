@@ -553,13 +553,14 @@ class TestRefusals:
         with pytest.raises(SpecError, match=re.escape(words)):
             trtllm_fit(LLAMA_3, **PLAIN | change)
 
-    @pytest.mark.parametrize(
-        ("config", "words"),
-        [
-            ({"kv_lora_rank": 512}, "latent attention"),
-            ({"quantization_config": {"quant_method": "gptq"}}, "quantized already (gptq)"),
-        ],
-    )
-    def test_models(self, config: dict[str, Any], words: str) -> None:
-        with pytest.raises(ModelError, match=re.escape(words)):
-            trtllm_fit(dataclasses.replace(LLAMA_3, config=config), **PLAIN)
+    def test_a_model_without_plain_keys_and_values(self) -> None:
+        model = dataclasses.replace(LLAMA_3, config={"kv_lora_rank": 512})
+        with pytest.raises(ModelError, match="latent attention"):
+            trtllm_fit(model, **PLAIN)
+
+    def test_a_checkpoint_that_is_quantized_is_taken_as_it_is_stored(self) -> None:
+        config = {**LLAMA_3.config, "quantization_config": {"quant_method": "awq"}}
+        weights = trtllm_fit(dataclasses.replace(LLAMA_3, config=config), **PLAIN).weights
+        stored = sum(tensor.bytes for tensor in LLAMA_3.tensors)
+        assert not weights.exact
+        assert weights.low < stored < weights.high

@@ -14,6 +14,7 @@ from workbench.jobs import Job
 from workbench.journal import View
 from workbench.recipe import stage_order
 from workbench.summaries import (
+    fact_line,
     finding_lines,
     fit_lines,
     model_line,
@@ -70,6 +71,8 @@ def follow(job: Job, plan: Plan) -> View:
                 # A line that wraps could not be written over.
                 width = shutil.get_terminal_size().columns - 1
                 print(line[:width], end="", flush=True)
+    if facts := fact_line(view):
+        print(f"  {printable(facts)}", flush=True)
     return view
 
 

@@ -49,6 +49,29 @@ def size_range(low: int, high: int) -> str:
     return f"{format_bytes(low)} to {format_bytes(high)}"
 
 
+FACTS = {
+    "weights_bytes": "weights",
+    "activation_bytes": "activations",
+    "host_peak_bytes": "host memory at its peak",
+    "gpu_peak_bytes": "GPU memory at its peak",
+}
+"""What a log told about a build, and how people call it."""
+
+PASSING = {"gpu_memory_bytes": "GPU memory now", "tensorrt_phase": "TensorRT"}
+"""What is only true while a build runs."""
+
+
+def fact_line(view: View) -> str:
+    """Return one line with what is known of a build beside its stages; empty without anything."""
+    titles = FACTS if view.end else FACTS | PASSING
+    words = []
+    for name, title in titles.items():
+        if name in view.facts:
+            value = view.facts[name]
+            words.append(f"{title} {format_bytes(value) if name.endswith('_bytes') else value}")
+    return " · ".join(words)
+
+
 def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = None) -> str:
     """Return one line on a stage: its time, what is counted, and what past builds took."""
     words = [f"{stage.title:<26} {format_seconds(stage.seconds(now or time.time())):>8}"]

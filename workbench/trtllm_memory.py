@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from workbench.errors import ModelError, SpecError
+from workbench.errors import SpecError
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.hardware import Device
 from workbench.memory import FLOAT_BYTES, kv_bytes_per_token
@@ -171,7 +171,6 @@ def trtllm_build_need(
 
     Raises:
         SpecError: A value is not one of those named, or not positive.
-        ModelError: The checkpoint itself is quantized.
     """
     _require_positive(workers=workers)
     split = _split(model, dtype, quantization, tp_size, pp_size)
@@ -202,11 +201,6 @@ def _split(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: i
     """Check what decides about weights, and return how they are spread."""
     _require("quantization", quantization, PACKINGS)
     _require_positive(tp_size=tp_size, pp_size=pp_size)
-    if model.quantized_with:
-        raise ModelError(
-            f"{model.source} is quantized already ({model.quantized_with}). Use the checkpoint "
-            "with its original weights."
-        )
     width = FLOAT_BYTES[_dtype(model, dtype)]
     return Split(model, width, PACKINGS[quantization], tp_size, pp_size)
 
@@ -214,7 +208,7 @@ def _split(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: i
 def _weights(split: Split, quantization: str) -> Part:
     """Weights of the fullest rank; layers are quantized, embedding and output layer are not."""
     low, high = split.fullest()
-    exact = low == high and split.packing is None
+    exact = low == high and split.packing is None and not split.model.quantized_with
     spread = f"tp_size {split.tp}, pp_size {split.pp}, quantization {quantization}"
     return Part(
         "weights",

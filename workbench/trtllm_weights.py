@@ -80,7 +80,7 @@ class Split:
     (tensorrt_llm quantization/quantize.py).
 
     Attributes:
-        model: The model, which is not quantized itself.
+        model: The model; where its checkpoint is quantized, layers are taken as they are stored.
         width: Bytes of an unquantized weight.
         packing: How matrices of the layers are stored, or None to leave them.
         tp: GPUs that share each layer.
@@ -139,6 +139,12 @@ class Split:
             rows = -(-rows // self.tp) if _is_output(tensor) else rows
             size = self.width * rows * math.prod(rest)
             return size, size
+        if self.model.quantized_with:
+            # Packed as they are in the checkpoint, in a layout that is a little smaller or larger.
+            shares = self.shares(tensor)
+            return math.ceil(tensor.bytes * shares[0] * 9 / 10), math.ceil(
+                tensor.bytes * shares[1] * 11 / 10
+            )
         low, high = (math.ceil(tensor.elements * share) for share in self.shares(tensor))
         if self.packing is None or len(tensor.shape) < 2 or _module(tensor) in ROUTERS:
             return self.width * low, self.width * high

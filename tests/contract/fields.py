@@ -5,6 +5,7 @@ A default in quotation marks with angle brackets is an object that the library m
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 # tensorrt_llm models/modeling_utils.py
@@ -152,6 +153,13 @@ KV_CACHE_CONFIG: dict[str, Any] = {
     "tokens_per_block": 32,
 }
 
+# tensorrt_llm llmapi/llm_args.py; unknown names are refused.
+CUDA_GRAPH_CONFIG: dict[str, Any] = {
+    "batch_sizes": None,
+    "max_batch_size": 0,
+    "enable_padding": False,
+}
+
 # tensorrt_llm llmapi/llm_args.py: what LLM(...) takes beside its named parameters, both backends.
 LLM_ARGS: dict[str, Any] = {
     "custom_tokenizer": None,
@@ -215,6 +223,42 @@ TRT_LLM_ARGS: dict[str, Any] = {
     "batching_type": None,
     "normalize_log_probs": False,
 }
+# On the PyTorch backend only; `tensorrt_llm._tensorrt_engine.LLM` refuses them as unknown.
+TORCH_LLM_ARGS: dict[str, Any] = {
+    "garbage_collection_gen0_threshold": 20000,
+    "cuda_graph_config": "<CudaGraphConfig>",
+    "attention_dp_config": None,
+    "disable_overlap_scheduler": False,
+    "moe_config": "<MoeConfig>",
+    "nvfp4_gemm_config": "<Nvfp4GemmConfig>",
+    "attn_backend": "TRTLLM",
+    "sampler_type": "auto",
+    "sampler_force_async_worker": False,
+    "enable_iter_perf_stats": False,
+    "enable_iter_req_stats": False,
+    "print_iter_log": False,
+    "batch_wait_timeout_ms": 0,
+    "batch_wait_timeout_iters": 0,
+    "batch_wait_max_tokens_ratio": 0,
+    "torch_compile_config": None,
+    "enable_autotuner": True,
+    "enable_layerwise_nvtx_marker": False,
+    "enable_min_latency": False,
+    "stream_interval": 1,
+    "force_dynamic_quantization": False,
+    "allreduce_strategy": "AUTO",
+    "checkpoint_loader": None,
+    "checkpoint_format": None,
+    "kv_connector_config": None,
+    "mm_encoder_only": False,
+    "ray_worker_extension_cls": None,
+    "ray_placement_config": None,
+    "enable_sleep": False,
+    "disable_flashinfer_sampling": False,
+    "max_stats_len": 1000,
+    "layer_wise_benchmarks_config": "<LayerwiseBenchmarksConfig>",
+}
+TORCH_MAX_BATCH_SIZE = 2048  # where max_batch_size is None
 
 # tensorrt_llm executor/result.py and llmapi/llm.py. One object, changed at every step.
 REQUEST_OUTPUT = (
@@ -284,3 +328,26 @@ ARCHITECTURES = (
     *("BertForSequenceClassification", "BertModel", "RobertaModel"),
     *("RobertaForQuestionAnswering", "RobertaForSequenceClassification"),
 )
+
+# What a release without engines has not (PyPI's metadata require tensorrt up to 1.3.0rc15 and not
+# in 1.3.0rc22; none in between is there). Names below tensorrt_llm.
+ENGINE_MODULES = (
+    *("builder", "models", "commands.build", "runtime", "plugin", "_tensorrt_engine"),
+    *("_engine_file", "_fixups", "_tensorrt"),  # the stand-in's own
+)
+
+
+def has_engines(version: str) -> bool:
+    """Say whether this TensorRT-LLM builds and runs engines: each before 1.3.0rc22 does.
+
+    Raises:
+        ValueError: It is no version such as 1.2.1 or 1.3.0rc3.
+    """
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?:rc(\d+))?", version)
+    if found is None:
+        raise ValueError(f"{version!r} is no version; write it as 1.2.1 or 1.3.0rc3.")
+    release = tuple(int(part or 0) for part in found.group(1, 2, 3))
+    candidate = int(found[4]) if found[4] else None
+    return release < (1, 3, 0) or (
+        release == (1, 3, 0) and candidate is not None and candidate < 22
+    )

@@ -116,6 +116,18 @@ LINES = {
     # tensorrt_llm llmapi and the C++ runtime, which stamps nothing
     "trt_backend": "Using LLM with TensorRT backend",
     "torch_backend": "Using LLM with PyTorch backend",
+    # tensorrt_llm _torch/pyexecutor/model_engine.py and executor/base_worker.py
+    "torch_length": "max_seq_len is not specified, using inferred value {value}",
+    "torch_shorter": "Specified self.max_seq_len={value} is larger than what the model can support "
+    "({limit}). Setting max_seq_len to {limit}. ",
+    "torch_scaled": "max_seq_len is scaled to {value} by rope scaling {factor}",
+    "cuda_graphs": "Creating CUDA graph instances for {count} batch sizes.",
+    "cuda_graph": "Run generation-only CUDA graph warmup for batch size={size}, draft_len=0, "
+    "max_seq_len={length}",
+    "fewer_new_tokens": "User-specified `max_tokens` ({value}) is greater than deduced "
+    "`default_max_tokens` ({limit}), using default_max_tokens instead.",
+    "bad_arguments": "Failed to parse the arguments for the LLM constructor: {error}",
+    # and again what both backends may say
     "ignored_build_config": "The build_config is ignored for model format of TLLM_ENGINE.",
     "no_tokenizer": "Failed to load tokenizer from {path}",
     "init_error": "Executor worker initialization error: {error}",
@@ -200,6 +212,18 @@ ERRORS = {
     "use_beam_search is True",
     "tp_size": "tp_size {value} is not consistent with the engine's tp_size {limit}",
     "kv_dtype": "KvCacheConfig.dtype is not supported by the TensorRT backend.",
+    "bfloat16": "Pre SM 80 GPUs do not support bfloat16",
+    "graph_size": "cuda_graph_config.max_batch_size must be non-negative",
+    "graph_sizes": "Please don't set both cuda_graph_config.batch_sizes and "
+    "cuda_graph_config.max_batch_size.\ncuda_graph_config.batch_sizes: {sizes}, "
+    "cuda_graph_config.max_batch_size: {limit}",
+    "too_many_tokens": "The sum of prompt length ({prompt}), query length (0) should not exceed "
+    "max_num_tokens ({limit})",
+    # tensorrt_llm executor/base_worker.py and _torch/pyexecutor/py_executor.py
+    "no_room": "`default_max_tokens` ({room}) must be greater than 0, `default_max_tokens` "
+    "({room}) = max_seq_len ({limit}) - `splited_prompt_len` ({prompt}) - `query_token_len` (0)",
+    "no_tokens": "`max_tokens` ({value}) must be greater than 0",
+    "token_range": "Token ID out of range",
     "gpus": "Only {have} GPUs are available, but {want} are required.",
     "shutting_down": "LLM is shutting down",
     "no_loop": "The asyncio event loop was not present during initialization, so async operations "

@@ -19,7 +19,7 @@ from workbench.notebook import headless
 from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
 from workbench.store import Engine
-from workbench.summaries import remaining, stage_line
+from workbench.summaries import fact_line, remaining, stage_line
 from workbench.units import format_bytes, format_seconds
 from workbench.widgets.form import BuildForm
 from workbench.widgets.panel import Panel
@@ -152,6 +152,7 @@ class BuildPanel(Panel):
         if self._view:
             lines += self._view.notes
             lines += [stage_line(stage, self._ranges) for stage in self._view.stages.values()]
+            lines += filter(None, [fact_line(self._view)])
         lines.append(f"Engine {self._engine}" if self._engine else "No engine yet.")
         return "\n".join(lines)
 
@@ -232,7 +233,8 @@ def _state_line(build: Build, view: View, now: float, left: str) -> str:
 def _stages_html(view: View, ranges: Mapping[str, Range], now: float) -> str:
     notes = "".join(f'<div class="quiet">{html.escape(note)}</div>' for note in view.notes)
     rows = "".join(_stage_row(stage, ranges, now) for stage in view.stages.values())
-    return f"{notes}<table>{rows}</table>"
+    facts = html.escape(fact_line(view))
+    return f'{notes}<table>{rows}</table><div class="quiet">{facts}</div>'
 
 
 def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:

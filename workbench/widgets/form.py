@@ -22,8 +22,8 @@ from workbench.widgets.panel import Panel
 FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
 """Groups of parameters that are shown when somebody asks for them."""
 
-_CONTROL = widgets.Layout(width="385px")
-_STYLE = {"description_width": "185px"}
+_CONTROL = widgets.Layout(width="420px")
+_STYLE = {"description_width": "235px"}
 
 
 class BuildForm(Panel):
@@ -208,7 +208,9 @@ def _control(parameter: Parameter, value: Any) -> widgets.Widget:
         "style": _STYLE,
     }
     if parameter.kind == "choice":
-        options = [(str(choice), choice) for choice in parameter.choices]
+        options: list[tuple[str, Any]] = [(str(choice), choice) for choice in parameter.choices]
+        if parameter.optional:
+            options.insert(0, (f"({parameter.none_means})", None))
         return widgets.Dropdown(options=options, value=value, **common)
     if parameter.kind == "switch":
         return widgets.Checkbox(value=value, **common)

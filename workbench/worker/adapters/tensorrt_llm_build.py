@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
-from .trtllm_chat import save_tokenizer
+from .trtllm_chat import is_gone, save_tokenizer
 from .trtllm_monitor import watch_builds
 
 
@@ -49,8 +49,8 @@ def _import_builder(channel: Channel, workers: int) -> Any:
     """Import `trtllm-build`'s module, with a monitor in its way where that can be."""
     try:
         from tensorrt_llm.commands import build
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("tensorrt_llm."):
+    except ImportError as error:
+        if not is_gone(error):
             raise  # something that it needs is missing
         raise Refusal(
             f"This tensorrt_llm cannot build engines ({error}). Versions up to 1.2.1 can; with a "

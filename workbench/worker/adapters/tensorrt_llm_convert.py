@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
+from .trtllm_chat import is_gone
 
 
 def run(order: dict[str, Any], channel: Channel) -> None:
@@ -45,8 +46,8 @@ def _import(channel: Channel) -> Any:
     try:
         import tensorrt_llm
         from tensorrt_llm.models import AutoModelForCausalLM  # noqa: F401
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("tensorrt_llm."):
+    except ImportError as error:
+        if not is_gone(error):
             raise  # something that it needs is missing
         raise Refusal(
             f"This tensorrt_llm has no engine backend ({error}). Versions up to 1.2.1 have it; "

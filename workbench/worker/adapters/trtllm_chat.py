@@ -109,6 +109,13 @@ def _make(source: Path, target: Path) -> None:
         )
 
 
+def is_gone(error: ImportError) -> bool:
+    """Whether a part of tensorrt_llm itself is not there, as in releases without engines."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(error.name).startswith("tensorrt_llm.")
+    return error.msg.startswith("cannot import name")
+
+
 def end_tokens(directory: Path) -> list[int]:
     """Return the ids that end a text: those of generation_config.json, else of config.json.
 

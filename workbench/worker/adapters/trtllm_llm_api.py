@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,9 +36,15 @@ class LlmApi:
         try:
             async for output in handle:
                 completion = output.outputs[0]
+                first = seen
                 new = list(completion.token_ids[seen:])
-                logprobs = _logprobs(completion.logprobs, seen, new) if sampling["logprobs"] else []
                 seen += len(new)
+                if not sampling["ignore_eos"]:
+                    # Whether an end token is given out differs between the backends.
+                    new = until_end(new, self._ends)
+                logprobs = (
+                    _logprobs(completion.logprobs, first, new) if sampling["logprobs"] else []
+                )
                 finished = bool(output.finished)
                 reason = (completion.finish_reason or "stop") if finished else ""
                 yield Step(new, logprobs, reason, _metrics(completion) if finished else {})
@@ -48,6 +55,11 @@ class LlmApi:
     def close(self) -> None:
         """End the runtime's processes and free the GPU."""
         self._llm.shutdown()
+
+
+def until_end(ids: list[int], ends: list[int]) -> list[int]:
+    """Return the ids before the first end token."""
+    return list(itertools.takewhile(lambda number: number not in ends, ids))
 
 
 def sampling_parameters(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .tensorrt_llm_session import Step
-from .trtllm_llm_api import chosen_options
+from .trtllm_llm_api import chosen_options, until_end
 
 
 class RunnerCpp:
@@ -104,9 +104,9 @@ class RunnerCpp:
             if not reason and stop.is_set():
                 reason = "cancelled"
                 self._cancel(outputs)
-            elif not reason and (found := _first_end(new, ends)) is not None:
+            elif not reason and len(kept := until_end(new, ends)) < len(new):
                 reason = "stop"
-                yield Step(new[:found])
+                yield Step(kept)
                 self._cancel(outputs)
             elif not reason:
                 yield Step(new)
@@ -127,8 +127,3 @@ class RunnerCpp:
     def close(self) -> None:
         """Free the GPU."""
         del self._runner
-
-
-def _first_end(ids: list[int], ends: list[int]) -> int | None:
-    """Return the place of the first end token, or None."""
-    return next((place for place, number in enumerate(ids) if number in ends), None)

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tensorrt_llm import _engine_file
 from tensorrt_llm._settings import FAIL, STEP, die, error, gpu, line, rule
 from tensorrt_llm.logger import runtime_line
 
@@ -84,6 +83,7 @@ class Limits:
     kv_fraction: float | None = 0.9
     kv_tokens: int | None = None
     chunked_context: bool = False
+    max_seq_len: int | None = None  # of the PyTorch backend only; an engine has its own
 
 
 class Executor:
@@ -94,6 +94,8 @@ class Executor:
     """
 
     def __init__(self, engine_dir: Path, limits: Limits) -> None:
+        from tensorrt_llm import _engine_file  # a release without engines has none
+
         self.config = json.loads((engine_dir / "config.json").read_text(encoding="utf-8"))
         self.build = self.config["build_config"]
         runtime_line(line("engine_version", version=self.config["version"]))
@@ -102,6 +104,10 @@ class Executor:
             _engine_file.load(engine_dir / f"rank{rank}.engine")
         self.vocabulary = self.config["pretrained_config"]["vocab_size"]
         self._allocate(limits)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the loop, with the limits and the cache that were set."""
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._wake = threading.Condition()
@@ -149,16 +155,20 @@ class Executor:
         kv_bytes *= model["head_size"] * (1 if model["quantization"]["kv_cache_quant_algo"] else 2)
         total = gpu().gib
         free = total - 1.5
-        share = free * (limits.kv_fraction if limits.kv_fraction is not None else 0.9)
-        blocks = int(share * 2**30 / kv_bytes) // block["tokens_per_block"]
-        if limits.kv_tokens is not None:
-            blocks = min(blocks, -(-limits.kv_tokens // block["tokens_per_block"]))
-        self.blocks, self.block = blocks, block["tokens_per_block"]
-        tokens = blocks * self.block
+        tokens = self._share(kv_bytes, limits, block["tokens_per_block"])
         runtime_line(line("context_memory", mib=model["hidden_size"] * self.tokens * 20 / 2**20))
         runtime_line(line("kv_memory", total=total, free=free))
-        runtime_line(line("kv_blocks", blocks=blocks))
+        runtime_line(line("kv_blocks", blocks=self.blocks))
         runtime_line(line("kv_allocated", gib=tokens * kv_bytes / 2**30, tokens=tokens))
+
+    def _share(self, kv_bytes: int, limits: Limits, block: int) -> int:
+        """Set how many blocks the cache has, by the bytes of a token; return its tokens."""
+        share = (gpu().gib - 1.5) * (limits.kv_fraction if limits.kv_fraction is not None else 0.9)
+        blocks = int(share * 2**30 / kv_bytes) // block
+        if limits.kv_tokens is not None:
+            blocks = min(blocks, -(-limits.kv_tokens // block))
+        self.blocks, self.block = blocks, block
+        return blocks * block
 
     def submit(self, request: Request) -> int:
         """Queue a request and return its number; a prompt that is too long answers at once."""
@@ -168,13 +178,19 @@ class Executor:
             self._count += 1
             request.number = self._count
             request.times["arrival_time"] = time.monotonic()
-            if len(request.ids) > self.max_input:
-                sentence = error("prompt", value=len(request.ids), limit=self.max_input)
-                request.queue.put(Response(request.number, [], [], error=sentence))
+            refusal = self._refusal(request)
+            if refusal:
+                request.queue.put(Response(request.number, [], [], error=refusal))
                 return request.number
             self._waiting.append(request)
             self._wake.notify_all()
         return request.number
+
+    def _refusal(self, request: Request) -> str:
+        """Say why a request cannot run, or nothing."""
+        if len(request.ids) > self.max_input:
+            return error("prompt", value=len(request.ids), limit=self.max_input)
+        return ""
 
     def abort(self, number: int) -> None:
         """Let a request end at the next step, as cancelled."""
