@@ -44,6 +44,8 @@ def hook(event, arguments):
         raise OSError(30, "Read-only file system", path)
 
 sys.argv = {arguments!r}
+# As an interpreter does for a script.
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 sys.addaudithook(hook)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,17 @@ import pytest
 
 from workbench.backends import get_backend
 from workbench.cli import main
-from workbench.doctor import cuda_of, examine, examine_toolchain, find_toolchains, lines, runnable
+from workbench.doctor import (
+    cuda_of,
+    examine,
+    examine_toolchain,
+    find_engines,
+    find_toolchains,
+    lines,
+    runnable,
+)
 from workbench.gpus import Gpu, driver
-from workbench.releases import IMAGE, engine_api
+from workbench.releases import IMAGE, engines_gone
 from workbench.report import Remedy
 
 H100 = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30, 79 << 30, "GPU-0")
@@ -35,7 +45,7 @@ def _toolchain(folder: Path, **packages: str) -> str:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={folder}/packages exec {sys.executable} -S "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/packages" exec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     return str(python)
 
@@ -45,32 +55,33 @@ def _remedies(*, gpus: tuple[Gpu, ...] = (H100,), cuda: str = "13.0", problem: s
 
     toolchains = tuple(examine_toolchain(*found) for found in find_toolchains())
     versions = ("580.65.06", cuda) if cuda else None
-    return {r.backend: r for r in doctor._remedies(toolchains, gpus, versions, problem)}
+    works = [name for name, (_, trouble) in find_engines().items() if not trouble]
+    return {r.backend: r for r in doctor._remedies(toolchains, gpus, versions, problem, works)}
 
 
 @pytest.mark.parametrize(
-    ("version", "tensorrt", "able"),
+    ("version", "gone"),
     [
-        ("0.20.0", {"tensorrt": "10.10.0"}, True),
-        ("1.2.1", {"tensorrt": "10.14.1.48"}, True),
-        ("1.2.1", {"tensorrt-cu13": "10.14.1.48"}, True),
-        ("1.3.0rc3", {"tensorrt": "10.14.1"}, True),
-        ("1.3.0rc15", {"tensorrt": "10.15.1"}, True),
-        ("1.3.0rc9.post1", {"tensorrt": "10.15.1"}, True),
-        ("1.2.1", {}, False),
-        ("1.2.1", {"tensorrt": None}, False),
-        # A leftover TensorRT does not bring the engines back.
-        ("1.3.0rc22", {"tensorrt": "10.15.1"}, False),
-        ("1.3.0", {"tensorrt": "10.15.1"}, False),
-        ("1.4.0rc1", {"tensorrt": "10.15.1"}, False),
-        (None, {"tensorrt": "10.15.1"}, False),
-        ("unknown", {"tensorrt": "10.15.1"}, False),
+        ("0.20.0", False),
+        ("1.2.1", False),
+        ("1.3.0rc3", False),
+        ("1.3.0rc15", False),
+        ("1.3.0rc9.post1", False),
+        ("1.3.0rc22", True),
+        ("1.3.0", True),
+        ("1.4.0rc1", True),
+        ("unknown", False),
     ],
 )
-def test_which_releases_have_engines(
-    version: str | None, tensorrt: dict[str, str | None], able: bool
-) -> None:
-    assert engine_api({"tensorrt-llm": version, **tensorrt}) is able
+def test_which_releases_have_engines(version: str, gone: bool) -> None:
+    assert engines_gone(version) is gone
+    # A leftover TensorRT does not bring the engines back.
+    able = runnable({"tensorrt-llm": version, "tensorrt": "10.15.1"})
+    assert ("tensorrt_llm" in able) is not gone
+    assert "tensorrt_llm_torch" in able
+    assert runnable({"tensorrt-llm": version}) == ("tensorrt_llm_torch",)
+    # A build would refuse these, too: tensorrt_llm itself requires `tensorrt`.
+    assert "tensorrt_llm" not in runnable({"tensorrt-llm": version, "tensorrt-cu13": "10.14"})
 
 
 @pytest.mark.parametrize(
@@ -108,9 +119,10 @@ def test_this_machine_runs_the_default(capsys: pytest.CaptureFixture) -> None:
     assert record["toolchains"][0]["versions"]["openvino"]
 
 
-def test_without_the_default_the_status_is_one(
+def test_without_any_backend_the_status_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    monkeypatch.setattr("workbench.doctor.list_gpus", tuple)
     empty = _toolchain(tmp_path / "empty")
     monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", empty)
     assert main(["doctor"]) == 1
@@ -167,8 +179,15 @@ def test_a_toolchain_without_engines_is_recognised(
 def test_what_is_missing_has_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "pip install tensorrt-llm==1.2.1" in _remedies()["tensorrt_llm"].command
-    (tmp_path / "podman").write_text("#!/bin/sh\necho podman version 5\n")
-    (tmp_path / "podman").chmod(0o755)
+    _program(tmp_path / "podman", "echo podman version 5")
+    # Without it containers get no GPU.
+    assert "pip install" in _remedies()["tensorrt_llm"].command
+    _program(tmp_path / "nvidia-ctk", "echo NVIDIA Container Toolkit")
+    _program(tmp_path / "docker", '[ "$1" = --version ] && echo Docker version 29')
+    assert find_engines() == {
+        "docker": ("Docker version 29", "its daemon does not answer (see `docker info`)"),
+        "podman": ("podman version 5", ""),
+    }
     assert _remedies()["tensorrt_llm"].command == (
         f"podman pull {IMAGE} && export WORKBENCH_TOOLCHAIN_TENSORRT_LLM=podman:{IMAGE}"
     )
@@ -178,6 +197,26 @@ def test_what_is_missing_has_one_command(tmp_path: Path, monkeypatch: pytest.Mon
     broken = _remedies(gpus=(), cuda="", problem="It does not answer.")
     assert broken["tensorrt_llm"].missing == "It does not answer."
     assert set(broken) == {"tensorrt_llm", "tensorrt_llm_torch"}
+
+
+def _program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_path_with_spaces_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = _toolchain(tmp_path / "my tools" / "trt", tensorrt_llm="1.2.1")
+    monkeypatch.setenv("VIRTUAL_ENV", str(Path(python).parents[1]))
+    command = _remedies()["tensorrt_llm_torch"].command
+    assert shlex.split(command) == ["export", f"WORKBENCH_TOOLCHAIN_TENSORRT_LLM_TORCH={python}"]
+
+
+def test_one_backend_that_runs_is_enough() -> None:
+    report = examine()
+    broken = tuple(Remedy(name, "", "") for name in ("openvino", "tensorrt_llm"))
+    assert dataclasses.replace(report, remedies=broken).ready
+    torch = Remedy("tensorrt_llm_torch", "", "")
+    assert not dataclasses.replace(report, remedies=(*broken, torch)).ready
 
 
 def test_each_toolchain_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

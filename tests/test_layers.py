@@ -36,6 +36,7 @@ LAYERS = [
     {"memory", "trtllm_memory"},
     {"containers", "environments"},
     {"toolchain", "backends"},
+    {"process"},
     {"store", "journal"},
     {"jobs"},
     {"history", "generation"},

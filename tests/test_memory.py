@@ -19,9 +19,10 @@ from workbench.fit import Fit, Part
 from workbench.hardware import Device, host
 from workbench.memory import build_memory, kv_bytes_per_token, openvino_fit, weight_bytes
 from workbench.model import Model
+from workbench.process import Worker
 from workbench.session import Session
 from workbench.tensors import Tensor
-from workbench.toolchain import Worker, find_toolchain
+from workbench.toolchain import find_toolchain
 
 GIB = 1 << 30
 DEVICE = Device("a processor", "cpu", 64 * GIB, 48 * GIB, 8, 16, frozenset({"avx512_bf16"}))

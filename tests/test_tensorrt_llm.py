@@ -256,6 +256,44 @@ def test_quantization_that_calibrates(gpu: pytest.MonkeyPatch) -> None:
     assert "load" in [stage["name"] for stage in engine.manifest["build"]["stages"]]
 
 
+def test_what_cannot_run_here_is_published_unrun(gpu: pytest.MonkeyPatch) -> None:
+    build = start_build({**SMALL, "tp_size": 2})
+    engine = build.wait()
+    smoke = engine.manifest["build"]["smoke"]
+    assert not smoke["ran"]
+    assert "GPU" in smoke["why"]
+    assert build.job is not None
+    assert any("without having been run" in note for note in build.job.view().notes)
+
+
+def test_another_gpu_is_another_build(gpu: pytest.MonkeyPatch) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_FAIL", "hang")
+    first = start_build(SMALL)
+    gpu.setenv("STANDIN_GPUS", "NVIDIA L40S,8.9,48305799168,47000000000")
+    second = start_build(SMALL)
+    assert first.job is not None
+    assert second.job is not None
+    assert first.job.id != second.job.id
+    first.cancel()
+    second.cancel()
+
+
+def test_an_adapter_counts_by_its_content_and_may_be_given_relative(
+    gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    gpu.chdir(tmp_path)
+    values = {**SMALL, "lora_plugin": "auto", "lora_dir": "adapter"}
+    engine = start_build(values, smoke=False).wait()
+    assert start_build(values, smoke=False).job is None
+    (adapter / "adapter_config.json").write_text('{"r": 8}')
+    other = start_build(values, smoke=False)
+    assert other.job is not None
+    assert other.wait().key != engine.key
+
+
 # --- refusals before anything is spent
 
 
@@ -429,6 +467,20 @@ def test_the_demo_ends_with_a_report(
     assert json.loads(account.read_text())["build"]["smoke"]["tokens"] == 8
 
 
+def test_a_demo_that_fails_leaves_its_account_too(
+    gpu: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_FAIL", "gpu_oom")
+    assert main(["demo", "--backend", "tensorrt_llm", "--max-seq-len", "512"]) == 1
+    (account,) = (home / "accounts").iterdir()
+    assert str(account) in capsys.readouterr().err
+    told = json.loads(account.read_text())
+    assert "memory is not enough" in told["error"]
+    assert told["toolchain"]["tensorrt-llm"] == "1.2.1"
+    assert told["driver"] == ["580.65.06", "13.0"]
+    assert any("OutOfMemory" in line or "out of memory" in line for line in told["log"])
+
+
 def test_the_notebook_runs_the_well_known_first_example(
     gpu: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -499,6 +551,20 @@ def test_the_pytorch_backend_needs_no_engine(gpu: pytest.MonkeyPatch, home: Path
     with open_engine(engine) as session:
         assert session.generate([5, 6], max_tokens=8).wait().token_ids == _expected([5, 6], 8)
     assert start_build(spec.replace(max_batch_size=3)).wait().key == engine.key
+
+
+def test_a_checkpoint_that_moved_is_found_again(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    values = {"backend": "tensorrt_llm_torch", "max_input_len": 256}
+    engine = start_build({**values, "model": str(model)}, smoke=False).wait()
+    model.rename(tmp_path / "moved")
+    with pytest.raises(SessionError, match="is gone"):
+        open_engine(engine)
+    build = start_build({**values, "model": str(tmp_path / "moved")}, smoke=False)
+    assert build.wait().key == engine.key
+    with open_engine(build) as session:
+        assert session.generate([5, 6], max_tokens=8).wait().token_ids == _expected([5, 6], 8)
 
 
 def test_a_checkpoint_that_changed_is_not_opened(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:

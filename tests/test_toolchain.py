@@ -22,9 +22,10 @@ from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL
 from workbench.containers import Container, plan_mounts
 from workbench.errors import SessionError, ToolchainError
+from workbench.process import Worker
 from workbench.session import Session
 from workbench.store import Engine
-from workbench.toolchain import WORKER, Toolchain, Worker, find_toolchain
+from workbench.toolchain import WORKER, Toolchain, find_toolchain
 
 STANDIN = Path(__file__).with_name("standin_docker.py")
 IMAGE = "registry/engines:1.2.1"

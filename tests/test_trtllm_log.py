@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.backends.trtllm_failures import KNOWN
-from workbench.backends.trtllm_log import NOTES, STAGES, LogTracker, stage_title
+from workbench.backends.trtllm_lines import STEPS
+from workbench.backends.trtllm_log import NOTES, STAGES, LogTracker
 from workbench.journal import Journal, View
 
 LOGS = Path(__file__).parent / "fixtures" / "trtllm_logs"
@@ -28,7 +30,14 @@ def _lines(name: str) -> list[str]:
 
 
 def _run(tracker: LogTracker, lines: list[str]) -> list[dict[str, Any]]:
-    return tracker.begin() + [event for line in lines for event in tracker.feed(line)]
+    return _begin(tracker) + [event for line in lines for event in tracker.feed(line)]
+
+
+def _begin(tracker: LogTracker) -> list[dict[str, Any]]:
+    """Let the worker report its first stage, which it does before it prints anything."""
+    first = STEPS[tracker.step][0]
+    tracker.reached(first)
+    return [{"event": "stage", "name": first}]
 
 
 def _stages(events: list[dict[str, Any]]) -> list[str]:
@@ -51,7 +60,7 @@ def _counts(events: list[dict[str, Any]], name: str) -> list[tuple[int, int, str
 
 def _after(tracker: LogTracker, lines: list[str], needle: str) -> str:
     """Feed up to the line with `needle`; return the stage that then runs."""
-    stages = _stages(tracker.begin())
+    stages = _stages(_begin(tracker))
     for line in lines:
         stages += _stages(tracker.feed(line))
         if needle in line:
@@ -127,7 +136,6 @@ def test_ranks_one_after_the_other_have_stages_of_their_own() -> None:
     ]
     # The silent read of the second begins as soon as the first is written.
     assert _after(LogTracker("build", ranks=2), lines, "Engine serialized") == "read.1"
-    assert stage_title("read.1") == f"{STAGES['read']}, rank 1"
 
 
 def test_a_lost_last_line_does_not_hide_the_next_rank() -> None:
@@ -204,11 +212,37 @@ def test_a_stage_that_the_worker_reported_is_not_repeated() -> None:
     assert _counts(events, "load")[-1] == (4, 4, "shards")
 
 
+def test_two_threads_share_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lock a stage that is reported within a line would be set back by that line."""
+    tracker = LogTracker("convert")
+    entered, reported = threading.Event(), threading.Event()
+    read = tracker._staged
+
+    def slow(record: str) -> list[dict[str, Any]]:
+        entered.set()
+        assert not reported.wait(0.1)
+        return read(record)
+
+    monkeypatch.setattr(tracker, "_staged", slow)
+
+    def report() -> None:
+        entered.wait(5)
+        tracker.reached("export")
+        reported.set()
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    assert _stages(tracker.feed("Starting quantization...")) == ["calibrate"]
+    thread.join(5)
+    monkeypatch.undo()
+    assert tracker.feed("Starting quantization...") == []
+
+
 def test_the_journal_takes_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for event in _run(LogTracker("build", ranks=2), _lines("build_0.12_two_ranks")):
         if event["event"] == "stage":
-            journal.stage(event["name"], stage_title(event["name"]))
+            journal.stage(event["name"], event["name"])
         elif event["event"] == "count":
             journal.count(event["name"], event["done"], event["total"], event["unit"])
     view = View(tmp_path)
@@ -246,7 +280,6 @@ def _hold(tracker: LogTracker, events: list[dict[str, Any]]) -> None:
     for event in events:
         if event["event"] == "stage":
             seen.add(event["name"])
-            assert stage_title(event["name"])
         elif event["event"] == "count":
             assert event["name"] in seen
             assert done.get(event["name"], 0) < event["done"] <= event["total"]

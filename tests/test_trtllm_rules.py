@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from workbench.backends.trtllm_rules import findings
+from workbench.backends.trtllm_session_rules import not_runnable
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.gpus import Gpu
 from workbench.model import Model
@@ -61,7 +62,18 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         "max_output_len",
         "max_seq_len 2000 is given, and it alone counts",
     ),
-    ({"max_seq_len": 512}, "warn", "max_input_len", "above max_seq_len 512 and will be clipped"),
+    (
+        {"max_seq_len": 512, "max_input_len": 600},
+        "warn",
+        "max_input_len",
+        "above max_seq_len 512 and will be clipped",
+    ),
+    (
+        {"max_seq_len": 512, "remove_input_padding": "disable"},
+        "warn",
+        "max_input_len",
+        "above max_seq_len 512 and will be clipped",
+    ),
     (
         {"max_input_len": 512},
         "ignored",
@@ -131,7 +143,7 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         "gather_generation_logits",
         "it is deprecated",
     ),
-    ({"strip_plan": True}, "warn", "strip_plan", "the engine has no weights"),
+    ({"strip_plan": True}, "warn", "strip_plan", "published without having been run"),
     ({"workers": 2}, "ignored", "workers", "one rank is built by one process"),
     ({"nccl_plugin": "float16"}, "ignored", "nccl_plugin", "the build sets it"),
     (
@@ -145,7 +157,7 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         {"kv_cache_type": "disabled", "enable_block_reuse": False},
         "warn",
         "kv_cache_type",
-        "it cannot generate",
+        "it cannot generate, and is published without having been run",
     ),
     # speculative decoding
     (
@@ -200,6 +212,18 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         "it has an effect only with lora_plugin",
     ),
     ({"lora_plugin": "auto"}, "refuse", "lora_plugin", "nothing says which modules"),
+    (
+        {"lora_plugin": "auto", "lora_dir": "., nowhere"},
+        "refuse",
+        "lora_dir",
+        "there is no directory nowhere",
+    ),
+    (
+        {"lora_plugin": "auto", "lora_dir": ".", "lora_ckpt_source": "nemo"},
+        "refuse",
+        "lora_dir",
+        "there is no file .",
+    ),
     (
         {"lora_plugin": "auto", "lora_target_modules": "attn_q, atn_k"},
         "refuse",
@@ -261,6 +285,30 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         "warn",
         "gemm_plugin",
         "NVIDIA advises TensorRT's own kernels for FP8",
+    ),
+    (
+        {"gemm_plugin": "fp8"},
+        "ignored",
+        "gemm_plugin",
+        "no weights are FP8; quantization is none",
+    ),
+    (
+        {"gemm_plugin": "nvfp4"},
+        "ignored",
+        "gemm_plugin",
+        "no weights are NVFP4; quantization is none",
+    ),
+    (
+        {**FP8, "gemm_plugin": "nvfp4"},
+        "refuse",
+        "gemm_plugin",
+        "the answers would be wrong",
+    ),
+    (
+        {"low_latency_gemm_plugin": "fp8"},
+        "ignored",
+        "low_latency_gemm_plugin",
+        "only layers with FP8 weights use it; quantization is none",
     ),
     (
         {"fp8_rowwise_gemm_plugin": "auto"},
@@ -666,7 +714,7 @@ OF_THE_GPUS: list[tuple[dict[str, Any], tuple[int, ...], str, str, str]] = [
         "tp_size",
         "the engine needs 2 GPUs to run, and this machine has 1",
     ),
-    ({"pp_size": 4}, (90, 90), "warn", "pp_size", "the engine needs 4 GPUs to run"),
+    ({"pp_size": 4}, (90, 90), "warn", "pp_size", "but is published without having been run"),
     (
         {"tp_size": 4, "workers": 4},
         (90, 90),
@@ -748,6 +796,10 @@ def test_weights_that_are_quantized_already_are_refused_where_the_build_refuses_
         {"quantization": "int4_awq", "calib_size": 32},
         {"tp_size": 2, "reduce_fusion": "enable", "user_buffer": "enable"},
         {"lora_plugin": "auto", "lora_target_modules": "attn_q,attn_k,attn_v"},
+        {"lora_plugin": "auto", "lora_dir": "."},
+        # Nobody asked for the default of max_input_len.
+        {"max_seq_len": 512, "max_num_tokens": 512, "max_batch_size": 8},
+        {**FP8, "low_latency_gemm_plugin": "fp8"},
         {"calib_dataset": ".", **FP8},
         {"remove_input_padding": "enable", "enable_chunked_context": True},
     ],
@@ -764,6 +816,23 @@ def test_rotary_scaling_lengthens_the_context_as_the_builder_takes_it() -> None:
     assert longest({"type": "linear", "factor": 2.0})
     assert longest({"rope_type": "yarn", "factor": 2})
     assert not longest({"rope_type": "llama3", "factor": 8.0})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, ""),
+        ({"strip_plan": True}, "no weights until trtllm-refit"),
+        ({"kv_cache_type": "disabled"}, "cannot generate"),
+        ({"tp_size": 2, "pp_size": 2}, "it needs 4 GPUs, and this machine has 2"),
+        ({"tp_size": 2}, ""),
+    ],
+)
+def test_what_cannot_be_loaded_here(values: dict[str, Any], words: str) -> None:
+    sentence = not_runnable(TensorRtLlmSpec.parse(values), gpus(90, 90))
+    assert words in sentence
+    assert bool(words) == bool(sentence)
+    assert not sentence or sentence.endswith(".")
 
 
 def test_gpus_beyond_those_that_are_used_do_not_matter() -> None:

@@ -100,6 +100,11 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
     assert "'max_bach_size' is not a known parameter. Did you mean 'max_batch_size'?" in sentences
 
 
+def test_a_sequence_holds_a_prompt_and_an_output() -> None:
+    with pytest.raises(SpecError, match="max_seq_len must be a whole number of at least 2"):
+        spec(max_seq_len=1)
+
+
 @pytest.mark.parametrize(
     ("values", "limit"),
     [

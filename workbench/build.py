@@ -5,6 +5,7 @@ What the job then does stands in `workbench.recipe`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from workbench import files, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.errors import InputError, JobError, StoreError, ToolchainError
+from workbench.errors import InputError, JobError, ModelError, StoreError, ToolchainError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
@@ -42,8 +43,8 @@ class Plan:
     device: Device
     gpus: tuple[Gpu, ...]
     findings: tuple[Finding, ...]
-    fit: Fit
-    need: BuildNeed
+    fit: Fit | None
+    need: BuildNeed | None
 
     @classmethod
     def make(cls, spec: BuildSpec) -> Plan:
@@ -56,9 +57,16 @@ class Plan:
         model = read_model(spec)
         gpus = list_gpus() if backend.uses_gpu else ()
         device = gpu_device(gpus) if backend.uses_gpu else host()
-        fit, need = backend.fit(spec, model, device), backend.need(spec, model)
-        findings = (*backend.findings(spec, model, gpus), *_resource_rules(fit, need))
-        return cls(spec, backend, model, device, gpus, findings, fit, need)
+        findings = backend.findings(spec, model, gpus)
+        fit, need = None, None
+        try:
+            fit, need = backend.fit(spec, model, device), backend.need(spec, model)
+        except ModelError as error:
+            # It may work all the same; only nobody can say how much memory it takes.
+            findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
+        else:
+            findings += _resource_rules(fit, need)
+        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need)
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
@@ -199,25 +207,56 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     path = plan.model.path
+    spec = with_absolute_paths(spec, path)
+    values = key_values(spec)
     if path and is_known(path, fingerprints_folder()):
         weights = fingerprint(path, fingerprints_folder())
-        identity = Identity(spec.canonical(), weights, versions, device)
+        identity = Identity(values, weights, versions, device)
         engine, explanation = store.look_up(identity)
         if engine:
             engine = engine.under(plan.backend.limits(spec))
             return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
-    if path:
-        # The job runs elsewhere: a relative path would mean another directory there.
-        spec = spec.replace(model=str(path.absolute()))
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     # Whoever wants the same engine under other limits waits for the same job.
-    wanted = {
-        **request,
-        "spec": {**spec.canonical(), "model": spec.model, "revision": spec.revision},
-    }
+    model = {"model": spec.model, "revision": spec.revision}
+    wanted = {**request, "spec": {**values, **model}, "versions": versions, "device": device}
     job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
+
+
+def with_absolute_paths(spec: BuildSpec, model: Path | None) -> BuildSpec:
+    """Return a spec that means the same in another directory, where its job runs."""
+    changes = {
+        name: ",".join(str(path.expanduser().absolute()) for path in paths)
+        for name, paths in spec.local_paths().items()
+    }
+    if model:
+        changes["model"] = str(model.absolute())
+    return spec.replace(**changes)
+
+
+def key_values(spec: BuildSpec) -> dict[str, Any]:
+    """Return what of a spec decides the engine, with the content of what it names by a path.
+
+    Raises:
+        InputError: Something that it names is not there.
+    """
+    values = spec.canonical()
+    for name, paths in spec.local_paths().items():
+        values[name] = [_content(name, path) for path in paths]
+    return values
+
+
+def _content(name: str, path: Path) -> str:
+    """Return a checksum over the names and contents of all files in a directory."""
+    if not path.is_dir():
+        raise InputError(f"{name}: there is no directory {path}.")
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0{files.checksum(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:
@@ -227,9 +266,10 @@ def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:
         ToolchainError: It is missing, or lacks what the backend needs; with the way to get it.
     """
     toolchain = find_toolchain(backend.name)
-    if obstacle := backend.obstacle(toolchain.versions(backend.packages)):
+    versions = toolchain.versions(backend.packages)
+    if obstacle := backend.obstacle(versions):
         raise ToolchainError(f"{obstacle} (The toolchain is {toolchain.name}.)")
-    return toolchain, toolchain.require(backend.packages, backend.install)
+    return toolchain, toolchain.require(backend.packages, backend.install, versions)
 
 
 def built_for(backend: Backend) -> dict[str, str]:
@@ -249,6 +289,8 @@ def built_for(backend: Backend) -> dict[str, str]:
             "a machine that has one (`workbench doctor` says what is missing; Show commands gives "
             "the commands for elsewhere), or use the backend openvino."
         )
+    if not backend.compiles_for_gpu:
+        return {}
     major, minor = gpus[0].compute_capability
     return {"name": gpus[0].name, "compute capability": f"{major}.{minor}"}
 
@@ -305,7 +347,7 @@ def _checkpoint(engine: Engine) -> list[Path]:
     Raises:
         StoreError: It is not what it was.
     """
-    where = engine.manifest.get("facts", {}).get("checkpoint")
+    where = engine.limits.get("checkpoint") or engine.manifest.get("facts", {}).get("checkpoint")
     if where is None:
         return []
     path = Path(where)
@@ -328,7 +370,7 @@ def _check_bound(engine: Engine, backend: Backend, versions: Mapping[str, str]) 
     identity = engine.manifest["identity"]
     there = {f"{name} {identity['toolchain'].get(name)}" for name in backend.bound}
     here = {f"{name} {versions.get(name)}" for name in backend.bound}
-    if backend.uses_gpu:
+    if backend.compiles_for_gpu:
         there.add(f"compute capability {identity['device'].get('compute capability')}")
         here.add(f"compute capability {built_for(backend)['compute capability']}")
     if there != here:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench import backends, jobs, store
-from workbench.account import account_lines, make_account, save_account
+from workbench import account, backends, jobs, store
 from workbench.build import Build, Plan, engine_of, open_engine, read_model, start_build
 from workbench.console import follow, print_plan, print_stream
 from workbench.errors import InputError, ModelError, WorkbenchError
@@ -66,29 +65,39 @@ def _demo(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
     def run(parsed: argparse.Namespace) -> int:
         sampling = Sampling.parse(given(parsed, Sampling))
-        engine = _build_engine(parsed, spec_class)
-        with open_engine(engine) as session:
-            print(f"\n> {parsed.prompt}\n")
-            chat = [{"role": "user", "content": parsed.prompt}]
-            generation = session.generate(
-                chat if session.facts["chat_template"] else parsed.prompt, sampling
-            )
-            print_stream(generation)
-        account = make_account(engine, generation.record(), parsed.prompt)
+        plan, build = _start(parsed, spec_class)
+        try:
+            engine = _finish(plan, build)
+            record = _answer(engine, parsed.prompt, sampling)
+        except WorkbenchError as error:
+            path = account.save_account(account.failure(parsed.backend, build.job, error))
+            print(f"What is known about this failure is in {path}", file=sys.stderr)
+            raise
+        told = account.success(engine, record, parsed.prompt)
         print("\nReport")
-        for line in account_lines(account):
+        for line in account.account_lines(told):
             print(f"  {printable(line)}")
-        print(f"  Everything is in {save_account(account)}")
+        print(f"  Everything is in {account.save_account(told)}")
         return 0
 
     return run
+
+
+def _answer(engine: Engine, prompt: str, sampling: Sampling) -> dict[str, Any]:
+    """Stream the answer to a prompt; return the record of the generation."""
+    with open_engine(engine) as session:
+        print(f"\n> {prompt}\n")
+        chat = [{"role": "user", "content": prompt}]
+        generation = session.generate(chat if session.facts["chat_template"] else prompt, sampling)
+        print_stream(generation)
+        return generation.record()
 
 
 def _build(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     spec_class = _declare_spec(parser, words)
 
     def run(parsed: argparse.Namespace) -> int:
-        _build_engine(parsed, spec_class)
+        _finish(*_start(parsed, spec_class))
         return 0
 
     return run
@@ -114,14 +123,19 @@ def _commands(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _build_engine(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> Engine:
-    """Show the plan, build with progress, and say where the engine is."""
+def _start(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> tuple[Plan, Build]:
+    """Show the plan, and find the engine or start its build."""
     spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
     plan = Plan.make(spec)
     print_plan(plan)
     build = start_build(spec, smoke=not parsed.no_smoke)
     if build.explanation:
         print(build.explanation)
+    return plan, build
+
+
+def _finish(plan: Plan, build: Build) -> Engine:
+    """Show progress to the end, and say where the engine is."""
     engine = _await(build, plan)
     print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
     return engine
@@ -282,7 +296,9 @@ def _what(job: jobs.Job) -> str:
     except WorkbenchError:
         return "a request that this version cannot read"
     changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
-    return " ".join([spec.model, *(f"{name}={value}" for name, value in changed.items())])
+    return " ".join(
+        [spec.backend, spec.model, *(f"{name}={value}" for name, value in changed.items())]
+    )
 
 
 _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {

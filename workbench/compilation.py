@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import threading
@@ -13,20 +14,23 @@ from typing import Any
 from workbench import files
 from workbench.backends.base import Backend, Tracker
 from workbench.errors import JobError
-from workbench.fit import BuildNeed
 from workbench.hardware import free_disk
 from workbench.journal import Journal
-from workbench.toolchain import Toolchain, Worker, describe_exit
+from workbench.process import Worker, describe_exit
+from workbench.toolchain import Toolchain
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """How a model becomes an engine: `run` does all steps and returns what the last one said."""
+    """How a model becomes an engine: `run` does all steps and returns what they said at their end.
+
+    `disk` are the least bytes that this writes.
+    """
 
     backend: Backend
     toolchain: Toolchain
     journal: Journal
-    need: BuildNeed
+    disk: int
 
     def run(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Run the steps one after the other.
@@ -53,8 +57,11 @@ class Compilation:
         tracker = self.backend.tracker(step, order) if self.backend.tracker else None
         printed = Printed(self, tracker) if tracker else None
         # Descriptor 1 is the job's log.
-        mounts = [Path(order["model"]), Path(order["output"]).parent]
-        worker = Worker(self.toolchain, step, printed.entrance if printed else 1, mounts)
+        log = printed.entrance if printed else 1
+        mounts = [Path(order["model"]), *map(Path, order["reads"])]
+        # Texts for a calibration come from the hub.
+        online = step in order.get("online", ())
+        worker = Worker(self.toolchain, step, log, mounts, online=online)
         if printed:
             printed.start()
         last: dict[str, Any] = {}
@@ -74,6 +81,8 @@ class Compilation:
             status = worker.close(patience=60.0)
             if printed:
                 printed.finish()
+        if printed and printed.error:
+            raise printed.error
         if last.get("event") != "done":
             raise self._failure(last, status, tracker.failure(status) if tracker else "")
         return last
@@ -105,7 +114,7 @@ class Compilation:
         if last.get("expected"):
             return JobError(text)
         # C++ streams only say that they could not write.
-        unwritten = "iostream error" in text and free_disk(files.home()) < self.need.disk.low
+        unwritten = "iostream error" in text and free_disk(files.home()) < self.disk
         if unwritten or "No space left" in text:
             return OSError(errno.ENOSPC, "No space left on device")
         if sentence:
@@ -131,6 +140,9 @@ class Printed:
         self._tracker = tracker
         self._exit, self.entrance = os.pipe()
         self._thread = threading.Thread(target=self._read, daemon=True)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = ""
+        self.error: OSError | None = None
 
     def start(self) -> None:
         """Begin to read; the worker has its own end by now."""
@@ -142,17 +154,27 @@ class Printed:
         self._thread.join(5.0)
 
     def _read(self) -> None:
-        rest = ""
-        while data := os.read(self._exit, 1 << 16):
-            os.write(1, data)
-            # A progress bar ends its lines with \r.
-            lines = (rest + data.decode(errors="replace")).replace("\r", "\n").split("\n")
-            rest = lines.pop()
-            self._feed(lines)
-        self._feed([rest])
-        os.close(self._exit)
+        """Read to the end whatever happens: a step whose output nobody takes would stand still."""
+        try:
+            while data := os.read(self._exit, 1 << 16):
+                self._try(data)
+            self._try(b"", last=True)
+        finally:
+            os.close(self._exit)
 
-    def _feed(self, lines: list[str]) -> None:
-        for line in lines:
+    def _try(self, data: bytes, *, last: bool = False) -> None:
+        """Keep and read a piece; the first thing that the system refuses is remembered."""
+        try:
+            if data:
+                os.write(1, data)
+            self._feed(data, last=last)
+        except OSError as error:
+            self.error = self.error or error
+
+    def _feed(self, data: bytes, *, last: bool) -> None:
+        # A progress bar ends its lines with \r.
+        text = self._rest + self._decoder.decode(data, final=last)
+        *lines, self._rest = text.replace("\r", "\n").split("\n")
+        for line in [*lines, self._rest] if last else lines:
             for event in self._tracker.feed(line):
                 self._compilation.take(event)

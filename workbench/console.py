@@ -28,13 +28,14 @@ from workbench.units import printable
 def print_plan(plan: Plan) -> None:
     """Print the model, the findings and the fit."""
     changed = plan.spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
+    memory = fit_lines(plan.fit) if plan.fit else []
     lines = [
         f"Model    {plan.model.source}",
         f"         {model_line(plan.model)}",
         f"Backend  {plan.backend.title}",
         f"Spec     {', '.join(f'{k}={v}' for k, v in changed.items()) or 'all defaults'}",
         *(f"Finding  {line}" for line in finding_lines(plan.findings)),
-        *(f"{'' if n else 'Memory':<8} {line}" for n, line in enumerate(fit_lines(plan.fit))),
+        *(f"{'' if n else 'Memory':<8} {line}" for n, line in enumerate(memory)),
     ]
     for line in lines:
         print(printable(line))

@@ -162,19 +162,22 @@ class Container:
             )
 
 
-def variables(quiet: Mapping[str, str]) -> dict[str, str]:
+def variables(quiet: Mapping[str, str], *, online: bool = False) -> dict[str, str]:
     """Return the environment inside a container.
 
     The user has no name there, and torch asks for it; caches go where they are kept.
 
     Args:
         quiet: What every worker gets.
+        online: Whether it may use the user's access to the hub.
     """
     home = _home()
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name in PASSED or name.startswith(PASSED_PREFIXES)
+        if name in PASSED
+        or name.startswith(PASSED_PREFIXES)
+        or (online and name in ("HF_TOKEN", "HF_ENDPOINT"))
     }
     return {
         **quiet,

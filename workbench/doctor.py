@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench.backends import DEFAULT, get_backend
@@ -19,10 +20,8 @@ from workbench.hardware import host
 from workbench.releases import (
     CUDA_MAJOR,
     IMAGE,
-    INSTALL,
     LAST_STABLE,
-    TENSORRT,
-    engine_api,
+    engines_gone,
 )
 from workbench.report import BACKENDS, Examined, Remedy, Report, lines
 from workbench.toolchain import VARIABLE, Toolchain, find_toolchain
@@ -31,7 +30,7 @@ __all__ = ["Report", "examine", "lines"]
 
 SHOWN = (
     "tensorrt-llm",
-    *TENSORRT,
+    "tensorrt",
     "torch",
     "transformers",
     "mpi4py",
@@ -44,6 +43,7 @@ SHOWN = (
 CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 
 TORCH_ONLY = "This tensorrt_llm has no engine API: use backend tensorrt_llm_torch."
+NO_TENSORRT = "Without the package tensorrt it has no engines, only backend tensorrt_llm_torch."
 
 
 def examine() -> Report:
@@ -55,6 +55,8 @@ def examine() -> Report:
     except ToolchainError as error:
         problem = str(error)
     toolchains = tuple(examine_toolchain(*found) for found in find_toolchains())
+    engines = find_engines()
+    works = [name for name, (_, trouble) in engines.items() if not trouble]
     return Report(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -62,9 +64,9 @@ def examine() -> Report:
         gpus=gpus,
         driver=versions,
         gpu_problem=problem,
-        engines=_engines(),
+        engines={name: "; ".join(filter(None, words)) for name, words in engines.items()},
         toolchains=toolchains,
-        remedies=tuple(_remedies(toolchains, gpus, versions, problem)),
+        remedies=tuple(_remedies(toolchains, gpus, versions, problem, works)),
     )
 
 
@@ -95,8 +97,8 @@ def find_toolchains() -> Iterator[tuple[str, str]]:
 
 def examine_toolchain(name: str, origin: str) -> Examined:
     """Ask a toolchain for its versions; one that does not answer says why."""
-    backend = get_backend(DEFAULT)
-    asked = tuple(dict.fromkeys((*SHOWN, *CUDA_RUNTIMES, *backend.packages)))
+    needed = [package for backend in BACKENDS for package in get_backend(backend).packages]
+    asked = tuple(dict.fromkeys((*SHOWN, *CUDA_RUNTIMES, *needed)))
     try:
         toolchain = Toolchain.parse(name)
         if toolchain.container:
@@ -105,7 +107,6 @@ def examine_toolchain(name: str, origin: str) -> Examined:
     except ToolchainError as error:
         return Examined(name, origin, problem=str(error))
     able = runnable(versions)
-    torch_only = "tensorrt_llm_torch" in able and "tensorrt_llm" not in able
     return Examined(
         name=toolchain.name,
         origin=origin,
@@ -113,18 +114,27 @@ def examine_toolchain(name: str, origin: str) -> Examined:
         cuda=cuda_of(versions),
         mpi=None if toolchain.container else _mpi(Path(toolchain.python)),
         backends=able,
-        problem=TORCH_ONLY if torch_only else "",
+        problem=_narrow(versions),
     )
 
 
+def _narrow(versions: Mapping[str, str | None]) -> str:
+    """Say why a toolchain with TensorRT-LLM has no engines, or nothing."""
+    version = versions.get("tensorrt-llm")
+    if version and engines_gone(version):
+        return TORCH_ONLY
+    return NO_TENSORRT if version and not versions.get("tensorrt") else ""
+
+
 def runnable(versions: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Return the names of the backends whose packages are all there."""
-    able = {
-        DEFAULT: all(versions.get(name) for name in get_backend(DEFAULT).packages),
-        "tensorrt_llm": engine_api(versions),
-        "tensorrt_llm_torch": bool(versions.get("tensorrt-llm")),
-    }
-    return tuple(name for name in BACKENDS if able[name])
+    """Return the names of the backends that a build would start with, going by the packages."""
+    backends = (get_backend(name) for name in BACKENDS)
+    return tuple(
+        backend.name
+        for backend in backends
+        if all(versions.get(package) for package in backend.packages)
+        and not backend.obstacle(versions)
+    )
 
 
 def cuda_of(versions: Mapping[str, str | None]) -> str | None:
@@ -145,8 +155,12 @@ def _remedies(
     gpus: tuple[Gpu, ...],
     versions: tuple[str, str] | None,
     problem: str,
+    engines: Sequence[str],
 ) -> Iterator[Remedy]:
-    """Yield what each backend lacks: first a GPU, then a toolchain, then that it is chosen."""
+    """Yield what each backend lacks: first a GPU, then a toolchain, then that it is chosen.
+
+    `engines` are the programs that can run a container here.
+    """
     for name in BACKENDS:
         if name != DEFAULT and not gpus:
             yield _no_gpu(name, versions, problem)
@@ -164,10 +178,10 @@ def _remedies(
             yield Remedy(
                 name,
                 f"{chosen} lacks its packages; another toolchain has them.",
-                f"export {VARIABLE}{name.upper()}={able[0]}",
+                f"export {VARIABLE}{name.upper()}={shlex.quote(able[0])}",
             )
         else:
-            yield Remedy(name, "no toolchain has its packages.", _install(name))
+            yield Remedy(name, "no toolchain has its packages.", _install(name, engines))
 
 
 def _no_gpu(name: str, versions: tuple[str, str] | None, problem: str) -> Remedy:
@@ -191,29 +205,30 @@ def _old_driver(name: str, versions: tuple[str, str]) -> Remedy:
     )
 
 
-def _install(name: str) -> str:
+def _install(name: str, engines: Sequence[str]) -> str:
     """Return the one command that gets a backend's packages, as a container where one can run."""
-    if name == DEFAULT:
-        return get_backend(name).install
     variable = f"{VARIABLE}{name.upper()}"
     for engine in ("docker", "podman"):
-        if shutil.which(engine):
+        if engine in engines and name != DEFAULT:
             return f"{engine} pull {IMAGE} && export {variable}={engine}:{IMAGE}"
-    return f"{INSTALL} && export {variable}=$PWD/trtllm/bin/python"
+    return get_backend(name).install
 
 
-def _engines() -> dict[str, str]:
-    """Return what runs containers here, with its version and whether it can."""
+def find_engines() -> dict[str, tuple[str, str]]:
+    """Return what runs containers here: its version, and why it cannot run ours, or nothing."""
     found = {}
     for engine in ENGINES:
         if shutil.which(engine) is None:
             continue
-        version = _first_line([engine, "--version"]) or "does not answer"
-        if engine == "docker" and _first_line(["docker", "info"]) is None:
-            version += "; its daemon does not answer (see `docker info`)"
+        version = _first_line([engine, "--version"])
+        trouble = ""
+        if version is None:
+            trouble = "does not answer"
+        elif engine == "docker" and _first_line(["docker", "info"]) is None:
+            trouble = "its daemon does not answer (see `docker info`)"
         elif engine != "apptainer" and shutil.which("nvidia-ctk") is None:
-            version += "; without nvidia-ctk, so containers get no GPU"
-        found[engine] = version
+            trouble = "without nvidia-ctk, so containers get no GPU"
+        found[engine] = (version or "", trouble)
     return found
 
 

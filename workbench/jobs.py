@@ -25,9 +25,13 @@ from typing import Any
 import psutil
 
 from workbench import files
+from workbench.containers import ENGINES
 from workbench.errors import JobError
 from workbench.journal import ENDED, State, View, append
 from workbench.owner import Owner
+
+CONTAINERS = tuple(f"{engine}:" for engine in ENGINES)
+"""Beginnings of the names of toolchains that are containers."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,12 @@ class Job:
         *_, view = self.follow(timeout=timeout)
         return view
 
-    def cancel(self, patience: float = 5.0) -> State:
+    def cancel(self, patience: float | None = None) -> State:
         """Stop the job and everything that it started; return the state that it ended in.
 
-        The runner is asked first, so that it can tidy up; after `patience` seconds the whole
-        process session is killed. Cancelling a job that has ended changes nothing.
+        The runner is asked first, so that it can tidy up; after `patience` seconds (5, or 30 where
+        it also has to stop a container) the whole process session is killed. Cancelling a job that
+        has ended changes nothing.
 
         A job of another host can only be given up, and only when it gives no sign of life.
 
@@ -127,6 +132,9 @@ class Job:
                 f"The job {self.id} runs on the host {owner.host}; cancel it there: "
                 f"workbench jobs cancel {self.id}"
             )
+        if patience is None:
+            inside = str(self.request.get("toolchain", "")).startswith(CONTAINERS)
+            patience = 30.0 if inside else 5.0
         processes = _session_of(owner)
         with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
             if process := owner.process():

@@ -257,9 +257,11 @@ def _typed_like(name: str, value: Any, default: Any, known: Mapping[str, Paramet
     """Read a text from the command line as the type that the notebook means."""
     from workbench.flags import typed  # noqa: PLC0415 - pydantic
 
-    if not isinstance(value, str) or isinstance(default, str):
+    if not isinstance(value, str):
         return value
     if name in known:
         return typed(value, known[name])
+    if isinstance(default, str):
+        return value
     parsed = _plain_text(value.capitalize() if value.lower() in ("true", "false") else value)
     return value if parsed is None else parsed

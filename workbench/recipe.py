@@ -18,10 +18,11 @@ import psutil
 from workbench import files, jobs, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import built_for, fingerprints_folder, read_model
+from workbench.build import built_for, fingerprints_folder, key_values, read_model
 from workbench.compilation import Compilation
+from workbench.errors import ModelError, ToolchainError
 from workbench.fingerprint import fingerprint
-from workbench.gpus import list_gpus
+from workbench.gpus import Gpu, list_gpus
 from workbench.jobs import Job
 from workbench.journal import ENDED, HEARTBEAT, Journal
 from workbench.model import Model
@@ -73,7 +74,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
         try:
             built = work.compile(model, source, temporary)
             limits = work.backend.limits(spec) | built["limits"]
-            smoke = work.smoke(temporary, source, limits) if request["smoke"] else {"ran": False}
+            smoke = work.try_smoke(temporary, source, limits, wanted=request["smoke"])
             journal.stage("publish", STAGES["publish"])
             details = work.details(model, limits, built["facts"], smoke)
             engine = store.publish(temporary, identity, details)
@@ -115,7 +116,7 @@ class _Work:
         self.journal.stage("fingerprint", STAGES["fingerprint"])
         weights = fingerprint(source, fingerprints_folder(), self._count_bytes())
         versions = self.toolchain.require(self.backend.packages, self.backend.install)
-        return Identity(self.spec.canonical(), weights, versions, built_for(self.backend))
+        return Identity(key_values(self.spec), weights, versions, built_for(self.backend))
 
     def _count_bytes(self) -> Callable[[int, int], None]:
         """Return a callback that journals hashed megabytes, a few times a second."""
@@ -141,14 +142,35 @@ class _Work:
             "model": str(source),
             "output": str(output),
             "between": str(between),
+            "reads": [str(path) for paths in self.spec.local_paths().values() for path in paths],
             "cache": str(files.make_folder(files.home() / "cache")),
         }
         order |= self.backend.order(self.spec, model, order)
-        need = self.backend.need(self.spec, model)
         try:
-            return Compilation(self.backend, self.toolchain, self.journal, need).run(order)
+            return Compilation(self.backend, self.toolchain, self.journal, self._disk(model)).run(
+                order
+            )
         finally:
             shutil.rmtree(between, ignore_errors=True)
+
+    def _disk(self, model: Model) -> int:
+        """Return the least bytes that the build writes; 0 where nobody knows."""
+        try:
+            return self.backend.need(self.spec, model).disk.low
+        except ModelError:
+            return 0
+
+    def try_smoke(
+        self, directory: Path, source: Path, limits: Mapping[str, Any], *, wanted: bool
+    ) -> dict[str, Any]:
+        """Run the smoke stage unless it is not wanted or cannot be; the manifest says which."""
+        if not wanted:
+            return {"ran": False, "why": "it was switched off"}
+        gpus = list_gpus() if self.backend.uses_gpu else ()
+        if why := self.backend.not_runnable(self.spec, gpus):
+            self.journal.note(f"The engine is published without having been run: {why}")
+            return {"ran": False, "why": why}
+        return self.smoke(directory, source, limits)
 
     def smoke(self, directory: Path, source: Path, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Load the engine once and generate a few tokens, so that what is published has run.
@@ -220,7 +242,10 @@ def _heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
 
     def gpu_facts() -> dict[str, int]:
         # All that is taken on the first GPU, also by others: NVML knows no more in a container.
-        gpus = list_gpus() if uses_gpu else ()
+        gpus: tuple[Gpu, ...] = ()
+        # A driver that does not answer for once must not end the signs of life.
+        with contextlib.suppress(ToolchainError):
+            gpus = list_gpus() if uses_gpu else ()
         return {"gpu_memory_bytes": gpus[0].memory_bytes - gpus[0].memory_free} if gpus else {}
 
     stop = threading.Event()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from packaging.version import InvalidVersion, Version
 
 ENGINE_API_ENDS = Version("1.3.0rc22")
@@ -11,9 +9,6 @@ ENGINE_API_ENDS = Version("1.3.0rc22")
 
 LAST_STABLE = "1.2.1"
 """The last stable release that compiles engines."""
-
-TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-"""Names under which TensorRT is distributed."""
 
 IMAGE = f"nvcr.io/nvidia/tensorrt-llm/release:{LAST_STABLE}"
 """NVIDIA's container of that release; its tag follows the pattern of NVIDIA's tags."""
@@ -28,20 +23,16 @@ CUDA_MAJOR = 13
 """The CUDA that it is made for (its requirements: cuda-python>=13, nvidia-nccl-cu13)."""
 
 
-def engine_api(versions: Mapping[str, str | None]) -> bool:
-    """Say whether these distributions can build and run TensorRT engines.
+def engines_gone(version: str) -> bool:
+    """Say whether a release of TensorRT-LLM can no longer build and run TensorRT engines.
 
-    TensorRT-LLM and TensorRT have to be there, and TensorRT-LLM to be older than the release that
-    removed engines: its metadata requires tensorrt up to 1.3.0rc15 and not in 1.3.0rc22, and none
-    in between is on PyPI.
+    Its metadata requires tensorrt up to 1.3.0rc15 and not in 1.3.0rc22, and none in between is on
+    PyPI. A version that is no number, as of a build of one's own, says nothing.
 
     Args:
-        versions: As of `Toolchain.versions`, with tensorrt-llm and the names in `TENSORRT`.
+        version: Of the distribution tensorrt-llm.
     """
-    version = versions.get("tensorrt-llm")
-    if version is None or not any(versions.get(name) for name in TENSORRT):
-        return False
     try:
-        return Version(version) < ENGINE_API_ENDS
+        return Version(version) >= ENGINE_API_ENDS
     except InvalidVersion:
         return False

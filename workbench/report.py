@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from workbench.backends import DEFAULT
 from workbench.containers import ENGINES
 from workbench.gpus import Gpu
 from workbench.hardware import Device
@@ -76,8 +75,8 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """Whether the embedded default can run."""
-        return all(remedy.backend != DEFAULT for remedy in self.remedies)
+        """Whether any backend can run."""
+        return not {remedy.backend for remedy in self.remedies}.issuperset(BACKENDS)
 
     def record(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""

@@ -17,8 +17,9 @@ import psutil
 from workbench.backends import get_backend
 from workbench.errors import SessionError
 from workbench.generation import Generation, prompt_fields
+from workbench.process import Worker, describe_exit
 from workbench.sampling import Sampling
-from workbench.toolchain import Toolchain, Worker, describe_exit
+from workbench.toolchain import Toolchain
 
 
 class Session:
@@ -62,7 +63,11 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
-        self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
+        try:
+            self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
+        except BaseException:
+            self._close_log()
+            raise
         self._messages = self._worker.messages()
         try:
             self._worker.send(
@@ -111,9 +116,14 @@ class Session:
         return self._worker.pid
 
     def memory(self) -> int | None:
-        """Return the resident memory of the worker in bytes, or None when it is gone."""
+        """Return the resident memory of the worker and what it started, or None when it is gone.
+
+        In bytes. TensorRT-LLM has the engine in processes of its own.
+        """
         try:
-            return int(psutil.Process(self._worker.pid).memory_info().rss)
+            worker = psutil.Process(self._worker.pid)
+            tree = [worker, *worker.children(recursive=True)]
+            return sum(int(process.memory_info().rss) for process in tree)
         except psutil.NoSuchProcess:
             return None
 
@@ -169,7 +179,8 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-        self._worker.close()
+        # Processes on a GPU take longer to let go of it.
+        self._worker.close(patience=30.0 if get_backend(self._backend).uses_gpu else 5.0)
         self._reader.join(5.0)
         self._close_log()
 

@@ -11,6 +11,7 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -140,6 +141,10 @@ class BuildSpec(Declared):
         effect="identity",
         none_means="the main branch",
     )
+
+    def local_paths(self) -> dict[str, list[Path]]:
+        """Return the files and directories beside the model that a build reads, by parameter."""
+        return {}
 
     def canonical(self) -> dict[str, Any]:
         """Return the values that go into the engine key: the backend and what is compiled.

@@ -1,31 +1,29 @@
-"""Toolchains: where a backend's code runs, and the processes started there."""
+"""Toolchains: where a backend's code runs."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
 
 from workbench import files
-from workbench.containers import Container, Door, variables
+from workbench.containers import Container, variables
 from workbench.environments import find_conda, variables_of
 from workbench.errors import ToolchainError
 from workbench.gpus import driver
 
 WORKER = Path(__file__).parent / "worker"
 """The toolchain side: a folder that runs without the workbench being installed."""
+
+ENTRY = WORKER / "__main__.py"
+"""What is run. Not the folder: processes that mpi4py spawns import the main module anew, which
+they find by the path of a file, but not by the name that a folder has."""
 
 QUIET = {
     # What the packages of the toolchains would send home, switched off in all our processes.
@@ -40,6 +38,17 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""What is left out for a worker that has to look something up."""
+
+AS_ROOT = {
+    f"{prefix}_ALLOW_RUN_AS_ROOT{suffix}": "1"
+    for prefix in ("OMPI", "PRTE")
+    for suffix in ("", "_CONFIRM")
+}
+"""Open MPI 4 and 5 do not start as root without being told twice, and TensorRT-LLM then waits for
+them for ever. Notebooks in the cloud often run as root."""
 
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """CUDA numbers GPUs as the driver does, unless the user wants it otherwise; see `gpus`."""
@@ -118,13 +127,23 @@ class Toolchain:
         said = [line for line in words if line and not line.startswith("Run '")] or [str(error)]
         return f"The container {self.name} does not run: {said[-1]}. {self.container.hint}"
 
-    def require(self, packages: tuple[str, ...], install: str) -> dict[str, str]:
+    def require(
+        self,
+        packages: tuple[str, ...],
+        install: str,
+        found: Mapping[str, str | None] | None = None,
+    ) -> dict[str, str]:
         """Return the versions of all packages.
+
+        Args:
+            packages: Distributions.
+            install: The command that gets them.
+            found: Their versions, where they are known already.
 
         Raises:
             ToolchainError: Some are missing; names them and the command that gets them.
         """
-        versions = self.versions(packages)
+        versions = found or self.versions(packages)
         missing = [name for name, version in versions.items() if version is None]
         if missing:
             remedy = (
@@ -143,6 +162,7 @@ class Toolchain:
         label: str | None = None,
         mounts: Sequence[Path] = (),
         writable: Sequence[Path] = (),
+        online: bool = False,
     ) -> tuple[list[str], dict[str, str]]:
         """Return the command and the environment that run the worker folder.
 
@@ -151,16 +171,17 @@ class Toolchain:
             label: Name of the container.
             mounts: What the worker reads outside the workbench's own folder, in a container.
             writable: What it writes there.
+            online: Whether it may look things up on the hub.
 
         Raises:
             ToolchainError: An NVIDIA driver is there, but does not answer.
         """
         if self.container is None:
-            return [self.python, str(WORKER), *arguments], _environment(self.python)
-        inside = variables(ORDER | QUIET)
+            return [self.python, str(ENTRY), *arguments], _environment(self.python, online)
+        inside = variables(ORDER | _quiet(online), online=online)
         command = self.container.command(
-            [str(WORKER), *arguments],
-            name=label or _label(),
+            [str(ENTRY), *arguments],
+            name=label or new_label(),
             variables=inside,
             readable=[WORKER, *mounts],
             writable=[files.home(), *writable],
@@ -195,17 +216,22 @@ def find_toolchain(backend: str) -> Toolchain:
     return toolchain
 
 
-def _label() -> str:
-    """Return a name that no other container has."""
+def new_label() -> str:
+    """Return a name for a container that no other has."""
     return f"workbench-{uuid.uuid4().hex[:12]}"
 
 
-def _environment(python: str) -> dict[str, str]:
+def _quiet(online: bool) -> dict[str, str]:
+    quiet = {name: value for name, value in QUIET.items() if not (online and name in OFFLINE)}
+    return quiet | AS_ROOT if os.geteuid() == 0 else quiet
+
+
+def _environment(python: str, online: bool = False) -> dict[str, str]:
     """Return the environment of a toolchain's process.
 
     Another interpreter must not be led to our packages.
     """
-    environment = ORDER | os.environ | variables_of(Path(python)) | QUIET
+    environment = ORDER | os.environ | variables_of(Path(python)) | _quiet(online)
     if python != sys.executable:
         for name in ("PYTHONPATH", "PYTHONHOME"):
             environment.pop(name, None)
@@ -217,168 +243,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-class Worker:
-    """A process on the toolchain side with a channel of JSON lines.
-
-    stdout and stderr go to the log file; messages have a socket of their own, because runtimes
-    print what they like.
-    """
-
-    def __init__(
-        self,
-        toolchain: Toolchain,
-        role: str,
-        log: IO[bytes] | int,
-        mounts: Sequence[Path] = (),
-    ) -> None:
-        """Start `python <worker folder> role`; in a container, returns when it is running.
-
-        Args:
-            toolchain: Where it runs.
-            role: "build" or "session".
-            log: Takes what it prints.
-            mounts: Files and directories that it reads outside the workbench's own folder.
-
-        Raises:
-            ToolchainError: The interpreter or the container cannot be started.
-        """
-        self._toolchain, self._log = toolchain, log
-        self._label = _label()
-        # Reentrant: an iterator that is collected while we send cancels its generation.
-        self._sending = threading.RLock()
-        if toolchain.container:
-            self._socket = self._start_inside(role, mounts)
-        else:
-            self._socket = self._start_here(role)
-        self._reader = self._socket.makefile("rb")
-
-    def _start_here(self, role: str) -> socket.socket:
-        """Start the interpreter with an inherited socket; return our end of it."""
-        ours, theirs = socket.socketpair()
-        arguments = (role, "--channel", str(theirs.fileno()))
-        try:
-            self._process = self._start(*self._toolchain.command(arguments), theirs.fileno())
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return ours
-
-    def _start_inside(self, role: str, mounts: Sequence[Path]) -> socket.socket:
-        """Start the container and wait until the worker inside connects."""
-        with Door() as door:
-            command, environment = self._toolchain.command(
-                (role, "--connect", str(door.path)),
-                label=self._label,
-                mounts=mounts,
-                writable=[door.folder],
-            )
-            self._process = self._start(command, environment)
-            try:
-                channel = door.wait(self._process)
-            except BaseException:
-                self.kill()
-                self._process.wait()
-                raise
-        if channel is None:
-            raise ToolchainError(
-                f"The container {self._toolchain.name} {describe_exit(self._status())} before it "
-                "was running. The log has the reason."
-            )
-        return channel
-
-    def _start(
-        self, command: list[str], environment: dict[str, str], *descriptors: int
-    ) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                pass_fds=descriptors,
-                env=environment,
-                # A kernel interrupt goes to the kernel's process group: not to ours.
-                process_group=0,
-            )
-        except OSError as error:
-            what = "container" if self._toolchain.container else "interpreter"
-            raise ToolchainError(
-                f"The {what} {self._toolchain.name} cannot be started: {error.strerror}."
-            ) from error
-
-    @property
-    def pid(self) -> int:
-        """Process id of the worker, also of one inside a container."""
-        if self._toolchain.container and hasattr(socket, "SO_PEERCRED"):
-            # unix(7), struct ucred: pid, uid and gid of whoever connected, the pid as seen here.
-            ends = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            return int(struct.unpack("3i", ends)[0]) or self._process.pid
-        return self._process.pid
-
-    def send(self, **message: Any) -> None:
-        """Send one message.
-
-        Raises:
-            OSError: The worker is gone.
-        """
-        data = json.dumps(message).encode() + b"\n"
-        with self._sending:
-            self._socket.sendall(data)
-
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield messages until the worker closes its end; a killed worker just ends them."""
-        try:
-            for line in self._reader:
-                yield json.loads(line)
-        except (ConnectionError, ValueError):
-            # A line that death cut short says nothing.
-            return
-
-    def close(self, patience: float = 5.0) -> int:
-        """End the worker and everything it started; return its exit status.
-
-        It is asked first (the channel closes), and killed after `patience` seconds. Closing
-        twice changes nothing.
-        """
-        with contextlib.suppress(OSError):  # the other end was faster
-            self._socket.shutdown(socket.SHUT_RDWR)
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        container = self._toolchain.container
-        if self._process.wait() < 0 and container:
-            # The program that started it was killed, which alone would leave it running.
-            container.kill(self._label)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # It led a process group; whatever it left behind is in there.
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._reader.close()
-        self._socket.close()
-        return self._status()
-
-    def kill(self) -> None:
-        """Kill the worker at once; `close` still has to be called."""
-        if self._toolchain.container:
-            # It is no child of the program that started it.
-            self._toolchain.container.kill(self._label)
-        self._process.kill()
-
-    def _status(self) -> int:
-        """Return how the worker ended, as subprocess counts: -9 for signal 9."""
-        status = self._process.wait()
-        # A container hands on 128 + signal, as shells do.
-        return 128 - status if self._toolchain.container and status > 128 else status
-
-
-def describe_exit(status: int) -> str:
-    """Say in words how a process ended."""
-    if status >= 0:
-        return f"ended with status {status}"
-    number = -status
-    names = {9: "was killed (signal 9; out of memory is a usual cause)", 11: "crashed (signal 11)"}
-    return names.get(number, f"was ended by signal {number}")

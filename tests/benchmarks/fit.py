@@ -25,8 +25,9 @@ from workbench.backends import get_backend, make_spec
 from workbench.hardware import host
 from workbench.memory import Part, build_memory
 from workbench.model import Model
+from workbench.process import Worker
 from workbench.session import Session
-from workbench.toolchain import Toolchain, Worker, find_toolchain
+from workbench.toolchain import Toolchain, find_toolchain
 from workbench.units import format_bytes
 
 QUANTIZATIONS = ("none", "fp16", "int8", "int4")

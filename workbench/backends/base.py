@@ -50,6 +50,12 @@ def no_obstacle(versions: Mapping[str, str | None]) -> str:
     return ""
 
 
+def always_runnable(spec: BuildSpec, gpus: Sequence[Gpu]) -> str:
+    """Find no reason why an engine could not be loaded."""
+    del spec, gpus
+    return ""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compile and run a model.
@@ -72,7 +78,9 @@ class Backend:
         tracker: Makes the reader of what a step prints, given the step and the order; for the step
             "session" and an empty order, of what a session prints while it loads.
         obstacle: Says why a toolchain with these versions cannot do it, or nothing.
-        uses_gpu: Whether it compiles for and runs on NVIDIA GPUs, so that an engine belongs to one.
+        uses_gpu: Whether it runs on NVIDIA GPUs.
+        compiles_for_gpu: Whether an engine belongs to the kind of GPU that it was built on.
+        not_runnable: Says why an engine of a spec cannot be loaded here at all, or nothing.
         bound: Distributions that must have the very versions which built an engine to open it.
     """
 
@@ -93,4 +101,6 @@ class Backend:
     tracker: Callable[[str, Mapping[str, Any]], Tracker] | None = None
     obstacle: Callable[[Mapping[str, str | None]], str] = no_obstacle
     uses_gpu: bool = False
+    compiles_for_gpu: bool = False
+    not_runnable: Callable[[BuildSpec, Sequence[Gpu]], str] = always_runnable
     bound: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from workbench.fit import BuildNeed, Fit
 from workbench.gpus import list_gpus
 from workbench.hardware import Device
 from workbench.model import Model
-from workbench.releases import INSTALL, LAST_STABLE, engine_api
+from workbench.releases import INSTALL, LAST_STABLE, engines_gone
 from workbench.rules import Finding
 from workbench.spec import BuildSpec
 from workbench.trtllm_memory import trtllm_build_need, trtllm_fit
@@ -91,10 +91,12 @@ def order(spec: BuildSpec, model: Model, told: Mapping[str, Any]) -> dict[str, A
     """Return the recipe of the conversion and the arguments of trtllm-build."""
     spec = _mine(spec)
     checkpoint = f"{told['between']}/checkpoint"
+    recipe = conversion(spec, told["model"], model)
     return {
-        "conversion": conversion(spec, told["model"], model),
+        "conversion": recipe,
         # More processes than GPUs are not started (tensorrt_llm commands/build.py).
         "workers": min(spec.workers, len(list_gpus()) or 1),
+        "online": ["convert"] if recipe["calibration"] else [],
         "arguments": trtllm_command.build_arguments(spec, checkpoint, told["output"], None),
     }
 
@@ -131,13 +133,25 @@ def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
 def obstacle(versions: Mapping[str, str | None]) -> str:
     """Say why a toolchain with these versions has no engines, or nothing."""
     version = versions.get("tensorrt-llm")
-    if version is None or engine_api(versions):
+    if version is None or not engines_gone(version):
         return ""
     return (
         f"tensorrt_llm {version} builds and runs no engines: the last stable release that does is "
         f"{LAST_STABLE}. Use the backend tensorrt_llm_torch with this toolchain, or install "
         f"tensorrt-llm=={LAST_STABLE} in another one."
     )
+
+
+def not_runnable(spec: BuildSpec, gpus: Sequence[Gpu]) -> str:
+    """Say why an engine of this spec cannot be loaded on these GPUs, or nothing."""
+    spec = _mine(spec)
+    if spec.strip_plan:
+        return "strip_plan leaves the weights out until trtllm-refit puts them in."
+    if spec.kv_cache_type == "disabled":
+        return "an engine without a KV cache cannot generate."
+    if spec.world_size > len(gpus):
+        return f"it needs {spec.world_size} GPUs, and {len(gpus)} can be used here."
+    return ""
 
 
 def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
@@ -163,5 +177,7 @@ BACKEND = Backend(
     order=order,
     tracker=tracker,
     uses_gpu=True,
+    compiles_for_gpu=True,
+    not_runnable=not_runnable,
     bound=("tensorrt-llm", "tensorrt"),
 )

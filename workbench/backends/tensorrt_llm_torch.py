@@ -6,12 +6,13 @@ the recipe: the checkpoint (by reference and content), the tokenizer, and the ar
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends.base import Backend, Command
 from workbench.backends.trtllm_log import LogTracker
+from workbench.backends.trtllm_torch_command import torch_commands
 from workbench.backends.trtllm_torch_rules import findings
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.hardware import Device
@@ -152,7 +153,13 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
         "enable_chunked_prefill",
         "use_cuda_graph",
     )
-    return {**{name: getattr(spec, name) for name in names}, "max_seq_len": spec.sequence_limit}
+    local = Path(spec.model)
+    return {
+        **{name: getattr(spec, name) for name in names},
+        "max_seq_len": spec.sequence_limit,
+        # It may have moved since the recipe was written.
+        "checkpoint": str(local.absolute()) if local.is_dir() else None,
+    }
 
 
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
@@ -186,22 +193,8 @@ def need(spec: BuildSpec, model: Model) -> BuildNeed:
 
 
 def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
-    """Return the shell command that serves the same elsewhere."""
-    spec = _mine(spec)
-    words = [
-        "trtllm-serve",
-        str(model.path) if model and model.path else spec.model,
-        "--backend=pytorch",
-        "--host=127.0.0.1",
-        "--port=8000",
-        f"--max_batch_size={spec.max_batch_size}",
-        f"--max_num_tokens={spec.max_num_tokens}",
-        f"--max_seq_len={spec.sequence_limit}",
-        f"--tp_size={spec.tp_size}",
-        f"--pp_size={spec.pp_size}",
-        f"--kv_cache_free_gpu_memory_fraction={spec.kv_cache_free_gpu_memory_fraction}",
-    ]
-    return [Command("serve", shlex.join(words))]
+    """Return the shell commands that serve the same elsewhere."""
+    return [Command(title, text) for title, text in torch_commands(_mine(spec), model)]
 
 
 def tracker(step: str, order: Mapping[str, Any]) -> LogTracker:

@@ -80,11 +80,17 @@ def listed(text: str) -> list[str]:
 
 def _build(spec: TensorRtLlmSpec, checkpoint: str, engine: str) -> str:
     places = [["--checkpoint_dir", checkpoint], ["--output_dir", engine]]
-    return _lines(["trtllm-build"], [*places, *_flags(spec)])
+    return shell_lines(["trtllm-build"], [*places, *_flags(spec)])
 
 
-def _lines(command: list[str], flags: list[list[str]]) -> str:
+def shell_lines(command: list[str], flags: list[list[str]]) -> str:
+    """Return a command for a shell, each flag with its values on a line of its own."""
     return " \\\n    ".join(shlex.join(words) for words in (command, *flags))
+
+
+def shell_file(name: str, text: str) -> str:
+    """Return what writes a file, as a here-document that no shell expands."""
+    return f"cat > {shlex.quote(name)} <<'YAML'\n{text}\nYAML\n"
 
 
 def _convert(spec: TensorRtLlmSpec, model: str, checkpoint: str, known: Model | None) -> str:
@@ -93,7 +99,7 @@ def _convert(spec: TensorRtLlmSpec, model: str, checkpoint: str, known: Model | 
     lines = [
         "import os",
         "",
-        *(["from huggingface_hub import snapshot_download"] if _on_hub(model) else []),
+        *(["from huggingface_hub import snapshot_download"] if on_hub(model) else []),
         "from tensorrt_llm import Mapping",
         "from tensorrt_llm.models import AutoModelForCausalLM",
         "from tensorrt_llm.models.modeling_utils import QuantConfig",
@@ -150,14 +156,14 @@ def _keywords(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
-def _on_hub(model: str) -> bool:
-    # As models are read everywhere: what exists as a path is a path.
+def on_hub(model: str) -> bool:
+    """Say whether a name is a hub id: as models are read, what exists as a path is a path."""
     return HUB_ID.fullmatch(model) is not None and not Path(model).exists()
 
 
 def _source(spec: TensorRtLlmSpec, model: str) -> str:
     """Return the Python expression for the model's directory; the API takes no hub ids."""
-    if not _on_hub(model):
+    if not on_hub(model):
         return repr(model)
     if spec.revision is None:
         return f"snapshot_download({model!r})"
@@ -177,7 +183,7 @@ def _serve(spec: TensorRtLlmSpec, model: str, engine: str) -> str:
     batch_manager/trtGptModel.h). The tokenizer is not part of an engine that trtllm-build made.
     """
     # trtllm-serve has no flag for a tokenizer's revision; _source put that one into a folder.
-    tokenizer = _folder(model) if spec.revision and _on_hub(model) else model
+    tokenizer = _folder(model) if spec.revision and on_hub(model) else model
     flags = [
         ["--backend", "tensorrt"],
         ["--tokenizer", tokenizer],
@@ -198,8 +204,8 @@ def _serve(spec: TensorRtLlmSpec, model: str, engine: str) -> str:
     if settings:
         file = f"{engine}-serve.yaml"
         flags.append(["--extra_llm_api_options", file])
-        settings = f"cat > {shlex.quote(file)} <<'YAML'\n{settings}\nYAML\n"
-    return settings + _lines(["trtllm-serve", engine], flags)
+        settings = shell_file(file, settings)
+    return settings + shell_lines(["trtllm-serve", engine], flags)
 
 
 def _kv_cache_settings(spec: TensorRtLlmSpec) -> str:

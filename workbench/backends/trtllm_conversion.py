@@ -343,6 +343,9 @@ def _options(spec: ConversionParameters) -> dict[str, Any]:
     if spec.use_parallel_embedding:
         options["use_parallel_embedding"] = True
         options["embedding_sharding_dim"] = spec.embedding_sharding_dim
+    if spec.calibrated_by == "tensorrt_llm":
+        # Its default would run code from the checkpoint (models/llama/model.py).
+        options["trust_remote_code"] = False
     if not spec.calibrated_by:
         wanted = {
             "load_by_shard": spec.load_by_shard,

@@ -187,6 +187,13 @@ KNOWN = (
         " ({code})",
     ),
     Known(
+        "MPI as root",
+        ("detected an attempt to run as root", "has detected an attempt to run as root"),
+        "Open MPI refuses to start as root",
+        "Run as another user, or set OMPI_ALLOW_RUN_AS_ROOT, PRTE_ALLOW_RUN_AS_ROOT and both names "
+        "with _CONFIRM at their end to 1.",
+    ),
+    Known(
         "MPI slots",
         ("All nodes which are allocated for this job are already filled", "not enough slots"),
         "MPI refuses to start a process: it counts no free slot on this machine",

@@ -67,7 +67,7 @@ class ShapeParameters(BuildSpec):
     )
     max_seq_len: int | None = parameter(
         None,
-        ge=1,
+        ge=2,
         help="Longest prompt plus output of one request.",
         unit="tokens",
         group="Shapes",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from workbench.backends.trtllm_conversion import STORED
+from workbench.backends.trtllm_session_rules import UNRUN
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.model import Model
 from workbench.rules import Finding
@@ -74,7 +75,7 @@ def _count_rules(spec: TensorRtLlmSpec, gpus: Sequence[Gpu]) -> Iterator[Finding
             "warn",
             "tp_size" if spec.tp_size > 1 else "pp_size",
             f"the engine needs {size} GPUs to run, and this machine has {len(gpus)}; it can be "
-            "built here, rank after rank, but not loaded.",
+            f"built here, rank after rank, but {UNRUN}",
             f"Use tp_size x pp_size of at most {len(gpus)}, or load the engine elsewhere.",
             (),
             "tensorrt_llm commands/build.py parallel_build",

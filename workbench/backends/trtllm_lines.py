@@ -24,7 +24,7 @@ STAGES = {
     "compile": "TensorRT: choose kernels (long silences)",
     "write": "write the engine",
 }
-"""Stages of both steps in their order, with titles for people; see `stage_title` for ranks."""
+"""Stages of both steps in their order, with titles for people."""
 
 STEPS: dict[str, tuple[str, ...]] = {
     "convert": ("import", "load", "convert", "calibrate", "export"),
@@ -163,13 +163,6 @@ _STAMP = re.compile(r"(?=\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[)", re.ASCII)
 _RECORD = re.compile(
     r"\[(TRT|TRT-LLM|TensorRT-LLM)\] ?(?:\[RANK \d{1,6}\] ?)?\[([A-Z])[A-Z]*\] ?(.*)", re.ASCII
 )
-
-
-def stage_title(name: str) -> str:
-    """Return the title of a stage, also of a later rank: "compile.1"."""
-    base, _, rank = name.partition(".")
-    title = STAGES.get(base, base)
-    return f"{title}, rank {rank}" if rank else title
 
 
 def records(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ way. A stage begins at the first line that belongs to it; a line that says nothi
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 from workbench.backends.trtllm_failures import HOST_MEMORY, SIGNALS, Evidence, signal_of
@@ -21,11 +22,10 @@ from workbench.backends.trtllm_lines import (
     Measure,
     logged,
     records,
-    stage_title,
 )
 from workbench.units import format_bytes
 
-__all__ = ["STAGES", "LogTracker", "stage_title"]
+__all__ = ["STAGES", "LogTracker"]
 
 Event = dict[str, Any]
 
@@ -44,6 +44,8 @@ _UNSAID = "Engine building failed"
 
 class LogTracker:
     """Reads the log of one step, line by line.
+
+    Several threads may use it: one reads what the process prints, another what it reports.
 
     Args:
         step: "convert" or "build".
@@ -74,15 +76,13 @@ class LogTracker:
         self._unbuilt = False
         self._error = ""
         self._exception = ""
-
-    def begin(self) -> list[Event]:
-        """Return the stage that begins with the process, before its first line."""
-        return self._enter(self._order[0])
+        self._lock = threading.Lock()
 
     def reached(self, stage: str) -> None:
         """Take note of a stage that the worker itself has reported, so that it is not repeated."""
         if stage in self._order:
-            self._stage = max(self._stage, self._order.index(stage))
+            with self._lock:
+                self._stage = max(self._stage, self._order.index(stage))
 
     def feed(self, line: str) -> list[Event]:
         """Return what a line says, as events of the journal; never raises.
@@ -90,17 +90,8 @@ class LogTracker:
         Events: `stage` and `count` as a worker sends them; `fact` with `name` and `bytes`,
         `seconds` or `text`; `note` with `text`, a warning of the library.
         """
-        events: list[Event] = []
-        for record in records(line):
-            events += self._staged(record)
-            events += self._counted(record)
-            events += self._measured(record)
-            # What is only told, or traced, is neither a warning nor a failure.
-            if "] [I] " not in record and "] [V] " not in record:
-                events += self._noted(record)
-                self._evidence.take(record)
-                self._remember(record)
-        return events
+        with self._lock:
+            return [event for record in records(line) for event in self._read(record)]
 
     def failure(self, status: int | None) -> str:
         """Say why the process ended badly and what to do; "" where nothing is known.
@@ -108,6 +99,19 @@ class LogTracker:
         Args:
             status: Its exit status, negative for a signal; None where it is not known.
         """
+        with self._lock:
+            return self._explain(status)
+
+    def _read(self, record: str) -> list[Event]:
+        events = self._staged(record) + self._counted(record) + self._measured(record)
+        # What is only told, or traced, is neither a warning nor a failure.
+        if "] [I] " not in record and "] [V] " not in record:
+            events += self._noted(record)
+            self._evidence.take(record)
+            self._remember(record)
+        return events
+
+    def _explain(self, status: int | None) -> str:
         signal = signal_of(status)
         known = self._evidence.sentence()
         # Whatever a process wrote before it was killed, it had survived.

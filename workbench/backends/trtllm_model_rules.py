@@ -6,12 +6,14 @@ import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from workbench.backends.trtllm_conversion import STORED
 from workbench.backends.trtllm_models import GEMMA, GPT, LLAMA, MODEL_MAP, QWEN, RECURRENT
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.model import Model
 from workbench.rules import Finding
+from workbench.spec import BuildSpec
 
 _BUILD = "tensorrt_llm commands/build.py"
 _BUILDER = "tensorrt_llm builder.py"
@@ -26,14 +28,7 @@ def model_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
     if model.architecture not in MODEL_MAP:
         yield _unknown(model)
     yield from tokenizer_rule(model)
-    if spec.revision and (spec.model == "demo" or Path(spec.model).is_dir()):
-        yield Finding(
-            "ignored",
-            "revision",
-            "a local directory has no revisions.",
-            "Leave it empty.",
-            (("revision", None),),
-        )
+    yield from revision_rule(spec)
     yield from _context_rules(spec, model)
     yield from _parallel_rules(spec, model)
     yield from _architecture_rules(spec, model)
@@ -52,6 +47,19 @@ def model_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
         )
 
 
+DEFAULT_INPUT_LEN: Any = TensorRtLlmSpec.model_fields["max_input_len"].default
+
+
+def is_packed(spec: TensorRtLlmSpec) -> bool:
+    """Whether an engine has no limit of its own for the prompt (builder.py _init_max_seq_len)."""
+    return spec.remove_input_padding == "enable" and spec.context_fmha == "enable"
+
+
+def input_limit_asked_for(spec: TensorRtLlmSpec) -> bool:
+    """Whether max_input_len matters: somebody set it, or the engine depends on it."""
+    return spec.max_input_len != DEFAULT_INPUT_LEN or not is_packed(spec)
+
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 """Files of which a checkpoint has at least one; the first is taken as it is."""
 
@@ -64,6 +72,18 @@ def tokenizer_rule(model: Model) -> Iterator[Finding]:
             "model",
             "it has no tokenizer.",
             "Put its tokenizer.json beside the weights.",
+        )
+
+
+def revision_rule(spec: BuildSpec) -> Iterator[Finding]:
+    """Say that a revision of what is no repository has no effect."""
+    if spec.revision and (spec.model == "demo" or Path(spec.model).expanduser().is_dir()):
+        yield Finding(
+            "ignored",
+            "revision",
+            "a local directory has no revisions.",
+            "Leave it empty.",
+            (("revision", None),),
         )
 
 
@@ -89,7 +109,7 @@ def _relatives(architecture: str) -> list[str]:
 
 
 def _context_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
-    context = math.ceil(model.context_length * _rotary_factor(model))
+    context = scaled_context(model, STATED)
     limit = spec.sequence_limit
     if not context:
         return
@@ -104,7 +124,7 @@ def _context_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
             (("max_seq_len", context),),
             f"{_BUILDER} _init_max_seq_len",
         )
-    if limit is None and spec.max_input_len > context:
+    if limit is None and spec.max_input_len > context and input_limit_asked_for(spec):
         yield Finding(
             "warn",
             "max_input_len",
@@ -116,19 +136,26 @@ def _context_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
         )
 
 
-def _rotary_factor(model: Model) -> float:
-    """Return by how much the build takes rotary scaling to lengthen the context.
+STATED = ("su", "longrope", "llama3")
+"""Kinds of rotary scaling whose lengthened context stands in max_position_embeddings, as
+_init_max_seq_len in tensorrt_llm builder.py takes them."""
 
-    Source: _init_max_seq_len in tensorrt_llm builder.py. The kinds that it leaves out state the
-    lengthened context in max_position_embeddings.
+
+def scaled_context(model: Model, stated: tuple[str, ...]) -> int:
+    """Return the context that TensorRT-LLM takes a model to have, in tokens; 0 where it is unknown.
+
+    Args:
+        model: The model; rotary scaling lengthens what it states.
+        stated: Kinds of scaling that do not, as what is stated has been lengthened already.
     """
     text = model.config.get("text_config", model.config)
     scaling = text.get("rope_scaling") or {}
-    kind = scaling.get("type", scaling.get("rope_type"))
-    if kind in ("su", "longrope", "llama3"):
-        return 1.0
     factor = scaling.get("factor", 1.0)
-    return float(factor) if isinstance(factor, int | float) else 1.0
+    if scaling.get("type", scaling.get("rope_type")) in stated or not isinstance(
+        factor, int | float
+    ):
+        return model.context_length
+    return math.ceil(model.context_length * factor)
 
 
 def _parallel_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:

@@ -111,6 +111,7 @@ def _kernel_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
                 ((field, "disable"),),
                 "tensorrt_llm layers/mlp.py",
             )
+    yield from _gemm_rules(spec)
     if spec.quantization == "nvfp4" and spec.gemm_plugin not in (None, "nvfp4", "disable"):
         yield Finding(
             "ignored",
@@ -120,7 +121,7 @@ def _kernel_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             (("gemm_plugin", None),),
             _BUILDER,
         )
-    if spec.quantization == "fp8" and spec.gemm_plugin not in (None, "disable"):
+    if spec.quantization == "fp8" and spec.gemm_plugin not in (None, "nvfp4", "disable"):
         yield Finding(
             "warn",
             "gemm_plugin",
@@ -157,6 +158,53 @@ def _kernel_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             "Leave out disable_weight_only_quant_plugin, or fast_build.",
             (("disable_weight_only_quant_plugin", False),),
             _BUILDER,
+        )
+
+
+def _gemm_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
+    """Rules on kernels for weights that are not there (layers/linear.py, quantization/layers.py).
+
+    A plain layer passes nvfp4 over, and takes fp8 for its own precision.
+    """
+    if spec.gemm_plugin == "nvfp4" and spec.quantization != "nvfp4":
+        if spec.quant_algo in FP8_ATTENTION:
+            yield Finding(
+                "refuse",
+                "gemm_plugin",
+                f"beside {spec.quantization} weights it makes attention scale its FP8 output as "
+                "for NVFP4 ones; the answers would be wrong.",
+                "Leave it empty.",
+                (("gemm_plugin", None),),
+                "tensorrt_llm layers/attention.py",
+            )
+        else:
+            yield Finding(
+                "ignored",
+                "gemm_plugin",
+                f"no weights are NVFP4; quantization is {spec.quantization}, and TensorRT's own "
+                "kernels will be used.",
+                "Leave it empty, or use auto.",
+                (("gemm_plugin", None),),
+                "tensorrt_llm layers/linear.py",
+            )
+    if spec.gemm_plugin == "fp8" and spec.quantization not in ("fp8", "nvfp4"):
+        yield Finding(
+            "ignored",
+            "gemm_plugin",
+            f"no weights are FP8; quantization is {spec.quantization}, and what is not quantized "
+            "is multiplied in the model's dtype, as with auto.",
+            "Use auto.",
+            (("gemm_plugin", "auto"),),
+            "tensorrt_llm layers/linear.py",
+        )
+    if spec.low_latency_gemm_plugin == "fp8" and spec.quantization != "fp8":
+        yield Finding(
+            "ignored",
+            "low_latency_gemm_plugin",
+            f"only layers with FP8 weights use it; quantization is {spec.quantization}.",
+            "Disable it, or use quantization fp8.",
+            (("low_latency_gemm_plugin", "disable"),),
+            "tensorrt_llm quantization/layers.py",
         )
 
 

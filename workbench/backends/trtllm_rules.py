@@ -8,14 +8,20 @@ for it, is no finding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.backends.trtllm_command import listed
 from workbench.backends.trtllm_flags import LORA_MODULES
 from workbench.backends.trtllm_gpu_rules import gpu_rules
-from workbench.backends.trtllm_model_rules import model_rules
+from workbench.backends.trtllm_model_rules import (
+    DEFAULT_INPUT_LEN,
+    input_limit_asked_for,
+    is_packed,
+    model_rules,
+)
 from workbench.backends.trtllm_precision_rules import precision_rules
-from workbench.backends.trtllm_session_rules import session_rules
+from workbench.backends.trtllm_session_rules import UNRUN, session_rules
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.model import Model
 from workbench.rules import Finding
@@ -63,7 +69,7 @@ def _length_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             (("max_seq_len", limit), ("max_output_len", None)),
             "TensorRT-LLM release notes 0.12.0",
         )
-    if limit is not None and spec.max_input_len > limit:
+    if limit is not None and spec.max_input_len > limit and input_limit_asked_for(spec):
         yield Finding(
             "warn",
             "max_input_len",
@@ -74,8 +80,8 @@ def _length_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             f"{_BUILDER} _init_max_seq_len",
         )
     elif (
-        _packed(spec)
-        and spec.max_input_len != 1024
+        is_packed(spec)
+        and spec.max_input_len != DEFAULT_INPUT_LEN
         and spec.max_output_len is None
         and spec.runtime == "llm_api"
     ):
@@ -85,19 +91,16 @@ def _length_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             "with remove_input_padding and context_fmha an engine has no limit of its own for "
             "the prompt.",
             "Use max_seq_len and max_num_tokens to limit it, or give max_output_len too.",
-            (("max_input_len", 1024),),
+            (("max_input_len", DEFAULT_INPUT_LEN),),
             f"{_BUILDER} _init_max_seq_len",
         )
-
-
-def _packed(spec: TensorRtLlmSpec) -> bool:
-    return spec.remove_input_padding == "enable" and spec.context_fmha == "enable"
 
 
 def _token_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
     """Follow check_max_num_tokens in its own order: each correction is seen by the next."""
     limit = spec.sequence_limit
     tokens = spec.max_num_tokens
+    longest = min(spec.max_input_len, limit or spec.max_input_len)
     if spec.remove_input_padding == "disable":
         product = f" = {spec.max_batch_size * limit}" if limit else ""
         yield Finding(
@@ -122,8 +125,8 @@ def _token_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
     if limit and tokens > limit * spec.max_batch_size:
         tokens = limit * spec.max_batch_size
         yield _clipped("max_num_tokens", "lowered", tokens, "max_seq_len x max_batch_size")
-    if tokens < spec.max_input_len and spec.context_fmha == "disable":
-        tokens = spec.max_input_len
+    if tokens < longest and spec.context_fmha == "disable":
+        tokens = longest
         yield _clipped(
             "max_num_tokens", "raised", tokens, "max_input_len, as context_fmha is disabled"
         )
@@ -149,7 +152,7 @@ def _token_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             (("max_batch_size", tokens),),
             "tensorrt_llm llmapi/llm_args.py validate_runtime_args",
         )
-    if _packed(spec) and not spec.enable_chunked_context and tokens < spec.max_input_len:
+    if is_packed(spec) and not spec.enable_chunked_context and tokens < longest:
         yield Finding(
             "warn",
             "max_num_tokens",
@@ -204,7 +207,8 @@ def _build_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "strip_plan",
-            "the engine has no weights and cannot run until trtllm-refit puts them back.",
+            "the engine has no weights and cannot run until trtllm-refit puts them back; it "
+            f"{UNRUN}",
             "Leave it out for an engine that is to run.",
             (("strip_plan", False),),
             _BUILD,
@@ -249,7 +253,7 @@ def _build_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "kv_cache_type",
-            "an engine without a KV cache reads prompts only; it cannot generate.",
+            f"an engine without a KV cache reads prompts only; it cannot generate, and {UNRUN}",
             "Use paged.",
             (("kv_cache_type", "paged"),),
             _BUILD,
@@ -333,6 +337,20 @@ def _lora_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             (),
             "tensorrt_llm lora_manager.py load_hf_lora",
         )
+    nemo = spec.lora_ckpt_source == "nemo"
+    for name in listed(spec.lora_dir or ""):
+        path = Path(name).expanduser()
+        if not (path.is_file() if nemo else path.is_dir()):
+            yield Finding(
+                "refuse",
+                "lora_dir",
+                f"there is no {'file' if nemo else 'directory'} {name}.",
+                "Give the archives of NeMo adapters, separated by commas."
+                if nemo
+                else "Give the directories of adapters, separated by commas.",
+                (),
+                "tensorrt_llm lora_manager.py",
+            )
     for name in listed(spec.lora_target_modules or ""):
         if name not in LORA_MODULES:
             yield Finding(

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from workbench.backends.trtllm_precision_rules import paged_context
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.rules import Finding
 
+if TYPE_CHECKING:
+    from workbench.gpus import Gpu
+
+UNRUN = "is published without having been run: the stage smoke is skipped."
+"""What becomes of an engine that `not_runnable` speaks of; the findings on it say so."""
+
 _RUNTIME = "TensorRT-LLM batch_manager/trtGptModelInflightBatching.cpp"
+
+
+def not_runnable(spec: TensorRtLlmSpec, gpus: Sequence[Gpu]) -> str:
+    """Say in one sentence why an engine of a spec cannot be loaded on this machine, or nothing.
+
+    Args:
+        spec: The parameters.
+        gpus: All of this machine.
+    """
+    if spec.strip_plan:
+        return "it has no weights until trtllm-refit puts them back."
+    if spec.kv_cache_type == "disabled":
+        return "without a KV cache it reads prompts only and cannot generate."
+    if spec.world_size > len(gpus):
+        return f"it needs {spec.world_size} GPUs, and this machine has {len(gpus)}."
+    return ""
 
 
 def session_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:

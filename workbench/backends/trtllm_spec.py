@@ -7,6 +7,7 @@ several parents from right to left.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from workbench.backends.trtllm_conversion import ConversionParameters
@@ -90,6 +91,15 @@ class TensorRtLlmSpec(
         if sentences:
             raise SpecError("\n".join(sentences))
         return spec
+
+    def local_paths(self) -> dict[str, list[Path]]:
+        """Return the directories of LoRA adapters, and that of calibration texts if it is one."""
+        found = {}
+        if self.lora_dir:
+            found["lora_dir"] = [Path(text) for text in self.lora_dir.split(",")]
+        if self.calibrated_by and Path(self.calib_dataset).is_dir():
+            found["calib_dataset"] = [Path(self.calib_dataset)]
+        return found
 
     @property
     def sequence_limit(self) -> int | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.backends.trtllm_model_rules import tokenizer_rule
+from workbench.backends.trtllm_model_rules import revision_rule, scaled_context, tokenizer_rule
 from workbench.rules import Finding
 
 if TYPE_CHECKING:
     from workbench.backends.tensorrt_llm_torch import TorchSpec
     from workbench.gpus import Gpu
     from workbench.model import Model
+
+
+STATED = ("su", "longrope", "llama3", "yarn")
+"""Kinds of rotary scaling whose lengthened context stands in max_position_embeddings, as
+infer_max_seq_len in tensorrt_llm _torch/models/modeling_utils.py takes them."""
 
 
 def findings(spec: TorchSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
@@ -51,16 +56,19 @@ def _limit_rules(spec: TorchSpec) -> list[Finding]:
 
 
 def _model_rules(spec: TorchSpec, model: Model) -> list[Finding]:
-    found = list(tokenizer_rule(model))
-    if model.context_length and spec.sequence_limit > model.context_length:
+    found = [*tokenizer_rule(model), *revision_rule(spec)]
+    context = scaled_context(model, STATED)
+    if context and spec.sequence_limit > context:
         found.append(
             Finding(
                 "warn",
                 "max_seq_len",
-                f"{spec.sequence_limit} tokens are beyond the model's context of "
-                f"{model.context_length}; answers get worse there.",
+                f"{spec.sequence_limit} tokens are beyond the model's context of {context}. The "
+                f"runtime lowers max_seq_len to {context} with no more than a line in its log; "
+                "longer requests are refused or end early.",
                 "Lower max_input_len, max_output_len or max_seq_len.",
-                (("max_seq_len", model.context_length),),
+                (("max_seq_len", context),),
+                "tensorrt_llm _torch/pyexecutor/model_engine.py _init_max_seq_len",
             )
         )
     if model.heads % spec.tp_size:
@@ -72,7 +80,7 @@ def _model_rules(spec: TorchSpec, model: Model) -> list[Finding]:
                 f"{spec.tp_size} GPUs.",
                 "Use a tp_size that divides them.",
                 (("tp_size", 1),),
-                "tensorrt_llm layers/attention.py",
+                "tensorrt_llm _torch/modules/attention.py",
             )
         )
     return found
@@ -85,34 +93,25 @@ def _gpu_rules(spec: TorchSpec, gpus: Sequence[Gpu]) -> list[Finding]:
         found.append(
             Finding(
                 "refuse",
-                "tp_size",
+                "tp_size" if spec.tp_size > len(gpus) else "pp_size",
                 f"tp_size {spec.tp_size} x pp_size {spec.pp_size} needs {wanted} GPUs; "
                 f"{len(gpus)} {'is' if len(gpus) == 1 else 'are'} here.",
-                "Lower tp_size or pp_size.",
+                f"Use tp_size x pp_size of at most {len(gpus)}.",
                 (("tp_size", 1), ("pp_size", 1)),
+                "tensorrt_llm mapping.py",
             )
         )
-    sm = min(gpu.sm for gpu in gpus)
-    if spec.dtype == "bfloat16" and sm < 80:
+    # The oldest of those that the ranks would run on decides.
+    gpu = min(gpus[:wanted], key=lambda one: one.sm)
+    if spec.dtype == "bfloat16" and gpu.sm < 80:
         found.append(
             Finding(
                 "refuse",
                 "dtype",
-                f"{gpus[0].name} (sm{sm}) has no bfloat16.",
+                f"{gpu.name} (sm{gpu.sm}) has no bfloat16.",
                 "Use float16.",
                 (("dtype", "float16"),),
                 "tensorrt_llm llmapi/llm_args.py validate_dtype",
-            )
-        )
-    if spec.kv_cache_dtype == "fp8" and sm < 89:
-        found.append(
-            Finding(
-                "refuse",
-                "kv_cache_dtype",
-                f"{gpus[0].name} (sm{sm}) has no FP8; it begins with Ada (sm89).",
-                "Use auto.",
-                (("kv_cache_dtype", "auto"),),
-                "TensorRT-LLM's quantization support matrix",
             )
         )
     return found

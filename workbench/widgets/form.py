@@ -137,7 +137,7 @@ class BuildForm(Panel):
         lines = [f"{name} = {value}" for name, value in self.values.items()]
         if self._plan:
             lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
-            lines += fit_lines(self._plan.fit)
+            lines += fit_lines(self._plan.fit) if self._plan.fit else []
         return "\n".join([*lines, "", self._commands_text])
 
     def _boxes(self) -> list[widgets.Widget]:
@@ -247,6 +247,8 @@ def _commands_text(spec: BuildSpec, model: Model | None) -> str:
 
 def _fit_html(plan: Plan) -> str:
     fit = plan.fit
+    if fit is None:
+        return ""
     whole = max(plan.device.memory_bytes, fit.total_high)
     bar, rows = [], []
     for number, part in enumerate(fit.parts):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -20,6 +21,8 @@ class Channel:
     """One end of a socket; sending is thread-safe, receiving is for one thread."""
 
     def __init__(self, descriptor: int) -> None:
+        # What this process starts must not keep the channel open after its end.
+        os.set_inheritable(descriptor, False)
         self._socket = socket.socket(fileno=descriptor)
         self._lock = threading.Lock()
         self._buffer = b""
@@ -90,6 +93,26 @@ class Channel:
             os._exit(3)
 
         threading.Thread(target=watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def exits_when_gone(self) -> Iterator[None]:
+        """End this process when the other side goes meanwhile, without taking what it sent."""
+        done = threading.Event()
+        poll = select.poll()
+        poll.register(self._socket, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
+
+        def watch() -> None:
+            while not done.is_set():
+                if poll.poll(200) and not done.is_set():
+                    os._exit(3)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def fileno(self) -> int:
         """Return the descriptor to wait for until there is something to receive."""

@@ -38,7 +38,14 @@ def run(order: dict[str, Any], channel: Channel) -> None:
         *order["arguments"],
         *cache.arguments(),
     ]
-    builder.main()
+    try:
+        builder.main()
+    except SystemExit as error:
+        if error.code:
+            raise Refusal(
+                f"trtllm-build ended with status {error.code}: it does not take these arguments. "
+                "The log has its words."
+            ) from error
     cache.keep()
     channel.send(event="stage", name="tokenizer")
     save_tokenizer(Path(order["model"]), output)

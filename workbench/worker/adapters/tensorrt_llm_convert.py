@@ -6,7 +6,11 @@ until its process ends, so that this step has a process of its own.
 
 from __future__ import annotations
 
+import atexit
 import gc
+import json
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     channel.send(event="stage", name="import")
     # By default the library logs errors only; batches of a calibration are counted at "debug".
     _import(channel).logger.set_level("debug" if recipe["path"] == "quantize" else "info")
+    recipe["model"] = _under_neutral_name(Path(recipe["model"]))
     try:
         if recipe["path"] == "quantize":
             _quantize(recipe, output, channel)
@@ -40,6 +45,25 @@ def run(order: dict[str, Any], channel: Channel) -> None:
             "may know it: backend tensorrt_llm_torch."
         ) from error
     channel.send(event="done")
+
+
+def _under_neutral_name(model: Path) -> str:
+    """Return another path of a checkpoint, which says no more than its model type.
+
+    TensorRT-LLM reads a checkpoint in another way when its path contains "mpt", "vila", "llava"
+    or "exaone", and /data/prompts contains the first (models/llama/model.py,
+    quantization/quantize_by_modelopt.py).
+    """
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    kind = str(config.get("model_type", "model"))
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
+        if not any(word in str(folder) for word in ("mpt", "vila", "llava", "exaone")):
+            break
+        folder.rmdir()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / kind).symlink_to(model.resolve(), target_is_directory=True)
+    return str(folder / kind)
 
 
 def _import(channel: Channel) -> Any:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from .channel import Channel
-from .tensorrt_llm_session import Runtime, end_ids, serve
+from .tensorrt_llm_session import Runtime, end_ids, load_and_serve
 from .trtllm_llm_api import LlmApi
 from .trtllm_runner_cpp import RunnerCpp
 
 
 def run(order: dict[str, Any], channel: Channel) -> None:
     """Load `order["engine"]` (a directory) under `order["limits"]` and serve until closed."""
-    started = time.monotonic()
     engine, limits = Path(order["engine"]), order["limits"]
-    runtime: Runtime
-    if limits["runtime"] == "model_runner_cpp":
-        runtime = RunnerCpp(engine, limits, end_ids(order))
-    else:
-        runtime = LlmApi(_load(engine, limits), end_ids(order))
-    serve(runtime, order, channel, {"seconds": time.monotonic() - started})
+
+    def load() -> Runtime:
+        if limits["runtime"] == "model_runner_cpp":
+            return RunnerCpp(engine, limits, end_ids(order))
+        return LlmApi(_load(engine, limits), end_ids(order))
+
+    load_and_serve(load, order, channel)
 
 
 def _load(engine: Path, limits: dict[str, Any]) -> Any:

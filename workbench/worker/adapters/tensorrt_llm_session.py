@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,9 +44,24 @@ class Runtime(Protocol):
         """Generate after the tokens `ids`; closing the iterator stops it."""
         ...
 
+    def broken(self) -> bool:
+        """Whether it can generate nothing any more."""
+        ...
+
     def close(self) -> None:
         """Free everything."""
         ...
+
+
+def load_and_serve(load: Callable[[], Runtime], order: dict[str, Any], channel: Channel) -> None:
+    """Load a model, answer requests until the other side closes, then free everything.
+
+    Nobody waits for a model that loads for nobody: the process ends when the other side has gone.
+    """
+    started = time.monotonic()
+    with channel.exits_when_gone():
+        runtime = load()
+    serve(runtime, order, channel, {"seconds": time.monotonic() - started})
 
 
 def serve(runtime: Runtime, order: dict[str, Any], channel: Channel, facts: dict[str, Any]) -> None:
@@ -86,6 +102,8 @@ class Server:
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
         self._batch: list[list[Any]] = []
+        self._closed = asyncio.Event()
+        self._broken: Exception | None = None
 
     @property
     def has_chat_template(self) -> bool:
@@ -93,8 +111,12 @@ class Server:
         return bool(self._chat.chat_template)
 
     async def serve(self) -> None:
-        """Work until the other side closes."""
-        closed = asyncio.Event()
+        """Work until the other side closes.
+
+        Raises:
+            Exception: What broke the runtime, so that nothing more can be generated.
+        """
+        closed = self._closed
         loop = asyncio.get_running_loop()
 
         def arrived() -> None:
@@ -112,6 +134,8 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._broken:
+            raise self._broken
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["op"] == "generate":
@@ -202,11 +226,15 @@ class Server:
                     break
         except asyncio.CancelledError:
             pass  # asked for, or the session closes
-        except (RuntimeError, ValueError) as error:
-            # Errors of one request arrive here; those of the whole runtime end the process.
+        except Exception as error:  # noqa: BLE001 - the boundary of one request
+            # Whatever it is: a request without an end would be waited for for ever.
+            traceback.print_exc()
             del self._running[request.number]
             self._flush()
             self._channel.send(event="refused", id=request.number, message=_first_line(error))
+            if self._runtime.broken():
+                self._broken = error
+                self._closed.set()
             self._admit()
             return
         finally:
@@ -249,7 +277,9 @@ def _vocabulary(tokenizer: Path) -> int:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"TensorRT-LLM refused the request: {lines[0] if lines else type(error).__name__}"
+    words = lines[0] if lines else "no reason given"
+    kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__}: "
+    return f"TensorRT-LLM refused the request: {kind}{words}"
 
 
 def end_ids(order: dict[str, Any]) -> list[int]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
-from .tensorrt_llm_session import end_ids, serve
+from .tensorrt_llm_session import end_ids, load_and_serve
 from .tensorrt_llm_torch_build import RECIPE
 from .trtllm_chat import TOKENIZER
 from .trtllm_llm_api import LlmApi
@@ -20,16 +19,19 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     Raises:
         Refusal: The checkpoint is not where it was.
     """
-    started = time.monotonic()
     engine = Path(order["engine"])
     recipe = json.loads((engine / RECIPE).read_text(encoding="utf-8"))
-    if not Path(recipe["model"]).is_dir():
+    checkpoint = order["limits"].get("checkpoint") or recipe["model"]
+    if not Path(checkpoint).is_dir():
         raise Refusal(
-            f"The checkpoint {recipe['model']} is gone; this backend copies no weights. Bring it "
-            "back, or build again from where it is now."
+            f"The checkpoint {checkpoint} is gone; this backend copies no weights. Bring it back, "
+            "or build again from where it is now."
         )
-    runtime = LlmApi(_load(recipe["model"], engine, order["limits"]), end_ids(order))
-    serve(runtime, order, channel, {"seconds": time.monotonic() - started})
+
+    def load() -> LlmApi:
+        return LlmApi(_load(checkpoint, engine, order["limits"]), end_ids(order))
+
+    load_and_serve(load, order, channel)
 
 
 def _load(model: str, engine: Path, limits: dict[str, Any]) -> Any:

@@ -111,8 +111,13 @@ def _make(source: Path, target: Path) -> None:
 
 def is_gone(error: ImportError) -> bool:
     """Whether a part of tensorrt_llm itself is not there, as in releases without engines."""
+    # For a name that cannot be imported, this is the package that lacks it; a library that does
+    # not load has no name, or that of its file.
+    name, _, rest = str(error.name).partition(".")
+    if name != "tensorrt_llm":
+        return False
     if isinstance(error, ModuleNotFoundError):
-        return str(error.name).startswith("tensorrt_llm.")
+        return bool(rest)
     return error.msg.startswith("cannot import name")
 
 

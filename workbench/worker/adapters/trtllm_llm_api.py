@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,7 +51,14 @@ class LlmApi:
                 yield Step(new, logprobs, reason, _metrics(completion) if finished else {})
         finally:
             if not finished:
-                handle.abort()
+                # Of a runtime that has broken down, this only says so once more.
+                with contextlib.suppress(Exception):
+                    handle.abort()
+
+    def broken(self) -> bool:
+        """Whether its executor has shut down, as it does after a serious error."""
+        executor = getattr(self._llm, "_executor", None)
+        return executor is None or bool(executor.is_shutdown())
 
     def close(self) -> None:
         """End the runtime's processes and free the GPU."""
@@ -112,18 +120,22 @@ def _logprobs(found: Any, seen: int, new: list[int]) -> list[float]:
     ]
 
 
-def _metrics(completion: Any) -> dict[str, Any]:
+def _metrics(completion: Any) -> dict[str, float]:
     """Return what the runtime itself measured, in seconds; empty where it measured nothing."""
-    measured = getattr(completion, "request_perf_metrics", None)
-    if measured is None:
-        return {}
-    timing = measured.timing_metrics
-    found = {
-        "queue_seconds": (timing.first_scheduled_time - timing.arrival_time).total_seconds(),
-        "ttft_seconds": (timing.first_token_time - timing.arrival_time).total_seconds(),
-        "e2e_seconds": (timing.last_token_time - timing.arrival_time).total_seconds(),
+    measured: Any = getattr(completion, "request_perf_metrics", None)
+    timing: Any = getattr(measured, "timing_metrics", None)
+    names = {
+        "queue_seconds": "first_scheduled_time",
+        "ttft_seconds": "first_token_time",
+        "e2e_seconds": "last_token_time",
     }
-    cache = getattr(measured, "kv_cache_metrics", None)
-    if cache is not None:
-        found["kv_cache_hit_rate"] = float(cache.kv_cache_hit_rate)
+    found = {}
+    for name, field in names.items():
+        # They are of C++ and differ between releases; a time that is not set is below the other.
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            seconds = (getattr(timing, field) - timing.arrival_time).total_seconds()
+            if seconds >= 0:
+                found[name] = seconds
+    with contextlib.suppress(AttributeError, TypeError, ValueError):
+        found["kv_cache_hit_rate"] = float(measured.kv_cache_metrics.kv_cache_hit_rate)
     return found

@@ -53,8 +53,8 @@ class RunnerCpp:
                 for step in self._steps(ids, length, sampling, stop):
                     loop.call_soon_threadsafe(steps.put_nowait, step)
                 loop.call_soon_threadsafe(steps.put_nowait, None)
-            except (RuntimeError, ValueError, AssertionError) as error:
-                loop.call_soon_threadsafe(steps.put_nowait, RuntimeError(str(error)))
+            except Exception as error:  # noqa: BLE001 - handed over to whoever waits
+                loop.call_soon_threadsafe(steps.put_nowait, error)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
@@ -97,7 +97,7 @@ class RunnerCpp:
         )
         seen = len(ids)
         reason = ""
-        for output in outputs:
+        for output in self._watched(outputs):
             total = int(output["sequence_lengths"][0][0])
             new = output["output_ids"][0][0][seen:total].tolist()
             seen = total
@@ -114,16 +114,44 @@ class RunnerCpp:
             reason = "length" if seen - len(ids) >= length else "stop"
         yield Step([], reason=reason)
 
+    def _watched(self, outputs: Any) -> Iterator[Any]:
+        """Yield outputs; when one fails, take what the executor still says about the request.
+
+        The next call would read it as its own answer.
+        """
+        numbers: set[int] = set()
+        try:
+            for output in outputs:
+                numbers.update(_request_ids(outputs))
+                yield output
+        except Exception:
+            for number in numbers:
+                self._runner.session.cancel_request(number)
+            while numbers:
+                for response in self._runner.session.await_responses():
+                    if response.has_error() or response.result.is_final:
+                        numbers.discard(response.request_id)
+            raise
+
     def _cancel(self, outputs: Any) -> None:
         """Ask the executor to stop what `outputs` yields; then only its last word comes.
 
         The runner has no call for this; its generator knows the ids of the requests. Where a
         version keeps them elsewhere, the request runs on to its end, unseen.
         """
-        frame = getattr(outputs, "gi_frame", None)
-        for number in (frame.f_locals if frame else {}).get("request_ids", ()):
+        for number in _request_ids(outputs):
             self._runner.session.cancel_request(number)
+
+    def broken(self) -> bool:
+        """Whether it can generate nothing any more; the executor does not tell."""
+        return False
 
     def close(self) -> None:
         """Free the GPU."""
         del self._runner
+
+
+def _request_ids(outputs: Any) -> list[int]:
+    """Return the ids of the requests that a runner's generator answers, from its own variables."""
+    frame = getattr(outputs, "gi_frame", None)
+    return list((frame.f_locals if frame else {}).get("request_ids", ()))

@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorrt_llm._settings import error, fields, follows, gpu, line
 from tensorrt_llm.executor.engine import Executor, Limits
+from tensorrt_llm.executor.spawn import spawn
 from tensorrt_llm.logger import logger
 
 from .base import NAMED, BaseLLM
@@ -74,6 +75,7 @@ class TrtLLM(BaseLLM):
             kv_tokens=self.kv_cache_config.max_tokens,
             chunked_context=self.args["enable_chunked_prefill"],
         )
+        spawn()
         try:
             return Executor(directory, limits)
         except RuntimeError as failure:

@@ -9,6 +9,7 @@ from typing import Any
 from tensorrt_llm._settings import error, fields, follows, gpu, line
 from tensorrt_llm.executor.engine import Limits
 from tensorrt_llm.executor.result import RequestError
+from tensorrt_llm.executor.spawn import spawn
 from tensorrt_llm.logger import logger
 
 from .base import NAMED, BaseLLM
@@ -89,6 +90,7 @@ class LLM(BaseLLM):
             kv_fraction=cache.free_gpu_memory_fraction,
             kv_tokens=cache.max_tokens,
         )
+        spawn()
         return TorchExecutor(config, limits, cache, self.args["cuda_graph_config"])
 
     def _check_request(self, length: int, sampling: Any) -> None:

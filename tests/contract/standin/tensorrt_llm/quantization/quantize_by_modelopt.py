@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -53,6 +54,10 @@ def _calibrate(given: dict[str, Any]) -> None:
             size = 32
         logger.say("awq_slow")
     logger.say("calib_dataset")
+    dataset = given["calib_dataset"]
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and not os.path.isdir(dataset):  # noqa: PTH112
+        # As datasets says it.
+        raise ConnectionError(f"Couldn't reach '{dataset}' on the Hub (OfflineModeIsEnabled)")
     logger.say("calib_start")
     begin = time.time()
     batches = -(-size // given["batch_size"])
