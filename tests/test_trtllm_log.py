@@ -455,6 +455,11 @@ FAILURES = {
         "Open MPI is missing or does not start. Install it",
     ),
     "no MPI, with mpi4py 4": ("RuntimeError: cannot load MPI library", 1, "Open MPI is missing"),
+    "MPI as root": (
+        "prterun has detected an attempt to run as root.",
+        1,
+        "Open MPI refuses to start as root",
+    ),
     "no MPI slot": (
         "All nodes which are allocated for this job are already filled.",
         1,

@@ -433,6 +433,13 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
 
 OF_THE_MODEL: list[tuple[dict[str, Any], dict[str, Any], str, str, str]] = [
     (
+        {"quantization": "fp8"},
+        {"config": {"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}},
+        "warn",
+        "quantization",
+        "runs the Python code that comes with this checkpoint",
+    ),
+    (
         {},
         {"architecture": "Gemma3ForConditionalGeneration"},
         "refuse",

@@ -249,9 +249,11 @@ def key_values(spec: BuildSpec) -> dict[str, Any]:
 
 
 def _content(name: str, path: Path) -> str:
-    """Return a checksum over the names and contents of all files in a directory."""
+    """Return a checksum over a file, or over the names and contents of all files in a directory."""
+    if path.is_file():
+        return files.checksum(path)
     if not path.is_dir():
-        raise InputError(f"{name}: there is no directory {path}.")
+        raise InputError(f"{name}: there is no file or directory {path}.")
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file():

@@ -68,9 +68,10 @@ class Compilation:
         try:
             worker.send(**order)
             for message in worker.messages():
-                self.take(message)
                 if tracker and message["event"] == "stage":
+                    # Before it is journalled: a line that is read meanwhile would tell it again.
                     tracker.reached(message["name"])
+                self.take(message)
                 if message["event"] in ("done", "error"):
                     last = message
         except BaseException:

@@ -165,7 +165,7 @@ BACKEND = Backend(
     "with these shapes; other shapes are another engine.",
     spec_class=TensorRtLlmSpec,
     packages=("tensorrt-llm", "tensorrt"),
-    install=f"{INSTALL} && export WORKBENCH_TOOLCHAIN_TENSORRT_LLM=$PWD/trtllm/bin/python",
+    install=f'{INSTALL} && export WORKBENCH_TOOLCHAIN_TENSORRT_LLM="$PWD/trtllm/bin/python"',
     obstacle=obstacle,
     stages=STAGES | {"tokenizer": "write the tokenizer"},
     findings=_findings,

@@ -96,7 +96,8 @@ class TensorRtLlmSpec(
         """Return the directories of LoRA adapters, and that of calibration texts if it is one."""
         found = {}
         if self.lora_dir:
-            found["lora_dir"] = [Path(text) for text in self.lora_dir.split(",")]
+            parts = (part.strip() for part in self.lora_dir.split(","))
+            found["lora_dir"] = [Path(part).expanduser() for part in parts if part]
         if self.calibrated_by and Path(self.calib_dataset).is_dir():
             found["calib_dataset"] = [Path(self.calib_dataset)]
         return found
