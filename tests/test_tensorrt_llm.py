@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tokenizers import Tokenizer
 
@@ -440,6 +441,21 @@ def test_chat_goes_through_the_models_own_template(session: Session) -> None:
     asked = session.generate([{"role": "user", "content": "hello"}], max_tokens=5).wait()
     assert asked.input_tokens is not None
     assert asked.input_tokens > 3
+
+
+def test_the_real_mpi_spawns_processes_from_our_worker(
+    engine: Engine, gpu: pytest.MonkeyPatch
+) -> None:
+    # TensorRT-LLM does so for each LLM, also on one GPU; they import our main module anew.
+    gpu.setenv("WORKBENCH_STANDIN_MPI", "1")
+    # Open MPI is that of this environment, not of the toolchain's.
+    gpu.setenv("MPI4PY_LIBMPI", f"{sys.prefix}/lib/libmpi.so.40")
+    gpu.setenv("OPAL_PREFIX", sys.prefix)
+    gpu.setenv("PATH", f"{sys.prefix}/bin", prepend=os.pathsep)
+    with open_engine(engine) as session:
+        assert session.generate([5], max_tokens=4).wait(30).token_ids
+        pid = session.pid
+    assert not psutil.pid_exists(pid)
 
 
 def test_a_crash_of_the_runtime_is_an_error_and_we_live(

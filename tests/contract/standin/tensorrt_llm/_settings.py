@@ -7,6 +7,7 @@ WORKBENCH_STANDIN_GPU       name, compute capability, and optionally how many an
                             ("NVIDIA H100 80GB HBM3,9.0"; "NVIDIA L4,8.9,2,22.5"); empty: none
 WORKBENCH_STANDIN_PACE      seconds of a whole build (0.3)
 WORKBENCH_STANDIN_STEP      seconds of one generation step (0.001)
+WORKBENCH_STANDIN_MPI       1: spawn a process through the real mpi4py when an LLM is made
 WORKBENCH_STANDIN_FAIL      how to fail: one of FAILURES
 """
 

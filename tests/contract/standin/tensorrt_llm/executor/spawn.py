@@ -1,11 +1,13 @@
 """The processes of the executor: mpi4py spawns them, and they import the main module anew.
 
 The executor itself stays in this process; only what can go wrong on the way is played: how
-mpi4py.futures finds the main module in a spawned process (its _core.py, import_main).
+mpi4py.futures finds the main module in a spawned process (its _core.py, import_main). With
+WORKBENCH_STANDIN_MPI=1 a process is really spawned, by mpi4py and Open MPI.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -29,6 +31,9 @@ def spawn() -> None:
     Raises:
         RuntimeError: It cannot import the main module; the real one aborts.
     """
+    if os.environ.get("WORKBENCH_STANDIN_MPI") == "1":
+        _spawn_through_mpi()
+        return
     main = sys.modules["__main__"]
     name = getattr(getattr(main, "__spec__", None), "name", None) or ""
     path = getattr(main, "__file__", "")
@@ -37,3 +42,12 @@ def spawn() -> None:
     child = subprocess.run([sys.executable, "-c", _CHILD, name, path], check=False)
     if child.returncode:
         raise RuntimeError(error("worker"))
+
+
+def _spawn_through_mpi() -> None:
+    """Let a spawned process do a sum, as tensorrt_llm llmapi/mpi_session.py starts its own."""
+    from mpi4py.futures import MPIPoolExecutor
+
+    with MPIPoolExecutor(max_workers=1, path=sys.path) as pool:
+        if pool.submit(abs, -3).result(timeout=60) != 3:
+            raise RuntimeError(error("worker"))
