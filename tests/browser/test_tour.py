@@ -194,7 +194,7 @@ def test_cancel_in_the_browser_stops_everything(
     (job,) = set(_jobs(tour_home)) - before
     assert '"cancelled"' in _journal(job)
     assert list((tour_home / "engines").glob(".tmp-*")) == []
-    assert build.get_by_role("button", name="Build").is_enabled()
+    _until(build.get_by_role("button", name="Build").is_enabled, 10)
 
 
 def test_closing_the_page_leaves_the_build_running(

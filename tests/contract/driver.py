@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import textwrap
 from pathlib import Path
 
 from workbench.build import DEMO_MODEL
@@ -44,9 +45,9 @@ class Toolchain:
         )
 
     def script(self, text: str, *arguments: object, **settings: str) -> Outcome:
-        """Run a script from a file, as a spawned process must be able to read it again."""
+        """Run a script from a file, which spawned processes read again, and must find guarded."""
         path = self.folder / "script.py"
-        path.write_text(text)
+        path.write_text('if __name__ == "__main__":\n' + textwrap.indent(text, "    "))
         return self.run(path, *arguments, **settings)
 
     def convert(self, tp: int = 1, pp: int = 1, **settings: str) -> Path:
