@@ -22,8 +22,8 @@ from workbench.widgets.panel import Panel
 FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
 """Groups of parameters that are shown when somebody asks for them."""
 
-_CONTROL = widgets.Layout(width="420px")
-_STYLE = {"description_width": "235px"}
+_CONTROL = widgets.Layout(width="390px")
+_STYLE = {"description_width": "205px"}
 
 
 class BuildForm(Panel):
