@@ -471,6 +471,22 @@ def test_a_crash_of_the_runtime_is_an_error_and_we_live(
 # --- from the user's side
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--use_gpt_attention_plugin", "float16"], "use gpt_attention_plugin"),
+        (["--world-size", "2"], "it follows from tp_size and pp_size"),
+        (["--use_weight_only"], "use quantization='int8_wo'"),
+        (["--output_dir=x"], "is set by the workbench"),
+    ],
+)
+def test_flags_of_old_articles_are_answered_on_the_command_line(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["build", "--backend", "tensorrt_llm", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_the_demo_ends_with_a_report(
     gpu: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture
 ) -> None:

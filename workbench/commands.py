@@ -50,6 +50,7 @@ def _declare_spec(parser: argparse.ArgumentParser, words: list[str]) -> type[Bui
         help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
     )
     add_flags(parser, spec_class, f"build parameters of {name}")
+    parser.set_defaults(gone=spec_class.gone_names())
     parser.add_argument(
         "--no-smoke",
         action="store_true",

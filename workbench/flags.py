@@ -85,10 +85,13 @@ def refuse_unknown(words: Sequence[str], parsed: argparse.Namespace) -> None:
         SpecError: Names them, with the nearest flag of the command where there is one.
     """
     known = [flag.removeprefix("--") for flag in getattr(parsed, "flags", [])]
+    gone = getattr(parsed, "gone", {})
     sentences = []
     for word in words:
         name = word.partition("=")[0]
         bare = name.removeprefix("--").replace("_", "-")
+        if (old := bare.replace("-", "_")) in gone and word.startswith("--"):
+            raise SpecError(f"'{name}' {gone[old]}")
         hint = nearest(bare, known).replace("'", "'--", 1) if word.startswith("-") else ""
         sentences.append(f"'{name}' is not understood.{hint}")
         if word.startswith("--"):

@@ -142,6 +142,11 @@ class BuildSpec(Declared):
         none_means="the main branch",
     )
 
+    @classmethod
+    def gone_names(cls) -> Mapping[str, str]:
+        """Return names that are no parameters; what takes their place, as ends of sentences."""
+        return {}
+
     def local_paths(self) -> dict[str, list[Path]]:
         """Return the files and directories beside the model that a build reads, by parameter."""
         return {}

@@ -82,7 +82,7 @@ class TensorRtLlmSpec(
             SpecError: As there; for a name that trtllm-build or its examples once had, or that
                 the workbench sets by itself, the sentence says what takes its place.
         """
-        elsewhere = OLD_NAMES | MANAGED
+        elsewhere = cls.gone_names()
         sentences = [f"'{name}' {elsewhere[name]}" for name in values if name in elsewhere]
         try:
             spec = super().parse({n: v for n, v in values.items() if n not in elsewhere})
@@ -91,6 +91,11 @@ class TensorRtLlmSpec(
         if sentences:
             raise SpecError("\n".join(sentences))
         return spec
+
+    @classmethod
+    def gone_names(cls) -> Mapping[str, str]:
+        """Return names of other releases and scripts, and of what the workbench sets by itself."""
+        return OLD_NAMES | MANAGED
 
     def local_paths(self) -> dict[str, list[Path]]:
         """Return the directories of LoRA adapters, and that of calibration texts if it is one."""
