@@ -13,10 +13,11 @@ from tests import standin_nvml
 from tests.contract.toolchain import make_toolchain
 from workbench import store
 from workbench.backends import make_spec
-from workbench.build import DEMO_MODEL, fingerprints_folder, start_build
+from workbench.build import DEMO_MODEL, start_build
+from workbench.digests import cache_folder
+from workbench.engine import Engine
 from workbench.fingerprint import fingerprint
 from workbench.session import Session
-from workbench.store import Engine
 from workbench.toolchain import find_toolchain
 
 
@@ -92,7 +93,7 @@ def stocked(home: Path, demo_engine: Engine) -> Engine:
     """The demo engine in the test's own store, which knows the weights as its builder did."""
     shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
     assert home in store.folder().parents
-    fingerprint(DEMO_MODEL, fingerprints_folder())
+    fingerprint(DEMO_MODEL, cache_folder())
     return store.find_engine(demo_engine.key)
 
 

@@ -20,12 +20,12 @@ from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
 from workbench.backends import make_spec
 from workbench.build import DEMO_MODEL, Build, open_engine, start_build
+from workbench.engine import Engine, Identity
 from workbench.errors import InputError, JobError, ModelError, SpecError, ToolchainError
+from workbench.eviction import sweep
 from workbench.jobs import Job
 from workbench.journal import Journal
 from workbench.owner import Owner
-from workbench.recipe import sweep
-from workbench.store import Engine
 
 
 def _until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -116,7 +116,7 @@ def test_who_wants_other_limits_attaches_to_the_same_build(home: Path) -> None:
 
 
 def test_a_miss_names_the_nearest_engine_and_what_differs(stocked: Engine) -> None:
-    identity = store.Identity(
+    identity = Identity(
         {**stocked.manifest["identity"]["spec"], "quantization": "int4", "group_size": 32},
         stocked.manifest["identity"]["weights"],
         stocked.manifest["identity"]["toolchain"],

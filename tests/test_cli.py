@@ -17,7 +17,7 @@ import pytest
 from workbench import jobs
 from workbench.build import DEMO_MODEL
 from workbench.cli import VERBS, main
-from workbench.store import Engine
+from workbench.engine import Engine
 from workbench.units import printable
 
 REPOSITORY = Path(__file__).parents[1]

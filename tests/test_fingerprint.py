@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from workbench import fingerprint as module
+from workbench import digests as module
+from workbench.digests import TICK
 from workbench.errors import ModelError
-from workbench.fingerprint import TICK, fingerprint, is_known
+from workbench.fingerprint import fingerprint, is_known
 
 DECIDING = {
     "model.safetensors": b"weights" * 1000,

@@ -13,7 +13,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from workbench import jobs
-from workbench.store import Engine
+from workbench.engine import Engine
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import open_session
 from tests.tiny_models import make_tiny_model
 from workbench.build import DEMO_MODEL
+from workbench.engine import Engine
 from workbench.model import Model
-from workbench.store import Engine
 
 PROMPTS, TOKENS = 8, 64
 

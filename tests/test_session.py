@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from tests.conftest import open_session
+from workbench.engine import Engine
 from workbench.errors import RequestError, SessionError, SpecError
 from workbench.generation import Generation
 from workbench.session import Session
-from workbench.store import Engine
 
 CHAT = [{"role": "user", "content": "write a haiku about latency"}]
 

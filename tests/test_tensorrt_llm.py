@@ -29,6 +29,7 @@ from workbench.backends.trtllm_command import build_arguments
 from workbench.backends.trtllm_spec import BUILD_FLAGS, TensorRtLlmSpec
 from workbench.build import DEMO_MODEL, Plan, open_engine, start_build
 from workbench.cli import main
+from workbench.engine import Engine
 from workbench.errors import (
     JobError,
     RequestError,
@@ -42,7 +43,6 @@ from workbench.notebook import read_results, run_notebook
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
-from workbench.store import Engine
 from workbench.widgets.build import BuildPanel
 from workbench.widgets.form import BuildForm
 from workbench.widgets.stream import StreamPanel

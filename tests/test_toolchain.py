@@ -21,10 +21,10 @@ import pytest
 from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL
 from workbench.containers import Container, plan_mounts
+from workbench.engine import Engine
 from workbench.errors import SessionError, ToolchainError
 from workbench.process import Worker
 from workbench.session import Session
-from workbench.store import Engine
 from workbench.toolchain import WORKER, Toolchain, find_toolchain
 
 STANDIN = Path(__file__).with_name("standin_docker.py")

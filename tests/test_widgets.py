@@ -13,9 +13,9 @@ import pytest
 
 from workbench.backends import make_spec
 from workbench.backends.openvino import OpenVinoSpec
+from workbench.engine import Engine
 from workbench.errors import SpecError
 from workbench.spec import parameters_of
-from workbench.store import Engine
 from workbench.widgets.build import BuildPanel, _tail
 from workbench.widgets.form import BuildForm
 from workbench.widgets.keys import Keys

@@ -10,10 +10,10 @@ from typing import Any
 
 import workbench
 from workbench import files
+from workbench.engine import Engine
 from workbench.errors import ToolchainError
 from workbench.gpus import driver, list_gpus
 from workbench.jobs import Job
-from workbench.store import Engine
 from workbench.toolchain import find_toolchain
 
 PACKAGES = ("tensorrt-llm", "tensorrt", "torch", "transformers", "mpi4py", "openvino")

@@ -14,6 +14,8 @@ from typing import Any
 from workbench import files, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
+from workbench.digests import cache_folder
+from workbench.engine import Engine, Identity
 from workbench.errors import InputError, JobError, ModelError, StoreError, ToolchainError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
@@ -25,7 +27,6 @@ from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.session import Session
 from workbench.spec import BuildSpec
-from workbench.store import Engine, Identity
 from workbench.toolchain import Toolchain, find_toolchain
 from workbench.units import format_bytes
 
@@ -120,11 +121,6 @@ def read_model(spec: BuildSpec) -> Model:
     return Model.read(source, spec.revision)
 
 
-def fingerprints_folder() -> Path:
-    """Return the folder in which fingerprints of files are remembered."""
-    return files.home() / "fingerprints"
-
-
 @dataclass(frozen=True)
 class Build:
     """A build that runs, or the engine that was already there (then there is no job)."""
@@ -209,8 +205,8 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     path = plan.model.path
     spec = with_absolute_paths(spec, path)
     values = key_values(spec)
-    if path and is_known(path, fingerprints_folder()):
-        weights = fingerprint(path, fingerprints_folder())
+    if path and is_known(path, cache_folder()):
+        weights = fingerprint(path, cache_folder())
         identity = Identity(values, weights, versions, device)
         engine, explanation = store.look_up(identity)
         if engine:
@@ -355,7 +351,7 @@ def _checkpoint(engine: Engine) -> list[Path]:
     path = Path(where)
     if (
         path.is_dir()
-        and fingerprint(path, fingerprints_folder()) != engine.manifest["identity"]["weights"]
+        and fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]
     ):
         raise StoreError(
             f"The checkpoint {path} has changed since {engine.key} was made from it. Build again."

@@ -34,11 +34,20 @@ CONTAINERS = tuple(f"{engine}:" for engine in ENGINES)
 """Beginnings of the names of toolchains that are containers."""
 
 
+MARK = "WORKBENCH_JOB"
+"""Variable in the environment of all processes of a job: the job's directory."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job on disk, running or not."""
 
     path: Path
+
+    @classmethod
+    def named(cls, name: str) -> Job:
+        """Return the job of that id, whether it is there or not."""
+        return cls(folder() / name)
 
     @property
     def id(self) -> str:
@@ -108,8 +117,8 @@ class Job:
         """Stop the job and everything that it started; return the state that it ended in.
 
         The runner is asked first, so that it can tidy up; after `patience` seconds (5, or 30 where
-        it also has to stop a container) the whole process session is killed. Cancelling a job that
-        has ended changes nothing.
+        it also has to stop a container) everything is killed. Cancelling a job that has ended
+        changes nothing.
 
         A job of another host can only be given up, and only when it gives no sign of life.
 
@@ -132,36 +141,65 @@ class Job:
                 f"The job {self.id} runs on the host {owner.host}; cancel it there: "
                 f"workbench jobs cancel {self.id}"
             )
-        if patience is None:
-            inside = str(self.request.get("toolchain", "")).startswith(CONTAINERS)
-            patience = 30.0 if inside else 5.0
-        processes = _session_of(owner)
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
-            if process := owner.process():
-                # A stopped process does not see SIGTERM until it is continued.
-                process.send_signal(signal.SIGTERM)
-                process.send_signal(signal.SIGCONT)
-        _, alive = psutil.wait_procs(processes, timeout=patience)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=patience)
+        with contextlib.suppress(OSError):  # also where the disk is full
+            # Before anybody is killed, so that nobody takes the job for one that died by itself.
+            append(self.path, "cancel")
+        _end(self, owner, self._patience() if patience is None else patience)
         view.update()
-        if view.state() == "killed":
-            # It could not write its last word itself any more.
-            append(self.path, "cancelled", text="Cancelled.")
+        if view.end is None:
+            with contextlib.suppress(OSError):
+                # It could not write its last word itself any more.
+                append(self.path, "cancelled", text="Cancelled.")
             view.update()
         return view.state()
 
+    def _patience(self) -> float:
+        inside = str(self.request.get("toolchain", "")).startswith(CONTAINERS)
+        return 30.0 if inside else 5.0
 
-def _session_of(owner: Owner) -> list[psutil.Process]:
-    """Return the living processes of the session that the owner leads."""
+
+def _end(job: Job, owner: Owner, patience: float) -> None:
+    """Ask the runner of a job to end; kill what is still there after `patience` seconds."""
+    processes = processes_of(job)
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
+        if process := owner.process():
+            # A stopped process does not see SIGTERM until it is continued.
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+    psutil.wait_procs(processes, timeout=patience)
+    _kill(job)
+
+
+def _kill(job: Job) -> None:
+    """Kill all processes of a job, and those that they start meanwhile."""
+    for _ in range(3):  # what sits in a driver cannot be killed, however often
+        alive = processes_of(job)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5.0)
+
+
+def end_leftovers(name: str) -> None:
+    """Kill what a job that is gone has left running, so that its device is free."""
+    job = Job.named(name)
+    if (job.path / "spec.json").is_file() and job.state() in ENDED:
+        _kill(job)
+
+
+def processes_of(job: Job) -> list[psutil.Process]:
+    """Return the living processes of a job: they carry its name in their environment.
+
+    Also those that have left its session and its process tree, as daemons do; but not those
+    inside a container, which end with the program that started it.
+    """
+    mark = str(job.path.absolute())
     found = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) == owner.pid:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except (ProcessLookupError, PermissionError):
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             continue
     return found
 
@@ -206,12 +244,25 @@ def attach_or_start(
     """
     request = {"kind": kind, **request}
     same = json.dumps({"kind": kind, **(wanted or request)}, sort_keys=True)
-    digest = hashlib.sha256(same.encode()).hexdigest()[:12]
+    return _attach_or_start(hashlib.sha256(same.encode()).hexdigest()[:12], request)
+
+
+def retry(job: Job) -> Job:
+    """Start what an ended job was asked for once more; return the new job, or the one that runs.
+
+    Raises:
+        JobError: The job is damaged, or could not be started.
+    """
+    return _attach_or_start(job.id.rpartition("-")[0], job.request)[0]
+
+
+def _attach_or_start(digest: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
+    """Return the running attempt at a request, or start the next one."""
     while True:
         number = max((_attempt(path) for path in folder().glob(f"{digest}-*")), default=0)
-        path = folder() / f"{digest}-{number:03d}"
-        if number and Job(path).state() not in ENDED:
-            return Job(path), False
+        last = Job.named(f"{digest}-{number:03d}")
+        if number and last.state() not in ENDED:
+            return last, False
         path = folder() / f"{digest}-{number + 1:03d}"
         if _claim(path, request):
             _spawn(path)
@@ -250,7 +301,7 @@ def _spawn(path: Path) -> None:
             cwd=path,
             start_new_session=True,
             # Absolute, since the runner works in another directory.
-            env=os.environ | {"WORKBENCH_HOME": str(files.home())},
+            env=os.environ | {"WORKBENCH_HOME": str(files.home()), MARK: str(path.absolute())},
         )
     # The starter forks the runner and ends at once, so that no zombie is ever left with us.
     if starter.wait() != 0:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from workbench import files
 from workbench.owner import Owner
 
-State = Literal["starting", "running", "done", "failed", "cancelled", "killed", "silent"]
-"""killed: its process is gone without a last word; silent: no sign of life, and the owner is on
-another host or stands still, so nothing more is known."""
+State = Literal["starting", "waiting", "running", "done", "failed", "cancelled", "killed", "silent"]
+"""waiting: for its turn on a device; killed: its process is gone without a last word; silent: no
+sign of life, and the owner is on another host or stands still, so nothing more is known."""
 
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled", "killed"})
 
@@ -26,6 +26,9 @@ START_GRACE = 20.0
 
 HEARTBEAT = 2.0
 """Seconds between two signs of life."""
+
+WAIT = "wait"
+"""Name of the stage in which a job waits for its turn on a device."""
 
 SILENCE = 30.0
 """Seconds without a sign of life after which a job is shown as silent."""
@@ -65,6 +68,7 @@ class View:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] | None = None
+    cancelling: bool = False
 
     def update(self) -> bool:
         """Read what was appended since the last call; say whether there was anything."""
@@ -82,6 +86,7 @@ class View:
                 self.created = self.created or now
             case "stage":
                 self._close_stages(now)
+                self.facts.pop("queue", None)  # a place is only had while waiting
                 name = str(record["name"])
                 self.stages[name] = Stage(name, str(record.get("title", name)), now)
             case "count":
@@ -93,6 +98,8 @@ class View:
                         total=int(record["total"]),
                         unit=str(record.get("unit", "")),
                     )
+            case "cancel":
+                self.cancelling = True
             case "note":
                 self.notes.append(str(record["text"]))
             case "fact":
@@ -118,9 +125,12 @@ class View:
             # Its last word may have been written between our reading and our asking.
             if self.update():
                 return self.state()
-            return "killed"
-        silent = time.time() - self.last_sign > SILENCE
-        return "silent" if silent else "running"
+            # It could not write its last word itself any more.
+            return "cancelled" if self.cancelling else "killed"
+        if time.time() - self.last_sign > SILENCE:
+            return "silent"
+        waits = WAIT in self.stages and self.stages[WAIT].ended is None
+        return "waiting" if waits else "running"
 
 
 def append(path: Path, event: str, **values: Any) -> None:

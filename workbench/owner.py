@@ -31,7 +31,7 @@ class Owner:
     def current(cls) -> Owner:
         """Return the owner that this very process is."""
         process = psutil.Process()
-        return cls(socket.gethostname(), _boot(), process.pid, _started(process))
+        return cls(socket.gethostname(), boot(), process.pid, _started(process))
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:
@@ -54,7 +54,7 @@ class Owner:
 
     def presence(self) -> Literal["alive", "gone", "elsewhere"]:
         """Say whether the process lives; "elsewhere" when another host would have to be asked."""
-        if self.boot == _boot() and self.process():
+        if self.boot == boot() and self.process():
             return "alive"  # also under a host name that has changed
         return "gone" if self.host == socket.gethostname() else "elsewhere"
 
@@ -86,7 +86,7 @@ def _started(process: psutil.Process) -> float:
 
 
 @functools.cache
-def _boot() -> str:
+def boot() -> str:
     """Return an identity of this boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -15,22 +16,26 @@ from typing import Any
 
 import psutil
 
-from workbench import files, jobs, store
+from workbench import files, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import built_for, fingerprints_folder, key_values, read_model
+from workbench.build import built_for, key_values, read_model
 from workbench.compilation import Compilation
+from workbench.digests import cache_folder
+from workbench.engine import Engine, Identity
 from workbench.errors import ModelError, ToolchainError
+from workbench.eviction import make_room, sweep
 from workbench.fingerprint import fingerprint
 from workbench.gpus import Gpu, list_gpus
 from workbench.jobs import Job
-from workbench.journal import ENDED, HEARTBEAT, Journal
+from workbench.journal import HEARTBEAT, WAIT, Journal
 from workbench.model import Model
+from workbench.queues import Place, Slot, processor, turn
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import BuildSpec
-from workbench.store import Identity
 from workbench.toolchain import Toolchain
+from workbench.units import format_bytes
 
 STAGES = {
     "download": "download the model",
@@ -64,35 +69,31 @@ def run_build(journal: Journal) -> dict[str, Any]:
     with _heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
-        engine, explanation = store.look_up(identity)
-        journal.note(explanation)
+    engine, explanation = store.look_up(identity)
+    journal.note(explanation)
+    if engine:
+        return {"engine": engine.key, "reused": True}
+    with work.turn() as waited:
+        # Somebody else may have built it meanwhile.
+        engine = store.look_up(identity)[0] if waited else None
         if engine:
+            journal.note(f"The engine {engine.key} was published while this build waited.")
             return {"engine": engine.key, "reused": True}
-        sweep()
-        temporary = files.temporary_name(store.folder(), journal.path.name)
-        temporary.mkdir(mode=0o700)
-        try:
-            built = work.compile(model, source, temporary)
-            limits = work.backend.limits(spec) | built["limits"]
-            smoke = work.try_smoke(temporary, source, limits, wanted=request["smoke"])
-            journal.stage("publish", STAGES["publish"])
-            details = work.details(model, limits, built["facts"], smoke)
-            engine = store.publish(temporary, identity, details)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _heartbeat(journal, work.backend.uses_gpu):
+            engine = work.build(model, source, identity, smoke=request["smoke"])
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
 
 
-def sweep() -> None:
-    """Remove what builds that have ended left in the store when they were killed.
+def slots(backend: Backend, spec: BuildSpec) -> list[Slot]:
+    """Return the devices that a build takes: the processor, or GPUs.
 
-    A temporary directory is named after its job; one of a job that lives, or of none that we
-    know, is not touched.
+    As many GPUs as it compiles on at the same time, or as the engine that is tried runs on.
     """
-    for path in store.folder().glob(f"{files.TEMPORARY}*"):
-        job = Job(jobs.folder() / path.name.removeprefix(files.TEMPORARY).rpartition("-")[0])
-        if (job.path / "spec.json").is_file() and job.state() in ENDED:
-            shutil.rmtree(path, ignore_errors=True)
+    if not backend.uses_gpu:
+        return [processor()]
+    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
+    needed = max(ranks, int(getattr(spec, "workers", 1)))
+    return [Slot(gpu.uuid, f"GPU {gpu.index} ({gpu.name})") for gpu in list_gpus()[:needed]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _Work:
     def identify(self, source: Path) -> Identity:
         """Return what decides the engine; reads the weights where they are not known yet."""
         self.journal.stage("fingerprint", STAGES["fingerprint"])
-        weights = fingerprint(source, fingerprints_folder(), self._count_bytes())
+        weights = fingerprint(source, cache_folder(), self._count_bytes())
         versions = self.toolchain.require(self.backend.packages, self.backend.install)
         return Identity(key_values(self.spec), weights, versions, built_for(self.backend))
 
@@ -129,6 +130,42 @@ class _Work:
                 self.journal.count("fingerprint", done >> 20, total >> 20, "MiB")
 
         return report
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Keep the devices of this build, once it is its turn; yield whether it had to wait."""
+        waited = False
+
+        def report(slot: Slot, place: Place) -> None:
+            nonlocal waited
+            if not waited:
+                self.journal.stage(WAIT, f"wait for {slot.title}")
+            waited = True
+            self.journal.fact(queue=place.record(slot))
+
+        with contextlib.ExitStack() as turns:
+            # In one order, so that no two builds wait for each other.
+            for slot in sorted(slots(self.backend, self.spec), key=lambda slot: slot.name):
+                turns.enter_context(
+                    turn(slot, self.journal.path.name, functools.partial(report, slot))
+                )
+            yield waited
+
+    def build(self, model: Model, source: Path, identity: Identity, *, smoke: bool) -> Engine:
+        """Compile, try and publish an engine; nothing half done is left."""
+        sweep()
+        self._make_room(model)
+        temporary = files.temporary_name(store.folder(), self.journal.path.name)
+        temporary.mkdir(mode=0o700)
+        try:
+            built = self.compile(model, source, temporary)
+            limits = self.backend.limits(self.spec) | built["limits"]
+            tried = self.try_smoke(temporary, source, limits, wanted=smoke)
+            self.journal.stage("publish", STAGES["publish"])
+            details = self.details(model, limits, built["facts"], tried)
+            return store.publish(temporary, identity, details)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def compile(self, model: Model, source: Path, output: Path) -> dict[str, Any]:
         """Run the backend's steps; see `Compilation.run`.
@@ -152,6 +189,15 @@ class _Work:
             )
         finally:
             shutil.rmtree(between, ignore_errors=True)
+
+    def _make_room(self, model: Model) -> None:
+        """Keep the store within its budget, as far as nothing is removed that somebody needs."""
+        over = make_room(extra=self._disk(model), tell=self.journal.note)
+        if over:
+            self.journal.note(
+                f"The store will be {format_bytes(over)} over its budget: everything else in it "
+                "is in use or pinned."
+            )
 
     def _disk(self, model: Model) -> int:
         """Return the least bytes that the build writes; 0 where nobody knows."""

@@ -28,7 +28,9 @@ HIT = """
     import sys, time
     from workbench import store
     from workbench.backends import get_backend, make_spec
-    from workbench.build import fingerprints_folder, start_build
+    from workbench.build import start_build
+    from workbench.digests import cache_folder
+    from workbench.engine import Identity
     from workbench.fingerprint import fingerprint
     from workbench.toolchain import find_toolchain
     from pathlib import Path
@@ -36,10 +38,10 @@ HIT = """
     spec = make_spec({"model": sys.argv[1]})
     backend = get_backend("openvino")
     started = time.perf_counter()
-    weights = fingerprint(Path(sys.argv[1]), fingerprints_folder())
+    weights = fingerprint(Path(sys.argv[1]), cache_folder())
     print("fingerprint", time.perf_counter() - started)
     versions = find_toolchain("openvino").require(backend.packages, backend.install)
-    identity = store.Identity(spec.canonical(), weights, versions)
+    identity = Identity(spec.canonical(), weights, versions)
     if store.look_up(identity)[0] is None:
         engine = store.folder() / "new"
         engine.mkdir()

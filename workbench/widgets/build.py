@@ -12,13 +12,13 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.build import Build, Plan, engine_of, start_build
+from workbench.engine import Engine
 from workbench.errors import JobError
 from workbench.history import Range, stage_ranges
 from workbench.journal import ENDED, Stage, View
 from workbench.notebook import headless
 from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
-from workbench.store import Engine
 from workbench.summaries import fact_line, remaining, stage_line
 from workbench.units import format_bytes, format_seconds
 from workbench.widgets.form import BuildForm

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from workbench import store
 from workbench.build import open_engine
+from workbench.engine import Engine
 from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.flags import typed
 from workbench.generation import Generation
@@ -17,7 +18,6 @@ from workbench.notebook import headless
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
-from workbench.store import Engine
 from workbench.summaries import milliseconds, timing_line
 from workbench.units import format_bytes
 from workbench.widgets.build import BuildPanel

@@ -1,0 +1,194 @@
+"""Room in the store: a budget, what may go first, and the sweep of what nobody needs.
+
+The least recently used engine goes first. What is pinned, used, built or published at this moment
+never goes, and neither does anything that is not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench import files, store, usage
+from workbench.engine import Engine
+from workbench.errors import StoreError
+from workbench.jobs import Job
+from workbench.journal import ENDED
+from workbench.units import format_bytes, parse_bytes
+
+VARIABLE = "WORKBENCH_STORE_BUDGET"
+"""Decides the budget where it is set; else what `set_budget` kept."""
+
+EVICTED = f"{files.TEMPORARY}evicted-"
+"""Prefix of engines that are being removed: nobody finds them any more."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the store holds: engines and what was set aside, in bytes, and the budget, if any."""
+
+    engines: int
+    damaged: int
+    budget: int | None
+
+    def __str__(self) -> str:
+        words = format_bytes(self.engines)
+        if self.damaged:
+            words += f" and {format_bytes(self.damaged)} set aside"
+        return f"{words} of a budget of {format_bytes(self.budget)}" if self.budget else words
+
+
+def store_usage() -> Usage:
+    """Return what the store holds now."""
+    engines = sum(engine.bytes for engine in store.list_engines())
+    return Usage(engines, sum(_size(path) for path in store.list_damaged()), budget())
+
+
+def budget() -> int | None:
+    """Return the most bytes that the store shall hold, or None for no limit.
+
+    Raises:
+        InputError: The variable holds no size.
+    """
+    if text := os.environ.get(VARIABLE):
+        return parse_bytes(text, VARIABLE)
+    value = files.read_json(files.home() / "budget.json")
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def set_budget(size: int | None) -> None:
+    """Keep a budget for all who share this home; None takes it away.
+
+    Raises:
+        OSError: The home cannot be written to.
+    """
+    path = files.home() / "budget.json"
+    if size is None:
+        path.unlink(missing_ok=True)
+    else:
+        files.write_json(path, size)
+
+
+def why_kept(key: str) -> str:
+    """Say why an engine may not be removed, or nothing."""
+    if usage.is_pinned(key):
+        return "it is pinned"
+    users = usage.users(key)
+    return f"process {users[0].pid} on {users[0].host} uses it" if users else ""
+
+
+def evict(key: str) -> int:
+    """Remove an engine; return its bytes.
+
+    Raises:
+        StoreError: It is pinned or in use, or there is no such engine.
+        OSError: The store cannot be written to.
+    """
+    engine = store.find_engine(key)
+    if why := why_kept(engine.key):
+        raise StoreError(f"The engine {engine.key} was not removed: {why}.")
+    gone = files.temporary_name(store.folder(), f"evicted-{engine.key}")
+    with usage.removing(engine.key) as users:
+        if users:
+            raise StoreError(
+                f"The engine {engine.key} was not removed: process {users[0].pid} on "
+                f"{users[0].host} has just begun to use it."
+            )
+        try:
+            engine.path.rename(gone)
+        except FileNotFoundError:
+            raise StoreError(f"The engine {engine.key} was removed by somebody else.") from None
+    usage.forget(engine.key)
+    shutil.rmtree(gone, ignore_errors=True)
+    return engine.bytes
+
+
+def candidates() -> list[Engine]:
+    """Return the engines that may go, the least recently used first."""
+    free = [engine for engine in store.list_engines() if not why_kept(engine.key)]
+    return sorted(free, key=lambda engine: max(engine.created, usage.last_used(engine.key)))
+
+
+def make_room(
+    limit: int | None = None, *, extra: int = 0, tell: Callable[[str], None] = lambda _: None
+) -> int:
+    """Remove what was set aside, then engines, until the store is within a limit.
+
+    Args:
+        limit: Most bytes that it shall hold; by default the budget, and without one nothing is
+            removed.
+        extra: Bytes that are about to come.
+        tell: Called with a sentence for each thing that was removed.
+
+    Returns:
+        The bytes by which the store is still over the limit, because nothing else may go.
+
+    Raises:
+        OSError: The store cannot be written to.
+    """
+    limit = budget() if limit is None else limit
+    if limit is None:
+        return 0
+    held = store_usage()
+    over = held.engines + held.damaged + extra - limit
+    for size, sentence in _removals(lambda: over > 0):
+        over -= size
+        tell(sentence)
+    return max(0, over)
+
+
+def _removals(wanted: Callable[[], bool]) -> Iterator[tuple[int, str]]:
+    """Remove one thing after the other while more room is wanted; yield its size and what it was."""
+    for path in store.list_damaged():
+        if wanted():
+            size = _size(path)
+            shutil.rmtree(path, ignore_errors=True)
+            yield size, f"Removed {path.name}, which was set aside ({format_bytes(size)})."
+    for engine in candidates() if wanted() else ():
+        if not wanted():
+            return
+        try:
+            size = evict(engine.key)
+        except StoreError:
+            continue  # somebody has begun to use it, or was faster
+        yield size, f"Removed the engine {engine} to make room."
+
+
+def sweep() -> None:
+    """Remove what builds and evictions that were killed left in the store, and nothing else.
+
+    A temporary directory is named after its job; one of a job that lives, or of none that we
+    know, is not touched.
+    """
+    for path in store.folder().glob(f"{files.TEMPORARY}*"):
+        label = path.name.removeprefix(files.TEMPORARY).rpartition("-")[0]
+        if path.name.startswith(EVICTED) or _is_over(label):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_over(name: str) -> bool:
+    job = Job.named(name)
+    return (job.path / "spec.json").is_file() and job.state() in ENDED
+
+
+def _size(directory: Path) -> int:
+    """Return the bytes of all files in a directory; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.lstat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total
+
+
+def read_size(text: str) -> int | None:
+    """Return the bytes that somebody wrote as a budget; None for "none".
+
+    Raises:
+        InputError: It is no size.
+    """
+    return None if text.strip().lower() in ("none", "no", "0") else parse_bytes(text, "The budget")
