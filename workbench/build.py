@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import files, store
+from workbench import files, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
@@ -21,8 +21,8 @@ from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, free_disk, host
-from workbench.jobs import Job, attach_or_start
-from workbench.journal import View
+from workbench.jobs import Job, attach_or_start, retry
+from workbench.journal import View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.session import Session
@@ -142,13 +142,21 @@ class Build:
     def wait(self) -> Engine:
         """Wait for the engine.
 
+        When the process of the build dies without a last word, one of those who wait starts it
+        once more; the others wait for that one.
+
         Raises:
-            JobError: The build failed, was cancelled, or its process is gone.
+            JobError: The build failed, was cancelled, or its process is gone a second time.
         """
         if self.hit:
             return self.hit
         assert self.job is not None  # noqa: S101 - one of the two is always there
-        return engine_of(self.job, self.job.wait(), self.spec)
+        job, view = self.job, self.job.wait()
+        if view.state() == "killed" and view.owner:
+            job = retry(self.job)
+            append(job.path, "note", text=f"Takes over from {self.job.id}, whose process is gone.")
+            view = job.wait()
+        return engine_of(job, view, self.spec)
 
 
 def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
@@ -210,6 +218,7 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
         identity = Identity(values, weights, versions, device)
         engine, explanation = store.look_up(identity)
         if engine:
+            usage.touch(engine.key)
             engine = engine.under(plan.backend.limits(spec))
             return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
@@ -331,12 +340,25 @@ def open_engine(engine: Engine | Build | str) -> Session:
             "start_build(spec) makes a build, list_engines() shows what there is."
         )
     asked = {} if isinstance(engine, str) else engine.asked
-    engine = store.find_engine(engine if isinstance(engine, str) else engine.key)
-    backend = get_backend(engine.backend)
-    toolchain, versions = toolchain_of(backend)
-    _check_bound(engine, backend, versions)
-    limits = {**engine.limits, **asked}
-    return Session(engine.path, engine.backend, limits, toolchain, mounts=_checkpoint(engine))
+    key = store.find_engine(engine if isinstance(engine, str) else engine.key).key
+    claim = usage.claim(key)
+    try:
+        # From here on nobody removes it.
+        engine = store.sound_engine(key)
+        backend = get_backend(engine.backend)
+        toolchain, versions = toolchain_of(backend)
+        _check_bound(engine, backend, versions)
+        return Session(
+            engine.path,
+            engine.backend,
+            {**engine.limits, **asked},
+            toolchain,
+            mounts=_checkpoint(engine),
+            release=claim.release,
+        )
+    except BaseException:
+        claim.release()
+        raise
 
 
 def _checkpoint(engine: Engine) -> list[Path]:

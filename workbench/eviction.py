@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,11 @@ def candidates() -> list[Engine]:
 
 
 def make_room(
-    limit: int | None = None, *, extra: int = 0, tell: Callable[[str], None] = lambda _: None
+    limit: int | None = None,
+    *,
+    extra: int = 0,
+    keep: str = "",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Remove what was set aside, then engines, until the store is within a limit.
 
@@ -121,6 +125,7 @@ def make_room(
         limit: Most bytes that it shall hold; by default the budget, and without one nothing is
             removed.
         extra: Bytes that are about to come.
+        keep: Key of an engine that stays, such as the one that was just built.
         tell: Called with a sentence for each thing that was removed.
 
     Returns:
@@ -134,27 +139,29 @@ def make_room(
         return 0
     held = store_usage()
     over = held.engines + held.damaged + extra - limit
-    for size, sentence in _removals(lambda: over > 0):
-        over -= size
-        tell(sentence)
+    for path in store.list_damaged():
+        if over > 0:
+            over -= _drop(path, tell)
+    for engine in candidates() if over > 0 else ():
+        if over > 0 and engine.key != keep:
+            over -= _try_to_evict(engine, tell)
     return max(0, over)
 
 
-def _removals(wanted: Callable[[], bool]) -> Iterator[tuple[int, str]]:
-    """Remove one thing after the other while more room is wanted; yield its size and what it was."""
-    for path in store.list_damaged():
-        if wanted():
-            size = _size(path)
-            shutil.rmtree(path, ignore_errors=True)
-            yield size, f"Removed {path.name}, which was set aside ({format_bytes(size)})."
-    for engine in candidates() if wanted() else ():
-        if not wanted():
-            return
-        try:
-            size = evict(engine.key)
-        except StoreError:
-            continue  # somebody has begun to use it, or was faster
-        yield size, f"Removed the engine {engine} to make room."
+def _drop(path: Path, tell: Callable[[str], None]) -> int:
+    size = _size(path)
+    shutil.rmtree(path, ignore_errors=True)
+    tell(f"Removed {path.name}, which was set aside ({format_bytes(size)}).")
+    return size
+
+
+def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> int:
+    try:
+        size = evict(engine.key)
+    except StoreError:
+        return 0  # somebody has begun to use it, or was faster
+    tell(f"Removed the engine {engine} to make room.")
+    return size
 
 
 def sweep() -> None:

@@ -154,7 +154,7 @@ class _Work:
     def build(self, model: Model, source: Path, identity: Identity, *, smoke: bool) -> Engine:
         """Compile, try and publish an engine; nothing half done is left."""
         sweep()
-        self._make_room(model)
+        make_room(extra=self._disk(model), tell=self.journal.note)
         temporary = files.temporary_name(store.folder(), self.journal.path.name)
         temporary.mkdir(mode=0o700)
         try:
@@ -163,9 +163,15 @@ class _Work:
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
             self.journal.stage("publish", STAGES["publish"])
             details = self.details(model, limits, built["facts"], tried)
-            return store.publish(temporary, identity, details)
+            engine = store.publish(temporary, identity, details)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        if over := make_room(keep=engine.key, tell=self.journal.note):
+            self.journal.note(
+                f"The store is {format_bytes(over)} over its budget: everything else in it is in "
+                "use or pinned."
+            )
+        return engine
 
     def compile(self, model: Model, source: Path, output: Path) -> dict[str, Any]:
         """Run the backend's steps; see `Compilation.run`.
@@ -189,15 +195,6 @@ class _Work:
             )
         finally:
             shutil.rmtree(between, ignore_errors=True)
-
-    def _make_room(self, model: Model) -> None:
-        """Keep the store within its budget, as far as nothing is removed that somebody needs."""
-        over = make_room(extra=self._disk(model), tell=self.journal.note)
-        if over:
-            self.journal.note(
-                f"The store will be {format_bytes(over)} over its budget: everything else in it "
-                "is in use or pinned."
-            )
 
     def _disk(self, model: Model) -> int:
         """Return the least bytes that the build writes; 0 where nobody knows."""

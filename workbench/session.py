@@ -7,7 +7,7 @@ import functools
 import itertools
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -38,6 +38,7 @@ class Session:
         *,
         log: IO[bytes] | None = None,
         mounts: Sequence[Path] = (),
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         """Load the engine in `directory`; returns when it can generate.
 
@@ -49,6 +50,7 @@ class Session:
             log: File for what the worker prints, opened for reading too; a temporary one by
                 default.
             mounts: What it reads outside the engine's directory, for toolchains in containers.
+            release: Called when the engine's files are not needed any more; perhaps twice.
 
         Raises:
             SessionError: The engine cannot be loaded.
@@ -63,10 +65,11 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
+        self._release = release
         try:
             self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
         except BaseException:
-            self._close_log()
+            self._let_go()
             raise
         self._messages = self._worker.messages()
         try:
@@ -182,7 +185,7 @@ class Session:
         # Processes on a GPU take longer to let go of it.
         self._worker.close(patience=30.0 if get_backend(self._backend).uses_gpu else 5.0)
         self._reader.join(5.0)
-        self._close_log()
+        self._let_go()
 
     def _await_ready(self) -> dict[str, Any]:
         for message in self._messages:
@@ -205,9 +208,10 @@ class Session:
         """Let go of everything when loading failed."""
         self._closed = True
         self._worker.close()
-        self._close_log()
+        self._let_go()
 
-    def _close_log(self) -> None:
+    def _let_go(self) -> None:
+        self._release()
         if self._own_log:
             self._log.close()
 
@@ -248,7 +252,7 @@ class Session:
                     "Open the engine again to go on."
                 )
                 self._error = error
-                self._close_log()
+                self._let_go()
             waiting = list(self._generations.values())
             self._generations.clear()
         for generation in waiting:

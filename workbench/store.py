@@ -69,18 +69,12 @@ def sound_engine(key: str) -> Engine:
 
 
 def look_up(identity: Identity) -> tuple[Engine | None, str]:
-    """Return the engine of an identity, or None; and why, in one sentence.
-
-    A damaged one is set aside.
-    """
+    """Return the engine of an identity, or None; and why, in one sentence."""
     engine = read_engine(folder() / identity.key)
     if engine is None:
         return None, explain_miss(identity, list_engines())
     if why := engine.damage():
-        return (
-            None,
-            f"An engine with these parameters is there but damaged. {set_aside(engine, why)}",
-        )
+        return None, f"An engine with these parameters is there but damaged ({why})."
     return engine, (
         f"The engine {engine.key} was built {age(time.time() - engine.created)} ago from the same "
         "parameters, the same weights (by content) and the same versions of the toolchain."
@@ -156,9 +150,8 @@ def place(temporary: Path, final: Path, known: Mapping[str, str]) -> Engine:
         if why:
             set_aside(there, why)
     if files.publish_directory(temporary, final):
-        with contextlib.suppress(OSError):
-            remember(final, cache_folder(), known)
-            (usage.folder(final.name) / "used").touch()
+        remember(final, cache_folder(), known)
+        usage.touch(final.name)
     engine = read_engine(final)
     if engine is None or engine.damage():
         raise StoreError(

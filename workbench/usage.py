@@ -58,7 +58,7 @@ def claim(key: str) -> Claim:
     """
     try:
         mine = _write(key, USING)
-        (folder(key) / "used").touch()
+        touch(key)
     except (OSError, StoreError):
         return Claim(Path(os.devnull) / "nothing")
     deadline = time.monotonic() + PATIENCE
@@ -100,6 +100,12 @@ def last_used(key: str) -> float:
         return (files.home() / "usage" / key / "used").stat().st_mtime
     except OSError:
         return 0.0
+
+
+def touch(key: str) -> None:
+    """Note that an engine was used now; a store that cannot be written to forgets it."""
+    with contextlib.suppress(OSError, StoreError):
+        (folder(key) / "used").touch()
 
 
 def pin(key: str, why: str = "") -> None:
