@@ -19,12 +19,13 @@ import pytest
 from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
 from workbench.backends import make_spec
-from workbench.build import DEMO_MODEL, Build, open_engine, start_build
+from workbench.build import DEMO_MODEL, Build, start_build
 from workbench.engine import Engine, Identity
 from workbench.errors import InputError, JobError, ModelError, SpecError, ToolchainError
 from workbench.eviction import sweep
 from workbench.jobs import Job
 from workbench.journal import Journal
+from workbench.opening import open_engine
 from workbench.owner import Owner
 
 

@@ -27,7 +27,7 @@ from workbench import store
 from workbench.backends import make_spec
 from workbench.backends.trtllm_command import build_arguments
 from workbench.backends.trtllm_spec import BUILD_FLAGS, TensorRtLlmSpec
-from workbench.build import DEMO_MODEL, Plan, open_engine, start_build
+from workbench.build import DEMO_MODEL, Plan, start_build
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.errors import (
@@ -40,6 +40,7 @@ from workbench.errors import (
 )
 from workbench.model import Model
 from workbench.notebook import read_results, run_notebook
+from workbench.opening import open_engine
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of

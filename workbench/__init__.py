@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
-    from workbench.build import Plan, open_engine, start_build
+    from workbench.build import Plan, covering, start_build
     from workbench.errors import WorkbenchError
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
     from workbench.model import Model
     from workbench.notebook import headless, publish_result, run_notebook, spec_from
+    from workbench.opening import open_engine
     from workbench.plots import latency_figure, show
     from workbench.sampling import Sampling
     from workbench.session import Session
@@ -29,7 +30,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
-    "workbench.build": ("Plan", "open_engine", "start_build"),
+    "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.opening": ("open_engine",),
     "workbench.errors": ("WorkbenchError",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
@@ -56,6 +58,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "StreamPanel",
     "WorkbenchError",
     "__version__",
+    "covering",
     "find_engine",
     "find_job",
     "get_backend",

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import files, store, usage
+from workbench import explanations, files, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import InputError, JobError, ModelError, StoreError, ToolchainError
+from workbench.errors import InputError, JobError, ModelError, ToolchainError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
@@ -25,8 +25,8 @@ from workbench.jobs import Job, attach_or_start, retry
 from workbench.journal import View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
-from workbench.session import Session
 from workbench.spec import BuildSpec
+from workbench.store import list_engines
 from workbench.toolchain import Toolchain, find_toolchain
 from workbench.units import format_bytes
 
@@ -191,12 +191,16 @@ def log_tail(log: Path) -> str:
     return f"Its last words: {lines[-1]}" if lines else ""
 
 
-def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> Build:
+def start_build(
+    spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True, accept_covering: bool = False
+) -> Build:
     """Return the engine of a spec if it is there, else attach to its build or start one.
 
     Args:
         spec: What to build; plain values are made into a spec first.
         smoke: Load the engine once and generate a few tokens before it is published.
+        accept_covering: Take an engine that was built for larger shapes instead, where there is
+            one; see `covering`.
 
     Raises:
         SpecError: A rule refuses the spec.
@@ -210,24 +214,61 @@ def start_build(spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True) -> B
     refuse(plan.findings)
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
-    path = plan.model.path
-    spec = with_absolute_paths(spec, path)
-    values = key_values(spec)
-    if path and is_known(path, cache_folder()):
-        weights = fingerprint(path, cache_folder())
-        identity = Identity(values, weights, versions, device)
+    spec = with_absolute_paths(spec, plan.model.path)
+    identity = _known_identity(plan, spec, versions, device)
+    if identity:
         engine, explanation = store.look_up(identity)
         if engine:
             usage.touch(engine.key)
             engine = engine.under(plan.backend.limits(spec))
             return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
+        shapes = plan.backend.shapes(spec, plan.model)
+        if accept_covering and (found := explanations.covering(identity, shapes, list_engines())):
+            usage.touch(found[0].key)
+            return Build(spec, None, found[0], explanations.covers_sentence(found[0], shapes))
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     # Whoever wants the same engine under other limits waits for the same job.
     model = {"model": spec.model, "revision": spec.revision}
-    wanted = {**request, "spec": {**values, **model}, "versions": versions, "device": device}
+    wanted = {
+        **request,
+        "spec": {**key_values(spec), **model},
+        "versions": versions,
+        "device": device,
+    }
     job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
+
+
+def covering(spec: BuildSpec) -> list[tuple[Engine, str]]:
+    """Return the engines that serve all that a spec asks for, with a sentence; the smallest first.
+
+    They differ from it in nothing but their shapes. None where the engine itself is there, or
+    where the weights were never read, so that nobody knows what they are.
+
+    Raises:
+        ModelError: The model cannot be used.
+        ToolchainError: The backend cannot run here.
+    """
+    plan = Plan.make(spec)
+    _, versions = toolchain_of(plan.backend)
+    spec = with_absolute_paths(spec, plan.model.path)
+    identity = _known_identity(plan, spec, versions, built_for(plan.backend))
+    if identity is None or store.look_up(identity)[0]:
+        return []
+    shapes = plan.backend.shapes(spec, plan.model)
+    found = explanations.covering(identity, shapes, list_engines())
+    return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
+
+
+def _known_identity(
+    plan: Plan, spec: BuildSpec, versions: Mapping[str, str], device: Mapping[str, str]
+) -> Identity | None:
+    """Return what decides the engine, or None where the weights would have to be read first."""
+    path = plan.model.path
+    if path is None or not is_known(path, cache_folder()):
+        return None
+    return Identity(key_values(spec), fingerprint(path, cache_folder()), versions, device)
 
 
 def with_absolute_paths(spec: BuildSpec, model: Path | None) -> BuildSpec:
@@ -318,84 +359,3 @@ def _attached(job: Job) -> str:
         f"This very build was started on {view.owner.host}, and gives no sign of life. To give "
         f"it up: workbench jobs cancel {job.id}"
     )
-
-
-def open_engine(engine: Engine | Build | str) -> Session:
-    """Load an engine of the store.
-
-    Args:
-        engine: An engine, a build (which is waited for), or a key or the beginning of one.
-
-    Raises:
-        InputError: It is none of these.
-        StoreError: There is no such engine, or it is damaged.
-        ToolchainError: The backend cannot run here.
-        SessionError: It cannot be loaded.
-    """
-    if isinstance(engine, Build):
-        engine = engine.wait()
-    if not isinstance(engine, Engine | str):
-        raise InputError(
-            f"Give an engine, a build or a key to open, not {type(engine).__name__}. "
-            "start_build(spec) makes a build, list_engines() shows what there is."
-        )
-    asked = {} if isinstance(engine, str) else engine.asked
-    key = store.find_engine(engine if isinstance(engine, str) else engine.key).key
-    claim = usage.claim(key)
-    try:
-        # From here on nobody removes it.
-        engine = store.sound_engine(key)
-        backend = get_backend(engine.backend)
-        toolchain, versions = toolchain_of(backend)
-        _check_bound(engine, backend, versions)
-        return Session(
-            engine.path,
-            engine.backend,
-            {**engine.limits, **asked},
-            toolchain,
-            mounts=_checkpoint(engine),
-            release=claim.release,
-        )
-    except BaseException:
-        claim.release()
-        raise
-
-
-def _checkpoint(engine: Engine) -> list[Path]:
-    """Return the checkpoint that an engine only refers to, if it does.
-
-    Raises:
-        StoreError: It is not what it was.
-    """
-    where = engine.limits.get("checkpoint") or engine.manifest.get("facts", {}).get("checkpoint")
-    if where is None:
-        return []
-    path = Path(where)
-    if (
-        path.is_dir()
-        and fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]
-    ):
-        raise StoreError(
-            f"The checkpoint {path} has changed since {engine.key} was made from it. Build again."
-        )
-    return [path]
-
-
-def _check_bound(engine: Engine, backend: Backend, versions: Mapping[str, str]) -> None:
-    """Refuse an engine of another version or GPU before the runtime sees a byte of it.
-
-    Raises:
-        StoreError: Says what differs and what to do.
-    """
-    identity = engine.manifest["identity"]
-    there = {f"{name} {identity['toolchain'].get(name)}" for name in backend.bound}
-    here = {f"{name} {versions.get(name)}" for name in backend.bound}
-    if backend.compiles_for_gpu:
-        there.add(f"compute capability {identity['device'].get('compute capability')}")
-        here.add(f"compute capability {built_for(backend)['compute capability']}")
-    if there != here:
-        raise StoreError(
-            f"The engine {engine.key} was built for {', '.join(sorted(there - here))}, and this is "
-            f"{', '.join(sorted(here - there))}. Build it again here, or open it with the "
-            "toolchain and on a GPU of the kind that built it."
-        )

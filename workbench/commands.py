@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench import account, backends, jobs, store
-from workbench.build import Build, Plan, engine_of, open_engine, read_model, start_build
+from workbench.build import Build, Plan, engine_of, read_model, start_build
 from workbench.console import follow, print_plan, print_stream
 from workbench.engine import Engine
 from workbench.errors import InputError, ModelError, WorkbenchError
 from workbench.files import read_lines
 from workbench.flags import add_flags, given
 from workbench.model import Model
+from workbench.opening import open_engine
 from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.summaries import finding_lines

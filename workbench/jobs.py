@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,9 +211,7 @@ def folder() -> Path:
 
 def list_jobs() -> list[Job]:
     """Return all jobs, the newest first."""
-    found = [path for path in folder().iterdir() if (path / "spec.json").is_file()]
-    found.sort(key=lambda path: (path / "spec.json").stat().st_mtime, reverse=True)
-    return [Job(path) for path in found if not path.name.startswith(files.TEMPORARY)]
+    return _newest_first(folder().iterdir())
 
 
 def find_job(name: str) -> Job:
@@ -222,11 +220,21 @@ def find_job(name: str) -> Job:
     Raises:
         JobError: There is none, or more than one.
     """
-    matches = [job for job in list_jobs() if job.id.startswith(name)]
+    matches = _newest_first(path for path in folder().iterdir() if path.name.startswith(name))
     if len(matches) == 1:
         return matches[0]
     what = "is no job" if not matches else f"are {len(matches)} jobs"
     raise JobError(f"There {what} whose id begins with '{name}'. `workbench jobs` lists them.")
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Job]:
+    """Return the jobs among paths; what is not published yet, or no job, is left out."""
+    found = [
+        (path.joinpath("spec.json").stat().st_mtime, path)
+        for path in paths
+        if not path.name.startswith(".") and path.joinpath("spec.json").is_file()
+    ]
+    return [Job(path) for _, path in sorted(found, reverse=True)]
 
 
 def attach_or_start(

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from workbench import files, store
+from workbench import explanations, files, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import built_for, key_values, read_model
@@ -73,6 +73,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
     journal.note(explanation)
     if engine:
         return {"engine": engine.key, "reused": True}
+    work.tell_covering(model, identity)
     with work.turn() as waited:
         # Somebody else may have built it meanwhile.
         engine = store.look_up(identity)[0] if waited else None
@@ -130,6 +131,12 @@ class _Work:
                 self.journal.count("fingerprint", done >> 20, total >> 20, "MiB")
 
         return report
+
+    def tell_covering(self, model: Model, identity: Identity) -> None:
+        """Note an engine that would do: whoever watches may cancel and take it."""
+        shapes = self.backend.shapes(self.spec, model)
+        for engine in explanations.covering(identity, shapes, store.list_engines())[:1]:
+            self.journal.note(explanations.covers_sentence(engine, shapes))
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,7 +21,6 @@ def main() -> None:
     # Imported from here on, since the starter waits for the lines above.
     import signal
     import traceback
-    from pathlib import Path
 
     from workbench.errors import WorkbenchError
     from workbench.journal import Journal
@@ -54,7 +54,16 @@ def main() -> None:
         )
     else:
         journal.end("done", **result)
+    _remember(journal.path)
     sys.exit()
+
+
+def _remember(path: Path) -> None:
+    """Keep the job's line in the list of all jobs, which is only a cache."""
+    from workbench.jobs import Job
+    from workbench.listing import remember
+
+    remember(Job(path))
 
 
 def describe_os_error(error: OSError) -> str:

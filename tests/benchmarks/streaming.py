@@ -34,7 +34,8 @@ from typing import Self
 from tests.benchmarks import bare
 from tests.tiny_models import make_random_model
 from workbench.backends import make_spec
-from workbench.build import open_engine, start_build
+from workbench.build import start_build
+from workbench.opening import open_engine
 from workbench.session import Session
 
 STREAMS = (1, 4, 8)

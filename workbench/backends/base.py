@@ -56,6 +56,12 @@ def always_runnable(spec: BuildSpec, gpus: Sequence[Gpu]) -> str:
     return ""
 
 
+def no_shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
+    """Find that no shape is compiled: one engine serves under all limits."""
+    del spec, model
+    return {}
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compile and run a model.
@@ -81,6 +87,7 @@ class Backend:
         uses_gpu: Whether it runs on NVIDIA GPUs.
         compiles_for_gpu: Whether an engine belongs to the kind of GPU that it was built on.
         not_runnable: Says why an engine of a spec cannot be loaded here at all, or nothing.
+        shapes: The compiled limits of which more serves as well, as far as they are asked for.
         bound: Distributions that must have the very versions which built an engine to open it.
     """
 
@@ -103,4 +110,5 @@ class Backend:
     uses_gpu: bool = False
     compiles_for_gpu: bool = False
     not_runnable: Callable[[BuildSpec, Sequence[Gpu]], str] = always_runnable
+    shapes: Callable[[BuildSpec, Model], Mapping[str, int | None]] = no_shapes
     bound: tuple[str, ...] = ()

@@ -54,6 +54,24 @@ def sequence_limit(spec: TensorRtLlmSpec, model: Model) -> int:
     return spec.sequence_limit or model.context_length or 2048
 
 
+def shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
+    """Return what an engine must serve at least, by the names of its limits.
+
+    max_output_len only counts towards max_seq_len, and max_input_len is a limit of its own where
+    prompts are padded (tensorrt_llm builder.py).
+    """
+    spec = _mine(spec)
+    packed = "disable" not in (spec.remove_input_padding, spec.context_fmha)
+    return {
+        "max_batch_size": spec.max_batch_size,
+        "max_input_len": None if packed else spec.max_input_len,
+        "max_output_len": None,
+        "max_seq_len": sequence_limit(spec, model),
+        "max_num_tokens": spec.max_num_tokens,
+        "max_beam_width": spec.max_beam_width,
+    }
+
+
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     """Estimate the memory of a session on one GPU; see `workbench.trtllm_memory`."""
     spec = _mine(spec)
@@ -172,6 +190,7 @@ BACKEND = Backend(
     fit=fit,
     need=need,
     limits=limits,
+    shapes=shapes,
     commands=commands,
     steps=("convert", "build"),
     order=order,

@@ -9,12 +9,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import store
-from workbench.build import open_engine
 from workbench.engine import Engine
 from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.flags import typed
 from workbench.generation import Generation
 from workbench.notebook import headless
+from workbench.opening import open_engine
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of

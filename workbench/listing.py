@@ -1,0 +1,119 @@
+"""The list of all jobs, quick for ten thousand of them.
+
+What a job that has ended was is kept in one file, so that a list does not read every journal again:
+
+    jobs/index.jsonl
+
+It is a cache: a line that is missing is made from the job's own files, and a job whose directory is
+gone or another one (by its inode) is not believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workbench import backends, files, jobs
+from workbench.errors import WorkbenchError
+from workbench.jobs import Job
+from workbench.journal import ENDED, State, View
+
+INDEX = "index.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the list.
+
+    Attributes:
+        id: Of the job.
+        state: As it is now.
+        created: Seconds since 1970.
+        last_sign: Of its last sign of life; when it ended, if it has.
+        what: What it was asked for, in a few words.
+        outcome: The key of its engine, why it ended otherwise, or the stage that runs.
+    """
+
+    id: str
+    state: State
+    created: float
+    last_sign: float
+    what: str
+    outcome: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ENDED
+
+
+def list_entries() -> list[Entry]:
+    """Return all jobs of the store, the newest first; whatever is no job is left out."""
+    known = _known()
+    found = []
+    with os.scandir(jobs.folder()) as entries:
+        for item in entries:
+            entry = known.get((item.name, item.inode()))
+            if entry is None and not item.name.startswith(".") and item.is_dir():
+                entry = remember(Job.named(item.name))
+            if entry:
+                found.append(entry)
+    return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+
+
+def entry_of(job: Job, view: View) -> Entry:
+    """Return a job's line as it is now."""
+    return Entry(
+        id=job.id,
+        state=view.state(),
+        created=view.created,
+        last_sign=view.last_sign,
+        what=describe(job),
+        outcome=_outcome(view),
+    )
+
+
+def describe(job: Job) -> str:
+    """Say in a few words what a job was asked for."""
+    try:
+        spec = backends.make_spec(job.request.get("spec", {}))
+    except WorkbenchError:
+        return "a request that this version cannot read"
+    changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
+    return " ".join([spec.backend, spec.model, *(f"{n}={value}" for n, value in changed.items())])
+
+
+def _outcome(view: View) -> str:
+    if view.end:
+        return str(view.end.get("engine") or view.end.get("text", ""))
+    running = [stage.title for stage in view.stages.values() if stage.ended is None]
+    return running[-1] if running else ""
+
+
+def remember(job: Job) -> Entry | None:
+    """Return a job's line, or None where it is no job; one that has ended is kept."""
+    if not (job.path / "spec.json").is_file():
+        return None
+    view = job.view()
+    entry = entry_of(job, view)
+    if view.end:
+        with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
+            line = {"inode": job.path.stat().st_ino, **asdict(entry)}
+            files.append_line(jobs.folder() / INDEX, line)
+    return entry
+
+
+def _known() -> dict[tuple[str, int], Entry]:
+    """Return what is remembered, by name and inode; any other line is passed over."""
+    records, _ = files.read_lines(jobs.folder() / INDEX)
+    return {(r["id"], r["inode"]): _entry(r) for r in records if r.keys() >= _FIELDS}
+
+
+_FIELDS = {"inode", *Entry.__dataclass_fields__}
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    return Entry(**{name: record[name] for name in Entry.__dataclass_fields__})

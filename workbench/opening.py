@@ -1,0 +1,97 @@
+"""Opening an engine: claimed, sound, and made for this toolchain and GPU, before a byte is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from workbench import store, usage
+from workbench.backends import get_backend
+from workbench.backends.base import Backend
+from workbench.build import Build, built_for, toolchain_of
+from workbench.digests import cache_folder
+from workbench.engine import Engine
+from workbench.errors import InputError, StoreError
+from workbench.fingerprint import fingerprint
+from workbench.session import Session
+
+
+def open_engine(engine: Engine | Build | str) -> Session:
+    """Load an engine of the store.
+
+    Args:
+        engine: An engine, a build (which is waited for), or a key or the beginning of one.
+
+    Raises:
+        InputError: It is none of these.
+        StoreError: There is no such engine, or it is damaged.
+        ToolchainError: The backend cannot run here.
+        SessionError: It cannot be loaded.
+    """
+    if isinstance(engine, Build):
+        engine = engine.wait()
+    if not isinstance(engine, Engine | str):
+        raise InputError(
+            f"Give an engine, a build or a key to open, not {type(engine).__name__}. "
+            "start_build(spec) makes a build, list_engines() shows what there is."
+        )
+    asked = {} if isinstance(engine, str) else engine.asked
+    key = store.find_engine(engine if isinstance(engine, str) else engine.key).key
+    claim = usage.claim(key)
+    try:
+        # From here on nobody removes it.
+        engine = store.sound_engine(key)
+        backend = get_backend(engine.backend)
+        toolchain, versions = toolchain_of(backend)
+        _check_bound(engine, backend, versions)
+        return Session(
+            engine.path,
+            engine.backend,
+            {**engine.limits, **asked},
+            toolchain,
+            mounts=_checkpoint(engine),
+            release=claim.release,
+        )
+    except BaseException:
+        claim.release()
+        raise
+
+
+def _checkpoint(engine: Engine) -> list[Path]:
+    """Return the checkpoint that an engine only refers to, if it does.
+
+    Raises:
+        StoreError: It is not what it was.
+    """
+    where = engine.limits.get("checkpoint") or engine.manifest.get("facts", {}).get("checkpoint")
+    if where is None:
+        return []
+    path = Path(where)
+    if (
+        path.is_dir()
+        and fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]
+    ):
+        raise StoreError(
+            f"The checkpoint {path} has changed since {engine.key} was made from it. Build again."
+        )
+    return [path]
+
+
+def _check_bound(engine: Engine, backend: Backend, versions: Mapping[str, str]) -> None:
+    """Refuse an engine of another version or GPU before the runtime sees a byte of it.
+
+    Raises:
+        StoreError: Says what differs and what to do.
+    """
+    identity = engine.manifest["identity"]
+    there = {f"{name} {identity['toolchain'].get(name)}" for name in backend.bound}
+    here = {f"{name} {versions.get(name)}" for name in backend.bound}
+    if backend.compiles_for_gpu:
+        there.add(f"compute capability {identity['device'].get('compute capability')}")
+        here.add(f"compute capability {built_for(backend)['compute capability']}")
+    if there != here:
+        raise StoreError(
+            f"The engine {engine.key} was built for {', '.join(sorted(there - here))}, and this is "
+            f"{', '.join(sorted(here - there))}. Build it again here, or open it with the "
+            "toolchain and on a GPU of the kind that built it."
+        )
