@@ -1,4 +1,4 @@
-"""Opening an engine: claimed, sound, and made for this toolchain and GPU, before a byte is loaded."""
+"""Opening an engine: claimed, sound, and made for this toolchain and GPU, before it is loaded."""
 
 from __future__ import annotations
 
