@@ -11,6 +11,7 @@ import pytest
 
 from tests import standin_nvml
 from tests.contract.toolchain import make_toolchain
+from tests.faults import Faulty
 from workbench import store
 from workbench.backends import make_spec
 from workbench.build import DEMO_MODEL, start_build
@@ -27,6 +28,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("WORKBENCH_HOME", str(path))
     return path
+
+
+@pytest.fixture
+def faulty(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    """A backend whose builds go wrong on request; see tests/faults."""
+    faulty = Faulty.install(tmp_path / "faulty", monkeypatch)
+    yield faulty
+    faulty.kill_all()
 
 
 H100 = "NVIDIA H100 80GB HBM3,9.0,85520809984,84000000000"

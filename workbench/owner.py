@@ -17,21 +17,29 @@ from typing import Any, Literal
 
 import psutil
 
+MOST_PIDS = (1 << 31) - 1
+"""Largest number that a pid_t holds."""
+
 
 @dataclass(frozen=True)
 class Owner:
-    """One process on one boot of one host; for `started` see `_started`."""
+    """One process on one boot of one host; for `started` see `_started`.
+
+    `namespace` tells containers of one machine apart, whose pids count from one each; empty in
+    records that do not know it.
+    """
 
     host: str
     boot: str
     pid: int
     started: float
+    namespace: str = ""
 
     @classmethod
     def current(cls) -> Owner:
         """Return the owner that this very process is."""
         process = psutil.Process()
-        return cls(socket.gethostname(), boot(), process.pid, _started(process))
+        return cls(socket.gethostname(), boot(), process.pid, _started(process), _namespace())
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:
@@ -39,14 +47,13 @@ class Owner:
         if not isinstance(record, Mapping):
             return None
         try:
-            return cls(
-                str(record["host"]),
-                str(record["boot"]),
-                int(record["pid"]),
-                float(record["started"]),
-            )
-        except (KeyError, TypeError, ValueError):
+            pid, started = int(record["pid"]), float(record["started"])
+            host, boot = str(record["host"]), str(record["boot"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
+        if not 0 < pid <= MOST_PIDS:
+            return None
+        return cls(host, boot, pid, started, str(record.get("namespace", "")))
 
     def record(self) -> dict[str, Any]:
         """Return the owner as plain values for a journal."""
@@ -54,12 +61,21 @@ class Owner:
 
     def presence(self) -> Literal["alive", "gone", "elsewhere"]:
         """Say whether the process lives; "elsewhere" when another host would have to be asked."""
-        if self.boot == boot() and self.process():
-            return "alive"  # also under a host name that has changed
-        return "gone" if self.host == socket.gethostname() else "elsewhere"
+        if self.boot != boot():
+            return "gone" if self.host == socket.gethostname() else "elsewhere"
+        if not self.counts_here():
+            return "elsewhere"
+        # The very kernel that started it answers, also under a host name that has changed.
+        return "alive" if self.process() else "gone"
+
+    def counts_here(self) -> bool:
+        """Whether its pid means to us what it means to itself."""
+        return self.boot == boot() and self.namespace in ("", _namespace())
 
     def process(self) -> psutil.Process | None:
         """Return the living process, or None; never another one that got the same pid."""
+        if not self.counts_here():
+            return None
         try:
             process = psutil.Process(self.pid)
             if _started(process) != self.started:
@@ -93,3 +109,12 @@ def boot() -> str:
     except OSError:
         # Outside Linux: the boot time, as a name.
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(int(psutil.boot_time()))))
+
+
+@functools.cache
+def _namespace() -> str:
+    """Return an identity of the pid namespace that we count in (pid_namespaces(7))."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""

@@ -43,15 +43,16 @@ def main() -> None:
     except WorkbenchError as error:
         journal.end("failed", text=str(error))
     except OSError as error:
-        traceback.print_exc()
+        # The last word first: on a full disk the log takes no more.
         journal.end("failed", text=describe_os_error(error))
-    except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
         traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
         journal.end(
             "failed",
             text=f"The build stopped at an unexpected {type(error).__name__}: {error}. "
             "The log has the details.",
         )
+        traceback.print_exc()
     else:
         journal.end("done", **result)
     _remember(journal.path)
