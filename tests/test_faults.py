@@ -10,8 +10,8 @@ import pytest
 
 from tests.faults import Faulty, fault, job_of, until
 from workbench import store
-from workbench.opening import open_engine
 from workbench.errors import JobError
+from workbench.opening import open_engine
 
 ROOT = Path(__file__).parents[1]
 

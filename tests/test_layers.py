@@ -50,6 +50,7 @@ LAYERS = [
     {"report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},
+    {"store_commands"},
     {"commands"},
     {"cli"},
 ]

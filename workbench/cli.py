@@ -17,8 +17,8 @@ VERBS = {
     "stream": "stream a generation from an engine of the store",
     "lab": "open the notebooks in JupyterLab",
     "run": "run a notebook headless, with checked parameters",
-    "engines": "list the engines of the store, or show one",
-    "jobs": "list, show, attach to or cancel jobs",
+    "engines": "list, verify, pin, evict, export and import engines",
+    "jobs": "list jobs, attach to them, cancel or retry them",
     "doctor": "show what this machine has, and how to get what a backend lacks",
 }
 

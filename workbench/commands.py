@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench import account, backends, jobs, store
+from workbench import account, backends
 from workbench.build import Build, Plan, engine_of, read_model, start_build
 from workbench.console import follow, print_plan, print_stream
 from workbench.engine import Engine
-from workbench.errors import InputError, ModelError, WorkbenchError
-from workbench.files import read_lines
+from workbench.errors import ModelError, WorkbenchError
 from workbench.flags import add_flags, given
 from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
+from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
 from workbench.units import format_bytes, printable
 
@@ -52,6 +51,11 @@ def _declare_spec(parser: argparse.ArgumentParser, words: list[str]) -> type[Bui
     )
     add_flags(parser, spec_class, f"build parameters of {name}")
     parser.set_defaults(gone=spec_class.gone_names())
+    parser.add_argument(
+        "--accept-covering",
+        action="store_true",
+        help="Take an engine that was built for larger shapes, where there is one.",
+    )
     parser.add_argument(
         "--no-smoke",
         action="store_true",
@@ -130,7 +134,7 @@ def _start(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> tuple[Pla
     spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
     plan = Plan.make(spec)
     print_plan(plan)
-    build = start_build(spec, smoke=not parsed.no_smoke)
+    build = start_build(spec, smoke=not parsed.no_smoke, accept_covering=parsed.accept_covering)
     if build.explanation:
         print(build.explanation)
     return plan, build
@@ -224,55 +228,6 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _engines(parser: argparse.ArgumentParser, words: list[str]) -> Action:
-    del words
-    parser.add_argument("key", nargs="?", help="Show the manifest of this engine.")
-
-    def run(parsed: argparse.Namespace) -> int:
-        if parsed.key:
-            engine = store.find_engine(parsed.key)
-            print(json.dumps(engine.manifest, indent=1, ensure_ascii=False))
-            return 0
-        engines = store.list_engines()
-        for engine in engines:
-            print(engine)
-        if not engines:
-            print("The store holds no engine yet. `workbench demo` builds one.")
-        return 0
-
-    return run
-
-
-def _jobs(parser: argparse.ArgumentParser, words: list[str]) -> Action:
-    del words
-    parser.add_argument("what", nargs="?", choices=["list", "show", "attach", "cancel"])
-    parser.add_argument("id", nargs="?", help="Id of a job, or the beginning of one.")
-
-    def run(parsed: argparse.Namespace) -> int:
-        if parsed.what in (None, "list"):
-            for job in jobs.list_jobs():
-                view = job.view()
-                age = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
-                print(f"{job.id}  {age}  {view.state():<10} {printable(_what(job))}")
-            return 0
-        if not parsed.id:
-            raise InputError(f"Which job? workbench jobs {parsed.what} ID; `workbench jobs` lists.")
-        job = jobs.find_job(parsed.id)
-        if parsed.what == "cancel":
-            print(f"{job.id} {job.cancel()}")
-        elif parsed.what == "attach":
-            plan = Plan.make(backends.make_spec(job.request.get("spec", {})))
-            engine = engine_of(job, follow(job, plan))
-            print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
-        else:
-            print(json.dumps(job.request, indent=1))
-            for record in read_lines(job.path / "journal.jsonl")[0]:
-                print(json.dumps(record))
-        return 0
-
-    return run
-
-
 def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     del words
     parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
@@ -291,18 +246,6 @@ def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _what(job: jobs.Job) -> str:
-    """Say in a few words what a job was asked for."""
-    try:
-        spec = backends.make_spec(job.request.get("spec", {}))
-    except WorkbenchError:
-        return "a request that this version cannot read"
-    changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
-    return " ".join(
-        [spec.backend, spec.model, *(f"{name}={value}" for name, value in changed.items())]
-    )
-
-
 _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {
     "demo": _demo,
     "build": _build,
@@ -310,7 +253,7 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "stream": _stream,
     "lab": _lab,
     "run": _run,
-    "engines": _engines,
-    "jobs": _jobs,
+    "engines": declare_engines,
+    "jobs": declare_jobs,
     "doctor": _doctor,
 }

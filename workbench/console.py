@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from typing import Self
 
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
@@ -22,7 +23,7 @@ from workbench.summaries import (
     stage_line,
     timing_line,
 )
-from workbench.units import printable
+from workbench.units import format_bytes, printable
 
 
 def print_plan(plan: Plan) -> None:
@@ -75,6 +76,28 @@ def follow(job: Job, plan: Plan) -> View:
     if facts := fact_line(view):
         print(f"  {printable(facts)}", flush=True)
     return view
+
+
+class ByteProgress:
+    """A line on a terminal with what was really read or written; elsewhere it says nothing."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of the bytes done, a few times a second."""
+        if sys.stderr.isatty() and time.monotonic() - self._shown > 0.1:
+            self._shown = time.monotonic()
+            size = f"{format_bytes(done)} of {format_bytes(total)}"
+            print(f"\r\x1b[K{self._what} {size}", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def print_stream(generation: Generation) -> None:
