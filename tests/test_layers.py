@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases"},
+    {"errors", "units", "releases", "tarball"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus"},
     {"fit"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
@@ -38,7 +38,7 @@ LAYERS = [
     {"toolchain", "backends"},
     {"process"},
     {"store", "journal"},
-    {"jobs"},
+    {"jobs", "archive"},
     {"history", "generation"},
     {"session"},
     {"build", "compilation"},
