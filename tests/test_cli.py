@@ -77,7 +77,6 @@ def test_a_first_demo_shows_plan_stages_and_engine(home: Path) -> None:
         (["demo", "--model", "/nowhere"], "/nowhere"),
         (["demo", "--max-input-len", "4000"], "beyond the model's context of 2048"),
         (["stream", "abc", "hello"], "no engine whose key begins with 'abc'"),
-        (["jobs", "cancel"], "Which job?"),
         (["jobs", "cancel", "abc"], "no job whose id begins with 'abc'"),
         (["run", "nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
         (["lab", "--notebook", "x.ipynb"], "There is no notebook x.ipynb in"),
@@ -103,7 +102,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
 def test_engines_and_jobs_are_listed(stocked: Engine, capsys: pytest.CaptureFixture) -> None:
     assert main(["engines"]) == 0
     assert stocked.key in capsys.readouterr().out
-    assert main(["engines", stocked.key[:6]]) == 0
+    assert main(["engines", "show", stocked.key[:6]]) == 0
     assert json.loads(capsys.readouterr().out)["key"] == stocked.key
     assert main(["jobs"]) == 0
 
@@ -156,7 +155,7 @@ def test_a_relative_home_is_the_same_folder_for_everybody(tmp_path: Path) -> Non
 
 
 def test_a_reader_that_leaves_early_is_no_error(stocked: Engine) -> None:
-    command = f'"{sys.executable}" -m workbench.cli engines {stocked.key} | head -c 1'
+    command = f'"{sys.executable}" -m workbench.cli engines show {stocked.key} | head -c 1'
     answer = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )

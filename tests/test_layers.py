@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases"},
+    {"errors", "units", "releases", "tarball"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus"},
     {"fit", "digests"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
@@ -40,7 +40,7 @@ LAYERS = [
     {"engine"},
     {"explanations", "usage"},
     {"store", "journal"},
-    {"jobs"},
+    {"jobs", "archive"},
     {"queues", "eviction", "listing"},
     {"history", "generation"},
     {"session"},

@@ -165,19 +165,25 @@ def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> int:
 
 
 def sweep() -> None:
-    """Remove what builds and evictions that were killed left in the store, and nothing else.
+    """Remove what builds, imports and evictions that were killed left in the store.
 
-    A temporary directory is named after its job; one of a job that lives, or of none that we
-    know, is not touched.
+    A temporary directory is named after its job or after what makes it; one of a job that lives,
+    or of nothing that we know, is not touched.
     """
     for path in store.folder().glob(f"{files.TEMPORARY}*"):
-        label = path.name.removeprefix(files.TEMPORARY).rpartition("-")[0]
-        if path.name.startswith(EVICTED) or _is_over(label):
+        if _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
+            usage.forget(path.name)
 
 
-def _is_over(name: str) -> bool:
-    job = Job.named(name)
+def _is_left(temporary: Path) -> bool:
+    """Say whether nobody works on a temporary directory any more, as far as we know what it is."""
+    label = temporary.name.removeprefix(files.TEMPORARY).rpartition("-")[0]
+    if temporary.name.startswith(EVICTED):
+        return True  # nobody finds it, so nobody needs it
+    if label.startswith("import-"):
+        return not usage.users(temporary.name)
+    job = Job.named(label)
     return (job.path / "spec.json").is_file() and job.state() in ENDED
 
 

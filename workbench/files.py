@@ -69,6 +69,11 @@ def temporary_name(parent: Path, label: str) -> Path:
     return parent / f"{TEMPORARY}{label}-{uuid.uuid4().hex[:12]}"
 
 
+def private(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file that only its user may read, whatever the umask; an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is there completely or not at all.
 
@@ -78,7 +83,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary = temporary_name(path.parent, path.name)
     try:
         # File names need not be text; `read_json` gives them back as they were.
-        with temporary.open("x", encoding="utf-8", errors="surrogatepass") as file:
+        with open(temporary, "x", encoding="utf-8", errors="surrogatepass", opener=private) as file:
             json.dump(value, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
