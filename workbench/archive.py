@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from workbench import files, store, usage
-from workbench.engine import MANIFEST, Engine, Identity
+from workbench.engine import FORMAT, MANIFEST, Engine, Identity, read_engine
 from workbench.errors import StoreError
 from workbench.hardware import free_disk
 from workbench.tarball import (
