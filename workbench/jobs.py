@@ -131,6 +131,7 @@ class Job:
             view.update()
         owner = view.owner
         if view.state() in ENDED or owner is None:
+            _kill(self)  # what a runner that was killed may have left
             return view.state()
         if owner.presence() == "elsewhere" and view.state() == "silent":
             append(self.path, "cancelled", text=f"Given up: no sign of life from {owner.host}.")

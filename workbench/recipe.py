@@ -277,8 +277,8 @@ class _Work:
                 "stages": [
                     {"name": stage.name, "title": stage.title, "seconds": stage.seconds(now)}
                     for stage in view.stages.values()
-                    # Still running: it ends with the manifest on the disk.
-                    if stage.name != "publish"
+                    # The last one ends with the manifest on the disk; waiting is no work.
+                    if stage.name not in ("publish", WAIT)
                 ],
                 "peak_memory_bytes": view.facts.get("peak_memory_bytes"),
                 "smoke": dict(smoke),
