@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -102,8 +103,27 @@ def has_chat_template(directory: Path) -> bool:
     """
     if any((directory / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
-    tokenizer = directory / "tokenizer_config.json"
+    tokenizer = directory / TOKENIZER_CONFIG
     return tokenizer.is_file() and bool(_read_object(tokenizer).get("chat_template"))
+
+
+def own_code(directory: Path) -> tuple[str, ...]:
+    """Return the files with Python code that the configurations point to, sorted.
+
+    One of another repository on the hub has that repository and -- before its name, as there.
+
+    Raises:
+        ModelError: A configuration is not a JSON object.
+    """
+    found = set()
+    for name in (CONFIG, TOKENIZER_CONFIG):
+        path = directory / name
+        pointers = _read_object(path).get("auto_map") if path.is_file() else None
+        for pointer in pointers.values() if isinstance(pointers, dict) else ():
+            # Of a tokenizer, a pair: the slow class and the fast one, either of which may be None.
+            classes = pointer if isinstance(pointer, list) else [pointer]
+            found |= {one.rpartition(".")[0] + ".py" for one in classes if isinstance(one, str)}
+    return tuple(sorted(found))
 
 
 def _read_object(path: Path) -> dict[str, Any]:
