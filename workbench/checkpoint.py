@@ -19,7 +19,14 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-PICKLED = re.compile(r"(pytorch_model|model|consolidated).*\.(bin|pt|pth)")
+PICKLED = re.compile(
+    r"(?!training_args|optimizer|scheduler|rng_state).*\.(bin|pt|pth|ckpt|pkl|pickle)"
+)
+"""Files that hold weights as a pickle; training leaves other pickles beside them."""
+SAVE_AGAIN = (
+    "Convert it where you trust it: load it with transformers and save it again with "
+    "model.save_pretrained, which writes safetensors."
+)
 AGAIN = "Download or copy the model again."
 
 
@@ -148,6 +155,11 @@ def _shards(directory: Path) -> dict[str, frozenset[str]]:
         # A shard lies beside its index; a path could lead anywhere.
         if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
             raise ModelError(f"{INDEX} names {name!r} for {tensor}, which is not a file beside it.")
+        if not name.endswith(".safetensors"):
+            # Loaders go by the ending: they would read it as a pickle.
+            raise ModelError(
+                f"{INDEX} names {name!r} for {tensor}, which is no safetensors file. {SAVE_AGAIN}"
+            )
         shards.setdefault(name, set()).add(tensor)
     return {name: frozenset(tensors) for name, tensors in sorted(shards.items())}
 
@@ -175,6 +187,5 @@ def _no_weights(where: str, files: Iterable[str]) -> ModelError:
         return ModelError(f"{where} has no weights: {SINGLE} or {INDEX} is expected.")
     return ModelError(
         f"{where} has its weights only as {pickled[0]}, a pickle, which can run code when it is "
-        "read. Convert it where you trust it: load it with transformers and save it again with "
-        "model.save_pretrained, which writes safetensors."
+        f"read. {SAVE_AGAIN}"
     )

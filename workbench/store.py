@@ -22,7 +22,7 @@ from typing import Any
 
 from workbench import files
 from workbench.errors import StoreError
-from workbench.units import format_bytes
+from workbench.units import format_bytes, printable
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -144,7 +144,7 @@ class Engine:
         age = _age(time.time() - self.created)
         size = format_bytes(self.bytes)
         name = self.manifest["model"]["name"]
-        return f"{self.key}  {name}  {precision}  {shape}  {size}  built {age} ago"
+        return printable(f"{self.key}  {name}  {precision}  {shape}  {size}  built {age} ago")
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from workbench.backends.code_rules import code_rules
 from workbench.backends.trtllm_command import listed
+from workbench.backends.trtllm_file_rules import file_rules
 from workbench.backends.trtllm_flags import LORA_MODULES
 from workbench.backends.trtllm_gpu_rules import gpu_rules
 from workbench.backends.trtllm_model_rules import (
@@ -45,6 +46,7 @@ def findings(spec: TensorRtLlmSpec, model: Model | None, gpus: Sequence[Gpu] = (
         *_build_rules(spec),
         *_decoding_rules(spec),
         *_lora_rules(spec),
+        *file_rules(spec),
         *precision_rules(spec, model),
         *session_rules(spec),
     ]

@@ -14,6 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+CODE = (".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Endings of files that run when they are read; weights are there as safetensors."""
+
 POINTER = "auto_map"
 """The key by which a configuration names classes in files of its repository."""
 
@@ -32,7 +35,7 @@ def code_free(checkpoint: Path) -> Path:
 
 
 def hide_code(checkpoint: Path, view: Path) -> bool:
-    """Make a directory with links to everything in a checkpoint but its code.
+    """Make a directory with links to everything in a checkpoint but its code and its pickles.
 
     Configurations that point to code are written anew without that.
 
@@ -44,7 +47,7 @@ def hide_code(checkpoint: Path, view: Path) -> bool:
     for path in checkpoint.iterdir():
         if path.name in pointing:
             write_without_pointers(path, view / path.name)
-        elif path.suffix != ".py":
+        elif path.suffix not in CODE:
             (view / path.name).symlink_to(path.resolve())
     return bool(pointing)
 
