@@ -51,7 +51,7 @@ def follow(job: Job, plan: Plan) -> View:
     """
     quantization = str(getattr(plan.spec, "quantization", ""))
     ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
-    print(f"Job      {job.id}, log in {job.log}", flush=True)
+    print(printable(f"Job      {job.id}, log in {job.log}"), flush=True)
     order = stage_order(plan.backend)
     live = sys.stdout.isatty()
     printed: set[str] = set()
@@ -74,7 +74,7 @@ def follow(job: Job, plan: Plan) -> View:
                 width = shutil.get_terminal_size().columns - 1
                 print(line[:width], end="", flush=True)
     if facts := fact_line(view):
-        print(f"  {printable(facts)}", flush=True)
+        print(f"  {facts}", flush=True)
     return view
 
 

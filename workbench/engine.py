@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench import files
 from workbench.digests import ChangedError, cache_folder, digests
-from workbench.units import format_bytes
+from workbench.units import format_bytes, printable
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -162,7 +162,7 @@ class Engine:
         size = format_bytes(self.bytes)
         name = self.manifest["model"]["name"]
         when = age(time.time() - self.created)
-        return f"{self.key}  {name}  {precision}  {shape}  {size}  built {when} ago"
+        return printable(f"{self.key}  {name}  {precision}  {shape}  {size}  built {when} ago")
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"

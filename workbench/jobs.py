@@ -301,7 +301,7 @@ def _spawn(path: Path) -> None:
     # Imported from where we were, also when the package is not installed; a variable such as
     # PYTHONPATH would reach the toolchain, whose packages are its own.
     command = [sys.executable, "-c", _RUN, str(Path(__file__).parents[1]), str(path)]
-    with (path / "log.txt").open("ab") as log:
+    with open(path / "log.txt", "ab", opener=files.private) as log:
         starter = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -17,6 +17,8 @@ def main() -> None:
         # Whoever started us sees its child end at once, and is never left with a zombie.
         os._exit(0)
     os.setsid()
+    # What a build and all that it starts write is for its user alone.
+    os.umask(0o077)
 
     # Imported from here on, since the starter waits for the lines above.
     import signal

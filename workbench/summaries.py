@@ -12,12 +12,12 @@ from workbench.history import Range
 from workbench.journal import Stage, View
 from workbench.model import Model
 from workbench.rules import Finding
-from workbench.units import format_bytes, format_count, format_seconds
+from workbench.units import format_bytes, format_count, format_seconds, printable
 
 
 def model_line(model: Model) -> str:
     """Return one line on what a model is."""
-    return (
+    return printable(
         f"{model.architecture}, {format_count(model.parameters)} parameters, "
         f"{model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values) of "
         f"{model.head_size}, vocabulary {model.vocab_size:,}, context {model.context_length:,} "
@@ -69,7 +69,7 @@ def fact_line(view: View) -> str:
         if name in view.facts:
             value = view.facts[name]
             words.append(f"{title} {format_bytes(value) if name.endswith('_bytes') else value}")
-    return " · ".join(words)
+    return printable(" · ".join(words))
 
 
 def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = None) -> str:
@@ -79,7 +79,7 @@ def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = No
         words.append(f"{stage.done}/{stage.total} {stage.unit}")
     if stage.ended is None and stage.name in ranges:
         words.append(f"({ranges[stage.name]})")
-    return "  ".join(words)
+    return printable("  ".join(words))
 
 
 def remaining(

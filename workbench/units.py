@@ -1,7 +1,8 @@
-"""Numbers for people: sizes, times and counts in few characters."""
+"""Words for people: sizes, times and counts in few characters; texts from elsewhere, harmless."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -74,8 +75,21 @@ def _scaled(count: float, base: int, prefixes: tuple[str, ...]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text from elsewhere without the control characters that could steer a terminal."""
-    return _CONTROL.sub("\ufffd", text)
+    """Return a text from elsewhere without characters that could deceive whoever reads it.
+
+    Each becomes U+FFFD: controls, which steer a terminal; those of bidirectional writing, which
+    show a text in another order than it has; line separators; and halves of surrogates, which
+    cannot be written at all.
+    """
+    return _DECEIVING.sub("\ufffd", text)
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+def printable_json(value: object) -> str:
+    """Return a value as JSON for a terminal: the same data, such characters as escapes."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return _DECEIVING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_DECEIVING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
+)

@@ -20,7 +20,7 @@ from workbench.notebook import headless
 from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
 from workbench.summaries import fact_line, remaining, stage_line
-from workbench.units import format_bytes, format_seconds
+from workbench.units import format_bytes, format_seconds, printable
 from workbench.widgets.form import BuildForm
 from workbench.widgets.panel import Panel
 
@@ -231,7 +231,9 @@ def _state_line(build: Build, view: View, now: float, left: str) -> str:
 
 
 def _stages_html(view: View, ranges: Mapping[str, Range], now: float) -> str:
-    notes = "".join(f'<div class="quiet">{html.escape(note)}</div>' for note in view.notes)
+    notes = "".join(
+        f'<div class="quiet">{html.escape(printable(note))}</div>' for note in view.notes
+    )
     rows = "".join(_stage_row(stage, ranges, now) for stage in view.stages.values())
     facts = html.escape(fact_line(view))
     return f'{notes}<table>{rows}</table><div class="quiet">{facts}</div>'
@@ -247,7 +249,7 @@ def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
         ("quiet", past),
     ]
     columns = "".join(f'<td class="{kind}">{html.escape(str(text))}</td>' for kind, text in cells)
-    return f"<tr><td>{mark} {html.escape(stage.title)}</td>{columns}</tr>"
+    return f"<tr><td>{mark} {html.escape(printable(stage.title))}</td>{columns}</tr>"
 
 
 def _tail(path: Path) -> str:
@@ -261,4 +263,4 @@ def _tail(path: Path) -> str:
         text = ""
     # A progress bar writes over its line; what stood last is what a terminal would show.
     lines = [line.rpartition("\r")[2] for line in text.rstrip().replace("\r\n", "\n").split("\n")]
-    return f"<pre>{html.escape(chr(10).join(lines[-LOG_LINES:]))}</pre>"
+    return f"<pre>{html.escape(printable(chr(10).join(lines[-LOG_LINES:])))}</pre>"

@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.errors import WorkbenchError
+from workbench.units import printable
 from workbench.widgets.keys import Keys
 
 STYLE = """<style>
@@ -87,7 +88,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
     def show_error(self, text: str) -> None:
         """Show a text in the error area; an empty one clears it."""
         self._error_text = text
-        self._error.value = f'<div class="error" role="alert">{html.escape(text)}</div>'
+        self._error.value = f'<div class="error" role="alert">{html.escape(printable(text))}</div>'
         self._error.layout.display = "" if text else "none"
 
     def touch(self) -> None:
@@ -120,5 +121,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         text = self.plain()
-        data["text/plain"] = f"{text}\n\n{self._error_text}" if self._error_text else text
+        # JupyterLab and terminals follow the escape sequences of plain text.
+        whole = f"{text}\n\n{self._error_text}" if self._error_text else text
+        data["text/plain"] = printable(whole)
         return bundle
