@@ -38,6 +38,7 @@ LAYERS = [
     {"toolchain", "backends"},
     {"process"},
     {"store", "journal"},
+    {"guard", "heartbeat"},
     {"jobs"},
     {"history", "generation"},
     {"session"},

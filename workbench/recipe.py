@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from workbench import files, jobs, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import built_for, fingerprints_folder, key_values, read_model
 from workbench.compilation import Compilation
-from workbench.errors import ModelError, ToolchainError
+from workbench.errors import ModelError
 from workbench.fingerprint import fingerprint
-from workbench.gpus import Gpu, list_gpus
+from workbench.gpus import list_gpus
+from workbench.heartbeat import heartbeat
 from workbench.jobs import Job
-from workbench.journal import ENDED, HEARTBEAT, Journal
+from workbench.journal import ENDED, Journal
 from workbench.model import Model
 from workbench.sampling import Sampling
 from workbench.session import Session
@@ -61,7 +58,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
     work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
-    with _heartbeat(journal, work.backend.uses_gpu):
+    with heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
@@ -234,44 +231,3 @@ class _Work:
                 "smoke": dict(smoke),
             },
         }
-
-
-@contextlib.contextmanager
-def _heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
-    """Journal a sign of life and the memory of all processes of the job, while it runs."""
-
-    def gpu_facts() -> dict[str, int]:
-        # All that is taken on the first GPU, also by others: NVML knows no more in a container.
-        gpus: tuple[Gpu, ...] = ()
-        # A driver that does not answer for once must not end the signs of life.
-        with contextlib.suppress(ToolchainError):
-            gpus = list_gpus() if uses_gpu else ()
-        return {"gpu_memory_bytes": gpus[0].memory_bytes - gpus[0].memory_free} if gpus else {}
-
-    stop = threading.Event()
-
-    def beat() -> None:
-        peak = 0
-        while not stop.wait(HEARTBEAT if peak else 0.2):
-            memory = _tree_memory()
-            peak = max(peak, memory)
-            with contextlib.suppress(OSError):  # a full disk is told by whoever builds
-                journal.fact(memory_bytes=memory, peak_memory_bytes=peak, **gpu_facts())
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _tree_memory() -> int:
-    """Return the resident memory of this process and its descendants, in bytes."""
-    me = psutil.Process()
-    total = 0
-    for process in [me, *me.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,7 +21,6 @@ def main() -> None:
     # Imported from here on, since the starter waits for the lines above.
     import signal
     import traceback
-    from pathlib import Path
 
     from workbench.errors import WorkbenchError
     from workbench.journal import Journal
@@ -41,24 +41,34 @@ def main() -> None:
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")
     except WorkbenchError as error:
-        journal.end("failed", text=str(error))
+        journal.end("failed", text=with_numbers(str(error), journal.path))
     except OSError as error:
         traceback.print_exc()
-        journal.end("failed", text=describe_os_error(error))
+        journal.end("failed", text=with_numbers(describe_os_error(error), journal.path))
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
         traceback.print_exc()
-        journal.end(
-            "failed",
-            text=f"The build stopped at an unexpected {type(error).__name__}: {error}. "
-            "The log has the details.",
+        text = (
+            f"The build stopped at an unexpected {type(error).__name__}: {error}. "
+            "The log has the details."
         )
+        journal.end("failed", text=with_numbers(text, journal.path))
     else:
         journal.end("done", **result)
     sys.exit()
 
 
+def with_numbers(text: str, job: Path) -> str:
+    """Return why a job failed with the numbers of what it ran out of, if of anything."""
+    from workbench.guard import explained
+    from workbench.journal import View
+
+    view = View(job)
+    view.update()
+    return explained(text, view.facts)
+
+
 def describe_os_error(error: OSError) -> str:
-    """Say what the system refused; a full disk with its numbers."""
+    """Say what the system refused; a full disk with what is free by now."""
     import errno
 
     from workbench.files import home
@@ -67,8 +77,9 @@ def describe_os_error(error: OSError) -> str:
 
     if error.errno == errno.ENOSPC:
         return (
-            f"The disk is full: {format_bytes(free_disk(home()))} are free in {home()}. Free some "
-            "space, or set WORKBENCH_HOME to a folder on a larger disk; nothing was published."
+            f"The disk is full: {format_bytes(free_disk(home()))} are free in {home()}, now that "
+            "what was unfinished is gone. Free some space, or set WORKBENCH_HOME to a folder on a "
+            "larger disk; nothing was published."
         )
     where = f" ({error.filename})" if error.filename else ""
     return f"The system refused: {error.strerror or error}{where}. Nothing was published."
