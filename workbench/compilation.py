@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ class Compilation:
         What the worker refused with is a sentence, unless it passes on that an allocation failed;
         else what the log tells, else the exception.
         """
-        text = str(last.get("message", "")) or self._abort_reason(status)
+        text = str(last.get("message", "")) or self._last_print(status)
         ran_out = shortage(text) == "memory"
         if last.get("expected") and not ran_out:
             return JobError(text)
@@ -126,19 +125,24 @@ class Compilation:
             return JobError(sentence)
         if ran_out:
             return JobError(
-                f"The host's memory ran out in the toolchain: {text[:300].rstrip('. ')}. "
+                f"The host's memory ran out in the toolchain: {text[:300].rstrip('.: ')}. "
                 f"{REMEDIES['memory']}"
             )
         if text:
             return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
         return JobError(f"The build's worker {describe_exit(status)}. The log has the details.")
 
-    def _abort_reason(self, status: int) -> str:
-        """Return the line in which C++ told which allocation it could not do, before signal 6."""
+    def _last_print(self, status: int) -> str:
+        """Return the line in which a library told that it got no memory, where it ended for it.
+
+        C++ aborts with one, and OpenBLAS exits; neither leaves Python the time for a message.
+        """
         log = self.journal.path / "log.txt"
-        if status != -signal.SIGABRT or not log.is_file():
+        if status == 0 or not log.is_file():
             return ""
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
         return next((line for line in reversed(lines) if shortage(line) == "memory"), "")
 
 

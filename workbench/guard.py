@@ -138,6 +138,8 @@ SHORTAGES: Mapping[Resource, tuple[str, ...]] = {
         "an't allocate memory",
         "annot allocate memory",
         "Failed to allocate",
+        "Memory allocation still failed",
+        "failed to map segment",
         "host's memory",
         "signal 9",
     ),
@@ -145,8 +147,9 @@ SHORTAGES: Mapping[Resource, tuple[str, ...]] = {
 }
 """What the words of runtimes, and our own, hold when a resource has run out.
 
-C++'s allocator, Python, glibc ("Cannot allocate memory"), PyTorch ("DefaultCPUAllocator: can't
-allocate memory", "CUDA out of memory"), OpenVINO ("Failed to allocate")."""
+C++'s allocator, Python, glibc ("Cannot allocate memory"; "failed to map segment" of a library),
+PyTorch ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory"), OpenVINO ("Failed to
+allocate"), OpenBLAS ("Memory allocation still failed")."""
 
 
 def shortage(text: str) -> Resource | None:
