@@ -434,7 +434,7 @@ class TestBuildNeed:
 
     @pytest.mark.parametrize(("model", "mebibytes"), [(GEMMA_2, 19_386), (COMMAND_R, 70_725)])
     def test_gpu_memory_in_logs_is_in_range(self, model: Model, mebibytes: int) -> None:
-        """The same README.md and issue 2324."""
+        """What builds of both held at their end."""
         plain: dict[str, Any] = {"dtype": "auto", "quantization": "none"}
         need = trtllm_build_need(model, **plain, tp_size=1, pp_size=1, workers=1)
         assert need.device is not None

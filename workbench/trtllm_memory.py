@@ -210,10 +210,10 @@ def trtllm_build_need(
     device = Part(
         "GPU memory",
         least,
-        max(most * 5 // 4 + GB, loaded if split.packing else 0),
+        max(most * 5 // 4, loaded if split.packing else 0) + GB,
         exact=False,
-        how="The weights of a rank, up to 1.25 times and 1 GB for CUDA and the kernels that are "
-        "tried; with a quantization, up to all unquantized weights. An estimate read off published "
+        how="The weights of a rank, up to 1.25 times or with a quantization all unquantized "
+        "weights, and 1 GB for CUDA and the kernels that are tried. An estimate read off published "
         "build logs.",
     )
     return BuildNeed(memory, disk, device, min(workers, ranks))
