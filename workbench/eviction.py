@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench import files, store, usage
+from workbench import files, history, store, usage
 from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.jobs import Job
@@ -90,6 +90,7 @@ def evict(key: str) -> int:
     engine = store.find_engine(key)
     if why := why_kept(engine.key):
         raise StoreError(f"The engine {engine.key} was not removed: {why}.")
+    history.keep([engine])  # what its build took stays known
     gone = files.temporary_name(store.folder(), f"evicted-{engine.key}")
     with usage.removing(engine.key) as users:
         if users:

@@ -54,21 +54,34 @@ FACTS = {
     "activation_bytes": "activations",
     "host_peak_bytes": "host memory at its peak",
     "gpu_peak_bytes": "GPU memory at its peak",
+    "peak_memory_bytes": "memory of all its processes at the peak",
 }
 """What a log told about a build, and how people call it."""
 
-PASSING = {"gpu_memory_bytes": "GPU memory now", "tensorrt_phase": "TensorRT"}
+PASSING = {
+    "available_memory_bytes": "memory available",
+    "disk_free_bytes": "disk free",
+    "gpu_memory_bytes": "GPU memory now",
+    "tensorrt_phase": "TensorRT",
+}
 """What is only true while a build runs."""
 
 
-def fact_line(view: View) -> str:
-    """Return one line with what is known of a build beside its stages; empty without anything."""
+def fact_line(view: View, peak: Range | None = None) -> str:
+    """Return one line with what is known of a build beside its stages; empty without anything.
+
+    Args:
+        view: Of the job.
+        peak: What past builds took of the host's memory.
+    """
     titles = FACTS if view.end else FACTS | PASSING
     words = []
     for name, title in titles.items():
         if name in view.facts:
             value = view.facts[name]
-            words.append(f"{title} {format_bytes(value) if name.endswith('_bytes') else value}")
+            past = f" ({peak})" if peak and name == "peak_memory_bytes" else ""
+            shown = format_bytes(value) if name.endswith("_bytes") else value
+            words.append(f"{title} {shown}{past}")
     return printable(" · ".join(words))
 
 
@@ -109,7 +122,10 @@ def remaining(
     low, high = sum(r.low for r in ahead), sum(r.high for r in ahead)
     builds = min(r.builds for r in ahead)
     plural = "s" if builds > 1 else ""
-    return f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
+    return (
+        f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
+        f"{ahead[0].note}"
+    )
 
 
 def timing_line(record: Mapping[str, Any]) -> str:
