@@ -7,6 +7,7 @@ never goes, and neither does anything that is not ours.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from pathlib import Path
 
 from workbench import files, history, store, usage
 from workbench.engine import Engine
-from workbench.errors import StoreError
+from workbench.errors import InputError, StoreError
 from workbench.jobs import Job
 from workbench.journal import ENDED
-from workbench.units import format_bytes, parse_bytes
+from workbench.units import format_bytes
 
 VARIABLE = "WORKBENCH_STORE_BUDGET"
 """Decides the budget where it is set; else what `set_budget` kept."""
@@ -206,3 +207,26 @@ def read_size(text: str) -> int | None:
         InputError: It is no size.
     """
     return None if text.strip().lower() in ("none", "no", "0") else parse_bytes(text, "The budget")
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Return the bytes of a size such as "200 GiB", "50GB" or "1048576".
+
+    Args:
+        text: A number, and a unit where it is not bytes; B, kB, MB, GB, TB are powers of 1000.
+        name: What it is the size of, for the sentence.
+
+    Raises:
+        InputError: It is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match["number"]) <= 0:
+        raise InputError(f"{name} must be a size such as 200GiB or 50GB; got {text!r}.")
+    prefix, binary = match["prefix"].upper(), bool(match["binary"])
+    power = "KMGTP".index(prefix) + 1 if prefix else 0
+    return int(float(match["number"]) * (1024 if binary else 1000) ** power)
+
+
+_SIZE = re.compile(
+    r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<prefix>[kmgtp]?)(?P<binary>i?)b?", re.IGNORECASE
+)

@@ -6,8 +6,6 @@ import json
 import math
 import re
 
-from workbench.errors import InputError
-
 BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
 THOUSANDS = ("k", "M", "B", "T")
 
@@ -17,29 +15,6 @@ def format_bytes(count: float) -> str:
     if abs(count) < 1024:
         return f"{round(count)} byte{'' if round(count) == 1 else 's'}"
     return _scaled(count, 1024, BINARY)
-
-
-def parse_bytes(text: str, name: str) -> int:
-    """Return the bytes of a size such as "200 GiB", "50GB" or "1048576".
-
-    Args:
-        text: A number, and a unit where it is not bytes; B, kB, MB, GB, TB are powers of 1000.
-        name: What it is the size of, for the sentence.
-
-    Raises:
-        InputError: It is no size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match["number"]) <= 0:
-        raise InputError(f"{name} must be a size such as 200GiB or 50GB; got {text!r}.")
-    prefix, binary = match["prefix"].upper(), bool(match["binary"])
-    power = "KMGTP".index(prefix) + 1 if prefix else 0
-    return int(float(match["number"]) * (1024 if binary else 1000) ** power)
-
-
-_SIZE = re.compile(
-    r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<prefix>[kmgtp]?)(?P<binary>i?)b?", re.IGNORECASE
-)
 
 
 def format_count(count: float) -> str:
