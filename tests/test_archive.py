@@ -186,7 +186,8 @@ def test_an_import_takes_the_place_of_a_damaged_engine(exported: Path) -> None:
     again, new = import_engine(exported)
     assert new
     assert again.damage(thorough=True) == ""
-    assert [path.name for path in store.folder().iterdir()] == [engine.key]
+    assert [found.key for found in store.list_engines()] == [engine.key]
+    assert [path.name.split("-")[1] for path in store.list_damaged()] == [engine.key]
 
 
 def test_progress_is_told_in_bytes(exported: Path, tmp_path: Path) -> None:
