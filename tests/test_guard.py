@@ -18,7 +18,7 @@ import pytest
 
 from workbench import guard
 from workbench.backends import get_backend, make_spec
-from workbench.build import DEMO_MODEL, Plan, start_build
+from workbench.build import DEMO_MODEL, Plan, engine_of, start_build
 from workbench.errors import JobError, SpecError
 from workbench.fit import BuildNeed, Part
 from workbench.gpus import Gpu
@@ -409,4 +409,4 @@ def test_who_reads_the_journal_of_a_killed_runner_gets_its_last_numbers(home: Pa
     with pytest.raises(
         JobError, match=r"gone without a last word: it was killed.* It had reached [\d.]+ MiB"
     ):
-        build.wait()
+        engine_of(build.job, build.job.wait())

@@ -21,7 +21,7 @@ from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
-from workbench.jobs import Job, attach_or_start, retry
+from workbench.jobs import Job, attach_or_start, take_over
 from workbench.journal import View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
@@ -112,7 +112,7 @@ class Build:
         """Wait for the engine.
 
         When the process of the build dies without a last word, one of those who wait starts it
-        once more; the others wait for that one.
+        once more; the others wait for that one. Not where memory was short: it would die again.
 
         Raises:
             JobError: The build failed, was cancelled, or its process is gone a second time.
@@ -121,9 +121,11 @@ class Build:
             return self.hit
         assert self.job is not None  # noqa: S101 - one of the two is always there
         job, view = self.job, self.job.wait()
-        if view.state() == "killed" and view.owner:
-            job = retry(self.job)
-            append(job.path, "note", text=f"Takes over from {self.job.id}, whose process is gone.")
+        if view.state() == "killed" and view.owner and not guard.memory_was_short(view.facts):
+            job, new = take_over(self.job)
+            if new:
+                text = f"Takes over from {self.job.id}, whose process is gone."
+                append(job.path, "note", text=text)
             view = job.wait()
         return engine_of(job, view, self.spec)
 
@@ -192,9 +194,11 @@ def start_build(
             engine = engine.under(plan.backend.limits(spec))
             return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
         shapes = plan.backend.shapes(spec, plan.model)
-        if accept_covering and (found := explanations.covering(identity, shapes, list_engines())):
-            usage.touch(found[0].key)
-            return Build(spec, None, found[0], explanations.covers_sentence(found[0], shapes))
+        found = explanations.covering(identity, shapes, list_engines()) if accept_covering else []
+        if larger := next((engine for engine in found if not engine.damage()), None):
+            usage.touch(larger.key)
+            explanation = explanations.covers_sentence(larger, shapes)
+            return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     # Whoever wants the same engine under other limits waits for the same job.
     model = {"model": spec.model, "revision": spec.revision}

@@ -182,13 +182,20 @@ def explained(text: str, facts: Mapping[str, Any], root: Path = Path("/")) -> st
 def last_words(facts: Mapping[str, Any]) -> str:
     """Say what the journal of a build tells whose process is gone without a last word."""
     words = ["Its process is gone without a last word:"]
-    least, total = _bytes(facts, "least_available_memory_bytes"), _bytes(facts, "host_memory_bytes")
-    # Nobody saw it die. A machine with less than a twentieth left is one where memory ran out.
-    if least is not None and total and least < total // 20:
+    if memory_was_short(facts):
         words.append("it was killed, most likely because the host's memory ran out.")
     else:
         words.append("it was killed, perhaps for memory.")
     return " ".join(filter(None, [*words, memory_numbers(facts)]))
+
+
+def memory_was_short(facts: Mapping[str, Any]) -> bool:
+    """Say whether a machine had less than a twentieth of its memory left while a job ran.
+
+    Nobody saw the job die, but where that was so, it is the likely reason.
+    """
+    least, total = _bytes(facts, "least_available_memory_bytes"), _bytes(facts, "host_memory_bytes")
+    return least is not None and bool(total) and least < (total or 0) // 20
 
 
 def memory_numbers(facts: Mapping[str, Any]) -> str:

@@ -180,8 +180,8 @@ class _Work:
         """Compile, try and publish an engine; nothing half done is left."""
         make_room(extra=self._disk(model), tell=self.journal.note)
         temporary = files.temporary_name(store.folder(), self.journal.path.name)
-        temporary.mkdir(mode=0o700)
         try:
+            temporary.mkdir(mode=0o700)
             built = self.compile(model, source, temporary)
             limits = self.backend.limits(self.spec) | built["limits"]
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
