@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from workbench.build import Build
 from workbench.errors import JobError
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
-from workbench.owner import Owner
+from workbench.owner import Owner, _started
 
 DAY = 86400.0
 
@@ -170,30 +170,34 @@ def test_a_job_of_another_host_is_never_taken_over(
         assert f"workbench jobs cancel {dead.id}" in build.explanation
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(Owner.current(), namespace="pid:[1]"),
-        replace(Owner.current(), namespace="pid:[1]", pid=1 << 30),
-    ],
-)
-def test_a_container_that_shares_our_name_is_another_place(dead: Job, other: Owner) -> None:
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen]:
+    """A process that is none of ours; it says whether it was left alone."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.communicate(b"\n")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_container_that_shares_our_name_is_another_place(
+    dead: Job, stranger: subprocess.Popen, lives: bool
+) -> None:
     # docker run --network host: the same host name, the same boot, but pids of its own.
-    _owned_by(dead, other)
+    there = replace(Owner.current(), namespace="pid:[1]", pid=stranger.pid if lives else 1 << 30)
+    started = _started(psutil.Process(stranger.pid))
+    _owned_by(dead, replace(there, started=started))
     assert dead.state() == "running"
     with pytest.raises(JobError, match="cancel it there"):
         dead.cancel()
 
 
-def test_a_pid_that_was_given_again_is_never_signalled(dead: Job) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    started = Owner.current().started
-    _owned_by(dead, replace(Owner.current(), pid=stranger.pid, started=started))
+def test_a_pid_that_was_given_again_is_never_signalled(
+    dead: Job, stranger: subprocess.Popen
+) -> None:
+    _owned_by(dead, replace(Owner.current(), pid=stranger.pid))
     assert dead.state() == "killed"
     assert dead.cancel() == "killed"
-    assert stranger.poll() is None
-    stranger.communicate(b"\n")
-    assert stranger.returncode == 0
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 40, 10**400])
