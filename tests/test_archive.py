@@ -19,9 +19,9 @@ import pytest
 from tests.conftest import open_session
 from workbench import archive, files, store
 from workbench.archive import export_engine, import_engine
+from workbench.engine import Engine, Identity
 from workbench.errors import StoreError
 from workbench.sampling import Sampling
-from workbench.store import Engine, Identity
 
 CONTENTS = {"model.bin": bytes(range(256)) * 7, "empty": b"", "tokenizer/tokenizer.json": b"{}"}
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from workbench import files, history, store
+from workbench.engine import Engine, Identity
 from workbench.history import ELSEWHERE, RECENT, Range, keep, peak_range, record, stage_ranges
 from workbench.journal import Stage, View
-from workbench.store import Engine, Identity
 
 GIB = 1 << 30
 XEON, EPYC = "Intel Xeon", "AMD EPYC"

@@ -12,12 +12,13 @@ import pytest
 from tests.tiny_models import make_tiny_model
 from workbench import store
 from workbench.backends import NAMES, get_backend, make_spec
-from workbench.build import DEMO_MODEL, open_engine, start_build
+from workbench.build import DEMO_MODEL, start_build
+from workbench.engine import Engine, Identity
 from workbench.errors import JobError, SpecError
 from workbench.model import Model
+from workbench.opening import open_engine
 from workbench.rules import Finding
 from workbench.sampling import Sampling
-from workbench.store import Engine, Identity
 
 CODE = """
 import pathlib

@@ -17,7 +17,7 @@ from workbench.errors import JobError
 from workbench.guard import REMEDIES, shortage
 from workbench.hardware import free_disk
 from workbench.journal import Journal
-from workbench.process import Worker, describe_exit
+from workbench.process import Worker, describe_exit, no_message
 from workbench.toolchain import Toolchain
 
 
@@ -45,6 +45,7 @@ class Compilation:
 
         Raises:
             JobError: A step refused, failed or died; with the reason in one sentence.
+            ToolchainError: A worker does not start, or sends what is no message.
             OSError: The disk is full.
         """
         result: dict[str, Any] = {"facts": {}, "limits": {}}
@@ -69,10 +70,14 @@ class Compilation:
         try:
             worker.send(**order)
             for message in worker.messages():
-                if tracker and message["event"] == "stage":
-                    # Before it is journalled: a line that is read meanwhile would tell it again.
-                    tracker.reached(message["name"])
-                self.take(message)
+                try:
+                    if tracker and message["event"] == "stage":
+                        # Before it is journalled: a line that is read meanwhile would tell it
+                        # again.
+                        tracker.reached(message["name"])
+                    self.take(message)
+                except (KeyError, TypeError) as error:
+                    raise no_message(message) from error
                 if message["event"] in ("done", "error"):
                     last = message
         except BaseException:
