@@ -22,15 +22,12 @@ from typing import Any, Literal
 from workbench import files
 from workbench.engine import Engine
 from workbench.errors import StoreError
-from workbench.journal import View
+from workbench.journal import WAIT, View
 from workbench.store import list_engines
 from workbench.units import format_bytes
 
 RECENT = 20
 """Builds that count, the latest: a slow one of long ago, with other versions, fades out."""
-
-WAIT = "wait"
-"""Name of the stage in which a job waits for its turn on a device."""
 
 TAKEN_IN = "taken-in"
 """File that says that engines from before there were records have theirs."""
