@@ -277,6 +277,13 @@ FIRST_FORMAT = (
 )
 """A line as this version writes it; later ones must read it."""
 
+
+def _line(parameters: str = "1000", stages: str = "{}") -> bytes:
+    """A line of this device with one value in it that may be wrong."""
+    text = '{"job": "x", "time": 1, "device": "Intel Xeon", "parameters": %s, "stages": %s}'
+    return (text % (parameters, stages)).encode()
+
+
 MALFORMED = [
     b"",
     b"\n",
@@ -285,12 +292,13 @@ MALFORMED = [
     b"[]",
     b"\x00\xff\xfe\x80",
     b'{"job": "x"}',
-    b'{"job": "x", "time": 1, "parameters": "many", "stages": {}}',
-    b'{"job": "x", "time": 1, "parameters": 1000, "stages": []}',
-    b'{"job": "x", "time": 1, "parameters": 1000, "stages": {"convert": "long"}}',
-    b'{"job": "x", "time": 1, "parameters": 1000, "stages": {"convert": NaN}}',
-    b'{"job": "x", "time": 1, "parameters": 1000, "stages": {"convert": -3}}',
-    b'{"job": "x", "time": 1, "parameters": Infinity, "stages": {"convert": 3}}',
+    _line(parameters='"many"'),
+    _line(parameters="Infinity"),
+    _line(stages="[]"),
+    _line(stages='{"convert": "long"}'),
+    _line(stages='{"convert": NaN}'),
+    _line(stages='{"convert": Infinity}'),
+    _line(stages='{"convert": -3}'),
 ]
 
 
