@@ -74,6 +74,13 @@ def _go_on(process: subprocess.Popen[str]) -> None:
     _next(process)
 
 
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
 THREADED = """
 import subprocess, sys, threading
 pids = []
@@ -145,13 +152,15 @@ def test_a_peak_between_two_beats_is_known_afterwards(journal: Journal, home: Pa
         assert facts["memory_bytes"] < size < facts["peak_memory_bytes"]
 
 
-def test_a_peak_of_a_process_that_came_and_went_is_known_afterwards(
-    journal: Journal, home: Path
+def test_what_came_and_went_after_the_last_beat_is_known_at_the_end(
+    journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 3600.0)
     with heartbeat(journal, uses_gpu=False):
-        size = 3 * psutil.Process().memory_info().rss + 100 * MIB
-        with _child(size) as child:
-            child.kill()
+        _until(lambda: "memory_bytes" in _facts(journal))
+        size = 2 * _facts(journal)["peak_memory_bytes"] + 100 * MIB
+        with _child(size):
+            pass
     assert _facts(journal)["peak_memory_bytes"] > size
 
 
@@ -202,13 +211,6 @@ def test_a_full_disk_ends_no_sign_of_life(journal: Journal, home: Path) -> None:
     disk.full = False
     vitals.beat()
     assert "memory_bytes" in _facts(journal)
-
-
-def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_it_beats_until_it_ends_and_leaves_no_thread(

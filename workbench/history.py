@@ -29,6 +29,10 @@ from workbench.units import format_bytes
 RECENT = 20
 """Builds that count, the latest: a slow one of long ago, with other versions, fades out."""
 
+TAIL = 1 << 19
+"""Bytes at the end of a file in which the latest builds are looked for: some 1,000 records, so
+that a longer history costs no more time."""
+
 TAKEN_IN = "taken-in"
 """File that says that engines from before there were records have theirs."""
 
@@ -163,7 +167,7 @@ def _alike(backend: str, quantization: str, parameters: int, device: str) -> tup
     _take_in()
     builds = [
         past
-        for past in _read(_family(backend, quantization))
+        for past in _read(_family(backend, quantization), TAIL)
         if parameters / 2 <= past.parameters <= parameters * 2
     ]
     here = [past for past in builds if device in ("", past.device)]
@@ -216,15 +220,21 @@ def _family(backend: str, quantization: str) -> Path:
     return _folder() / f"{'-'.join(names)}.jsonl"
 
 
-def _read(path: Path) -> list[Past]:
+def _read(path: Path, tail: int | None = None) -> list[Past]:
     """Return the records of a family, each build once, in the order in which they were written.
+
+    With `tail`, those in the last bytes of the file.
 
     Lines that hold no record are passed over, and what is no file that can be read counts as
     empty: without a history a build only has no range to show.
     """
     found: dict[tuple[str, float], Past] = {}
     with contextlib.suppress(OSError):
-        for values in files.read_lines(path)[0] if path.is_file() else ():
+        if not path.is_file():
+            return []
+        # A line that this cuts in two is passed over like any other that holds no record.
+        offset = max(0, path.stat().st_size - tail) if tail else 0
+        for values in files.read_lines(path, offset)[0]:
             past = _past(values)
             # Of two, the one that knows its device: the other was read off the manifest.
             if past and not (past.build in found and found[past.build].device):
