@@ -173,7 +173,7 @@ def test_counts_that_cannot_be_are_not_shown(faulty: Faulty) -> None:
     lie = '{"event": "count", "name": "compile", "done": %s, "total": 4, "unit": "layers"}\n'
     raw = "".join(lie % done for done in ("7", "-1", '"many"', "null"))
     gate = faulty.gate()
-    build = faulty.start(fault("compile", "send", raw=raw), fault("write", "stall", until=gate))
+    build = faulty.start(fault("write", "send", raw=raw), fault("write", "stall", until=gate))
     gate.wait_reached()
     stage = job_of(build).view().stages["compile"]
     assert (stage.done, stage.total) == (4, 4)

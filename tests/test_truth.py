@@ -152,6 +152,14 @@ def dead(faulty: Faulty) -> Job:
     return job
 
 
+@pytest.mark.parametrize("age", [DAY, -DAY])
+def test_a_job_that_nobody_began_is_not_waited_for_after_a_jump(dead: Job, age: float) -> None:
+    (dead.path / "journal.jsonl").unlink()
+    os.utime(dead.path / "spec.json", (time.time() - age,) * 2)
+    assert dead.state() == "killed"
+    assert dead.cancel() == "killed"
+
+
 ELSEWHERE = replace(Owner.current(), host="node-7", boot="another")
 
 
