@@ -33,7 +33,12 @@ def publish(contents: dict[str, bytes] = CONTENTS, **spec: Any) -> Engine:
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         (temporary / name).write_bytes(content)
     identity = Identity({"backend": "openvino", **spec}, "weights", {"openvino": "1"})
-    return store.publish(temporary, identity, {"model": {"name": "made"}, "limits": {}})
+    details = {
+        "model": {"name": "made", "parameters": 1000},
+        "limits": {},
+        "build": {"stages": [{"name": "trace", "seconds": 1.5}], "smoke": {"ran": False}},
+    }
+    return store.publish(temporary, identity, details)
 
 
 @pytest.fixture
@@ -345,6 +350,8 @@ def test_the_key_must_be_the_hash_of_the_identity(exported: Path) -> None:
         lambda manifest: manifest.pop("limits"),
         lambda manifest: manifest.update(format=99),
         lambda manifest: manifest.update(model="made"),
+        lambda manifest: manifest["model"].pop("parameters"),
+        lambda manifest: manifest["build"].update(stages=[{"name": "trace"}]),
         lambda manifest: manifest.update(created="now"),
         lambda manifest: manifest.update(created=1e300),
         lambda manifest: manifest["identity"].pop("weights"),

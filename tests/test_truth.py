@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults import Faulty, Gate, fault, job_of, until
 from workbench import files, journal, store
-from workbench.build import Build
+from workbench.build import Build, engine_of
 from workbench.errors import JobError
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
@@ -55,14 +55,14 @@ def _signal_all(processes: list[psutil.Process], number: int) -> None:
 
 
 def test_a_killed_tree_is_told_as_killed_with_its_last_words(faulty: Faulty) -> None:
-    build, job, _ = _stalled(faulty)
+    _, job, _ = _stalled(faulty)
     assert job.state() == "running"
     _signal_all(faulty.processes(), signal.SIGKILL)
     until(lambda: job.state() == "killed")
     assert "weights are here" in job.log.read_text()
     assert job.view().stages["compile"].done == 3
     with pytest.raises(JobError, match="gone without a last word"):
-        build.wait()
+        engine_of(job, job.view())
     assert store.list_engines() == []
 
     again = faulty.start()

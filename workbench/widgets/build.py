@@ -202,7 +202,7 @@ class BuildPanel(Panel):
         self.touch()
 
     def _show_state(self, text: str) -> None:
-        self._state.value = f'<span role="status">{html.escape(text)}</span>'
+        self._state.value = f'<span role="status">{html.escape(printable(text))}</span>'
 
     def _show_progress(self, view: View) -> None:
         """Show a bar only where something real is counted."""
@@ -241,7 +241,7 @@ def _stages_html(view: View, ranges: Mapping[str, Range], now: float) -> str:
 
 def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
     mark = "&#10007;" if stage.broken else "&#10003;" if stage.ended else "&#8230;"
-    count = f"{stage.done}/{stage.total} {stage.unit}" if stage.total else ""
+    count = f"{stage.done}/{stage.total} {printable(stage.unit)}" if stage.total else ""
     past = str(ranges[stage.name]) if stage.name in ranges and not stage.ended else ""
     cells: list[tuple[str, Any]] = [
         ("number", format_seconds(stage.seconds(now))),
