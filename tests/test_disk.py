@@ -114,7 +114,7 @@ READ_ONLY = """
     import json, sys
     from workbench import store
     from workbench.build import start_build
-from workbench.opening import open_engine
+    from workbench.opening import open_engine
     from workbench.errors import WorkbenchError
 
     hit = start_build(json.loads(sys.argv[1]))

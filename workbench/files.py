@@ -50,9 +50,11 @@ def make_folder(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.scandir(path).close()
     except OSError as error:
+        busy = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        remedy = "Set WORKBENCH_HOME to a folder that you can write to."
         raise StoreError(
-            f"The folder {path} cannot be used: {error.strerror}. Set WORKBENCH_HOME to a "
-            "folder that you can write to."
+            f"The folder {path} cannot be used: {error.strerror}. "
+            f"{'Try again when the system can.' if busy else remedy}"
         ) from error
     return path
 
