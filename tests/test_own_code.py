@@ -149,8 +149,10 @@ def test_the_pytorch_backend_runs_only_what_is_allowed(
 
 
 def test_a_model_type_cannot_lead_out_of_a_folder(
-    own: Path, mark: Path, gpu: None, tmp_path: Path
+    own: Path, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "for" / "temporaries").mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "for" / "temporaries"))
     change(own / "config.json", model_type="../../escaped", architectures=["LlamaForCausalLM"])
     with pytest.raises(JobError):
         build(own, trusted=False, backend="tensorrt_llm", max_seq_len=256)
