@@ -112,11 +112,14 @@ def test_code_that_is_not_needed_does_not_run_either(own: Path, mark: Path) -> N
 @pytest.mark.parametrize("quantization", ["none", "fp8"])
 @pytest.mark.parametrize("trusted", [False, True])
 def test_tensorrt_llm_runs_only_what_is_allowed(
-    own: Path, mark: Path, gpu: None, trusted: bool, quantization: str
+    own: Path, mark: Path, gpu: None, tmp_path: Path, trusted: bool, quantization: str
 ) -> None:
     change(own / "config.json", model_type="llama")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "texts.jsonl").write_text('{"text": "The harbour was quiet."}\n')
     sizes = {"max_seq_len": 256, "max_num_tokens": 256, "max_batch_size": 1}
-    values = {"quantization": quantization, "calib_dataset": str(own)}
+    values = {"quantization": quantization, "calib_dataset": str(texts)}
     engine = build(own, trusted=trusted, backend="tensorrt_llm", **sizes, **values)
     assert mark.exists() is trusted
     assert_no_code(engine)

@@ -217,11 +217,11 @@ def test_engines_and_jobs_are_listed_as_text(
     assert_harmless(repr(store.find_engine(engine.key)))
     for words in (
         ["engines"],
-        ["engines", engine.key],
+        ["engines", "show", engine.key],
         ["jobs"],
         ["jobs", "show", hostile_job.id],
         ["jobs", "attach", hostile_job.id],
-        ["engines", HOSTILE[:-1]],
+        ["engines", "show", HOSTILE[:-1]],
         ["jobs", "show", HOSTILE[:-1]],
         ["build", "--model", HOSTILE[:-1]],
         ["commands", "--model", HOSTILE[:-1]],
