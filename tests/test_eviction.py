@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests import stock
-from tests.faults import Faulty, fault, job_of
+from tests.faults import Faulty, fault, job_of, until
 from workbench import eviction, files, store, usage
 from workbench.engine import Engine
 from workbench.errors import InputError, StoreError
@@ -124,8 +125,13 @@ print(json.dumps(counts))
 """
 
 RACE_EVICT = """
-import os, sys
+import os, sys, time
 os.fsync = lambda _: None
+rename = os.rename
+def rename_late(*paths):
+    time.sleep(0.003)  # between look and deed there is always time; here there is more
+    rename(*paths)
+os.rename = rename_late
 from pathlib import Path
 from tests import stock
 from tests.faults import Faulty
@@ -165,20 +171,35 @@ def test_an_open_gets_a_whole_engine_or_a_sentence_while_others_evict_and_publis
     assert [path.name for path in store.folder().iterdir()] == [engine.key]
 
 
-def test_a_claim_that_comes_between_look_and_rename_is_not_lost(
+def test_who_comes_between_look_and_rename_waits_and_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = stock.make()
-    rename = Path.rename
+    rename, living = Path.rename, usage._living
+    looks: list[str] = []
+    claims: list[usage.Claim] = []
+    user = threading.Thread(target=lambda: claims.append(usage.claim(engine.key)))
+
+    def look(key: str, suffix: str) -> list[Owner]:
+        looks.append(suffix)
+        return living(key, suffix)
 
     def rename_later(path: Path, target: Path) -> Path:
-        # As another process would: it is written, and seen to wait.
-        files.write_json(usage.folder(engine.key) / "x.using", {"owner": Owner.current().record()})
+        if path == engine.path:
+            user.start()
+            until(lambda: claims or looks.count(usage.EVICTING) >= 2)
+            assert claims == []
         return rename(path, target)
 
+    monkeypatch.setattr(usage, "_living", look)
     monkeypatch.setattr(Path, "rename", rename_later)
     evict(engine.key)
+    user.join(10)
+    # Also of whatever is published under this key from now on.
     assert usage.users(engine.key) == [Owner.current()]
+    with pytest.raises(StoreError, match="There is no engine"):
+        store.sound_engine(engine.key)
+    claims[0].release()
 
 
 def test_what_is_published_at_this_moment_stays(faulty: Faulty) -> None:

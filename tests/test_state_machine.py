@@ -20,7 +20,7 @@ from workbench.engine import Identity
 from workbench.errors import StoreError
 from workbench.owner import Owner
 
-SEEDS = st.integers(0, 3)
+SEEDS = st.integers(0, 2)
 DEAD = replace(Owner.current(), started=1.0)
 STRANGERS = ("lost+found", ".nfs0001", "notes", ".tmp-notes", ".damaged-notes")
 
@@ -37,6 +37,8 @@ class Store(RuleBasedStateMachine):
         self._before = os.environ.get("WORKBENCH_HOME")
         self._folder = tempfile.TemporaryDirectory()
         os.environ["WORKBENCH_HOME"] = self._folder.name
+        # A power cut is not what is tried here, and disks are slow.
+        self._fsync, os.fsync = os.fsync, lambda _: None
         self.sound: set[str] = set()
         self.harmed: set[str] = set()
         self.open: list[tuple[str, usage.Claim]] = []
@@ -44,6 +46,7 @@ class Store(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._folder.cleanup()
+        os.fsync = self._fsync
         if self._before is None:
             del os.environ["WORKBENCH_HOME"]
         else:
@@ -177,7 +180,7 @@ class Store(RuleBasedStateMachine):
 
     @invariant()
     def what_is_sound_is_found_and_nothing_else_is(self) -> None:
-        for seed in range(4):
+        for seed in range(3):
             engine, why = store.look_up(identity(seed))
             key = identity(seed).key
             assert (engine is not None) == (key in self.sound), why
@@ -190,7 +193,7 @@ class Store(RuleBasedStateMachine):
 
     @invariant()
     def users_are_known(self) -> None:
-        for seed in range(4):
+        for seed in range(3):
             key = identity(seed).key
             assert len(usage.users(key)) == [used for used, _ in self.open].count(key)
 
@@ -201,7 +204,7 @@ class Store(RuleBasedStateMachine):
 
 
 Store.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
