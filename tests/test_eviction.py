@@ -103,6 +103,7 @@ RACE_OPEN = """
 import json, os, sys
 os.fsync = lambda _: None  # a power cut is not what is tried here, and disks are slow
 from workbench import opening
+from workbench.backends import get_backend
 from workbench.errors import StoreError
 
 class Checks:
@@ -113,9 +114,11 @@ class Checks:
         release()
 
 opening.Session = Checks
+found = opening.toolchain_of(get_backend("fault"))
+opening.toolchain_of = lambda _: found  # it asks another process each time
 counts = {"opened": 0, "missed": 0}
 print("ready", flush=True)
-for _ in range(int(sys.argv[2])):
+while counts["opened"] < int(sys.argv[2]):
     try:
         opening.open_engine(sys.argv[1])
         counts["opened"] += 1
@@ -156,14 +159,14 @@ def test_an_open_gets_a_whole_engine_or_a_sentence_while_others_evict_and_publis
 ) -> None:
     engine = stock.stock(faulty)
     end = tmp_path / "end"
-    openers = [python(RACE_OPEN, engine.key, "40") for _ in range(2)]
+    openers = [python(RACE_OPEN, engine.key, "100") for _ in range(2)]
     evictors = [python(RACE_EVICT, engine.key, str(faulty.folder), str(end)) for _ in range(2)]
     answers = [json.loads(opener.communicate(timeout=120)[0].split("\n")[1]) for opener in openers]
     end.touch()
     evicted = [int(evictor.communicate(timeout=60)[0].split("\n")[1]) for evictor in evictors]
     assert all(process.returncode == 0 for process in openers + evictors)
     # Otherwise nothing was tried.
-    assert sum(answer["opened"] for answer in answers) > 0
+    assert sum(answer["missed"] for answer in answers) > 0
     assert sum(evicted) > 0
     assert store.find_engine(engine.key).damage(thorough=True) == ""
     assert usage.users(engine.key) == []
