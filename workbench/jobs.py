@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def _end(job: Job, owner: Owner, patience: float) -> None:
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGCONT)
             # Whatever it does not end itself has nobody to ask any more.
-            psutil.wait_procs([process], timeout=patience)
+            _wait_for_end([process], patience)
     _kill(job)
 
 
@@ -180,7 +180,17 @@ def _kill(job: Job) -> None:
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(alive, timeout=5.0)
+        _wait_for_end(alive, 5.0)
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Wait until no process of these lives, with a deadline.
+
+    A zombie does not: in a container nobody may ever come to take it away (psutil would wait).
+    """
+    deadline = time.monotonic() + seconds
+    while any(map(_lives, processes)) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def end_leftovers(name: str) -> None:
@@ -214,7 +224,10 @@ def processes_of(job: Job) -> list[psutil.Process]:
 
 
 def _lives(process: psutil.Process) -> bool:
-    return bool(process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def folder() -> Path:

@@ -4,8 +4,9 @@ What a job that has ended was is kept in one file, so that a list does not read 
 
     jobs/index.jsonl
 
-It is a cache: a line that is missing is made from the job's own files, and a job whose directory is
-gone or another one (by its inode) is not believed.
+It is a cache: a line that is missing is made from the job's own files, and one is only believed for
+the very directory that it was made from, which nobody has changed since. (The inode alone would not
+do: file systems give that of a removed directory to the next one.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from workbench import backends, files, jobs
-from workbench.errors import WorkbenchError
+from workbench.errors import JobError, WorkbenchError
 from workbench.jobs import Job
 from workbench.journal import ENDED, State, View
 
@@ -54,9 +55,13 @@ def list_entries() -> list[Entry]:
     """Return all jobs of the store, the newest first; whatever is no job is left out."""
     known = _known()
     found = []
-    with os.scandir(jobs.folder()) as entries:
-        for item in entries:
-            entry = known.get((item.name, item.inode()))
+    with os.scandir(jobs.folder()) as items:
+        for item in items:
+            try:
+                made = _identity(item.stat())
+            except OSError:
+                continue  # removed meanwhile, or a link to nowhere
+            entry = known.get((item.name, *made))
             if entry is None and not item.name.startswith(".") and item.is_dir():
                 entry = remember(Job.named(item.name))
             if entry:
@@ -95,25 +100,44 @@ def _outcome(view: View) -> str:
 
 def remember(job: Job) -> Entry | None:
     """Return a job's line, or None where it is no job; one that has ended is kept."""
-    if not (job.path / "spec.json").is_file():
-        return None
-    view = job.view()
+    try:
+        # Before its files are read: what is changed meanwhile is then read again.
+        inode, changed = _identity(job.path.stat())
+        if not (job.path / "spec.json").is_file():
+            return None
+        view = job.view()
+    except (OSError, JobError):
+        return None  # removed meanwhile
     entry = entry_of(job, view)
     if view.end:
+        line = {"inode": inode, "changed": changed, **asdict(entry)}
         with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
-            line = {"inode": job.path.stat().st_ino, **asdict(entry)}
             files.append_line(jobs.folder() / INDEX, line)
     return entry
 
 
-def _known() -> dict[tuple[str, int], Entry]:
-    """Return what is remembered, by name and inode; any other line is passed over."""
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_mtime_ns
+
+
+def _known() -> dict[tuple[str, int, int], Entry]:
+    """Return what is remembered, by name and identity; any other line is passed over."""
     records, _ = files.read_lines(jobs.folder() / INDEX)
-    return {(r["id"], r["inode"]): _entry(r) for r in records if r.keys() >= _FIELDS}
+    return dict(pair for record in records if (pair := _remembered(record)))
 
 
-_FIELDS = {"inode", *Entry.__dataclass_fields__}
-
-
-def _entry(record: Mapping[str, Any]) -> Entry:
-    return Entry(**{name: record[name] for name in Entry.__dataclass_fields__})
+def _remembered(record: Mapping[str, Any]) -> tuple[tuple[str, int, int], Entry] | None:
+    match record:
+        case {
+            "inode": int(inode),
+            "changed": int(changed),
+            "id": str(name),
+            "state": str(state),
+            "created": int() | float() as created,
+            "last_sign": int() | float() as last_sign,
+            "what": str(what),
+            "outcome": str(outcome),
+        } if state in ENDED:
+            entry = Entry(name, state, created, last_sign, what, outcome)
+            return (name, inode, changed), entry
+    return None
