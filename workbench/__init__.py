@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workbench.store import find_engine, list_engines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
+    from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
 
 __version__ = "0.1.0"
@@ -43,6 +45,8 @@ _HOMES = {
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
+    "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -51,10 +55,12 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "BuildForm",
     "BuildPanel",
     "Generation",
+    "JobsPanel",
     "Model",
     "Plan",
     "Sampling",
     "Session",
+    "StorePanel",
     "StreamPanel",
     "WorkbenchError",
     "__version__",

@@ -149,7 +149,9 @@ class Engine:
                 return f"{name} has {size} bytes instead of {entry['bytes']}"
         return ""
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """What was built, in a few words: the model, its precision, the shapes."""
         limits = self.limits
         spec = self.manifest["identity"]["spec"]
         known = {**limits, **spec}
@@ -159,10 +161,11 @@ class Engine:
             for name in ("max_batch_size", "max_input_len", "max_output_len")
             if name in limits
         )
-        size = format_bytes(self.bytes)
-        name = self.manifest["model"]["name"]
+        return f"{self.manifest['model']['name']}  {precision}  {shape}"
+
+    def __str__(self) -> str:
         when = age(time.time() - self.created)
-        return f"{self.key}  {name}  {precision}  {shape}  {size}  built {when} ago"
+        return f"{self.key}  {self.title}  {format_bytes(self.bytes)}  built {when} ago"
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"

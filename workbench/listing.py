@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,18 +50,58 @@ class Entry:
         return self.state in ENDED
 
 
+class Watch:
+    """The list of all jobs, again and again, at the cost of what is new since the last look."""
+
+    def __init__(self) -> None:
+        self._offset = 0
+        self._known: dict[_Name, Entry] = {}
+        self._views: dict[_Name, View] = {}
+
+    def entries(self) -> list[Entry]:
+        """Return all jobs of the store, the newest first; whatever is no job is left out."""
+        records, self._offset = files.read_lines(jobs.folder() / INDEX, self._offset)
+        self._known.update(_entries(records))
+        views, self._views = self._views, {}
+        found = []
+        with os.scandir(jobs.folder()) as items:
+            for item in items:
+                name = item.name, item.inode()
+                entry = self._known.get(name)
+                if entry is None and not item.name.startswith(".") and item.is_dir():
+                    entry = self._look(name, views.get(name))
+                if entry:
+                    found.append(entry)
+        return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+
+    def _look(self, name: _Name, view: View | None) -> Entry | None:
+        """Return the line of a job that is not remembered; its journal is read from where it was.
+
+        One that has ended since the last look is remembered.
+        """
+        job = Job.named(name[0])
+        if view is None:
+            if not (job.path / "spec.json").is_file():
+                return None
+            view = job.view()
+        else:
+            view.update()
+        entry = entry_of(job, view)
+        if view.end:
+            _keep(job, entry)
+            self._known[name] = entry
+        else:
+            self._views[name] = view
+        return entry
+
+
+_Name = tuple[str, int]
+"""What a job is remembered by: its name, and the inode of its directory."""
+
+
 def list_entries() -> list[Entry]:
     """Return all jobs of the store, the newest first; whatever is no job is left out."""
-    known = _known()
-    found = []
-    with os.scandir(jobs.folder()) as entries:
-        for item in entries:
-            entry = known.get((item.name, item.inode()))
-            if entry is None and not item.name.startswith(".") and item.is_dir():
-                entry = remember(Job.named(item.name))
-            if entry:
-                found.append(entry)
-    return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+    return Watch().entries()
 
 
 def entry_of(job: Job, view: View) -> Entry:
@@ -89,31 +129,55 @@ def describe(job: Job) -> str:
 def _outcome(view: View) -> str:
     if view.end:
         return str(view.end.get("engine") or view.end.get("text", ""))
+    if place := queue_line(view.facts):
+        return place
     running = [stage.title for stage in view.stages.values() if stage.ended is None]
     return running[-1] if running else ""
 
 
-def remember(job: Job) -> Entry | None:
-    """Return a job's line, or None where it is no job; one that has ended is kept."""
-    if not (job.path / "spec.json").is_file():
-        return None
+def queue_line(facts: Mapping[str, Any]) -> str:
+    """Say which place a build has in the queue of a device, and behind whom; or nothing.
+
+    Args:
+        facts: Of its view.
+    """
+    queue = facts.get("queue")
+    if not isinstance(queue, Mapping):
+        return ""
+    line = f"place {queue.get('place')} in the queue for {queue.get('device')}"
+    if not (behind := str(queue.get("behind", ""))):
+        return line
+    line += f", behind the job {behind}"
+    if (Job.named(behind).path / "spec.json").is_file():
+        line += f" ({describe(Job.named(behind))})"
+    return line
+
+
+def remember(job: Job) -> None:
+    """Keep the line of a job that has ended, so that its journal need not be read again."""
     view = job.view()
-    entry = entry_of(job, view)
     if view.end:
-        with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
-            line = {"inode": job.path.stat().st_ino, **asdict(entry)}
-            files.append_line(jobs.folder() / INDEX, line)
-    return entry
+        _keep(job, entry_of(job, view))
 
 
-def _known() -> dict[tuple[str, int], Entry]:
-    """Return what is remembered, by name and inode; any other line is passed over."""
-    records, _ = files.read_lines(jobs.folder() / INDEX)
-    return {(r["id"], r["inode"]): _entry(r) for r in records if r.keys() >= _FIELDS}
+def _keep(job: Job, entry: Entry) -> None:
+    with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
+        line = {"inode": job.path.stat().st_ino, **asdict(entry)}
+        files.append_line(jobs.folder() / INDEX, line)
 
 
-_FIELDS = {"inode", *Entry.__dataclass_fields__}
-
-
-def _entry(record: Mapping[str, Any]) -> Entry:
-    return Entry(**{name: record[name] for name in Entry.__dataclass_fields__})
+def _entries(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[_Name, Entry]]:
+    """Yield what is remembered, by name and inode; any other line is passed over."""
+    for record in records:
+        match record:
+            case {
+                "id": str(name),
+                "inode": int(inode),
+                "state": str(),
+                "created": int() | float(),
+                "last_sign": int() | float(),
+                "what": str(),
+                "outcome": str(),
+            }:
+                fields = {field: record[field] for field in Entry.__dataclass_fields__}
+                yield (name, inode), Entry(**fields)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,14 +112,32 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             traceback.print_exc()
             self.show_error(f"Unexpected {type(error).__name__}: {error}")
 
+    def in_background(self, work: Callable[..., object], *values: Any) -> None:
+        """Do something that takes a while in a thread; its errors show in the panel."""
+
+        def run() -> None:
+            with self.boundary():
+                work(*values)
+
+        threading.Thread(target=run, daemon=True).start()
+
     def plain(self) -> str:
         """Return what the panel shows as plain text."""
         raise NotImplementedError
 
+    def static(self) -> str:
+        """Return what the panel shows as HTML without widgets, or nothing: the plain text will do.
+
+        All that comes from elsewhere must be escaped in it.
+        """
+        return ""
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Give readers that cannot show widgets the plain text."""
+        """Give readers that cannot show widgets the static HTML and the plain text."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         text = self.plain()
         data["text/plain"] = f"{text}\n\n{self._error_text}" if self._error_text else text
+        if static := self.static():
+            data["text/html"] = static
         return bundle
