@@ -83,7 +83,7 @@ class BuildPanel(EngineSource):
     @property
     def job_id(self) -> str | None:
         """Id of the job that is shown, or None when there is none."""
-        return self._build.job.id if self._build and self._build.job else None
+        return self.progress.job.id if self.progress.job else None
 
     def start(self, *, anyway: bool = False) -> None:
         """Start a build of the chosen spec, or attach to it; its errors show in the panel.
@@ -134,11 +134,13 @@ class BuildPanel(EngineSource):
         self._build = build
         self._show_offer("")
         self.progress.clear()
-        if build.hit:
+        if build.job is None:
+            assert build.hit is not None  # noqa: S101 - a build is a hit or a job
             self.progress.say(build.explanation)
             self._hand_out(build.hit)
             return
         self.progress.expect(plan.backend, spec, plan.model)
+        self._show(build.job)
         threading.Thread(target=self._follow, args=(build,), daemon=True).start()
 
     def cancel(self) -> None:
@@ -161,8 +163,7 @@ class BuildPanel(EngineSource):
         engine = self._build.wait()
         if self._build.job:
             # Somebody may have had to start it once more.
-            self._build = replace(self._build, job=newest_attempt(self._build.job))
-            self._show(self._build)
+            self._show(newest_attempt(self._build.job))
         self._engine = engine
         return engine
 
@@ -175,9 +176,8 @@ class BuildPanel(EngineSource):
         lines.append(f"Engine {self._engine}" if self._engine else "No engine yet.")
         return "\n".join(lines)
 
-    def _show(self, build: Build) -> None:
-        assert build.job is not None  # noqa: S101 - only builds that are no hit are shown
-        self.progress.show(build.job, build.job.view())
+    def _show(self, job: Job) -> None:
+        self.progress.show(job, job.view())
         self.touch()
 
     def _follow(self, build: Build) -> None:

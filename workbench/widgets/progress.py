@@ -27,16 +27,17 @@ class Progress(widgets.VBox):  # type: ignore[misc]
     """Stages, counts and log of one job; `state` is a line of its own, for wherever it fits."""
 
     def __init__(self) -> None:
+        self.job: Job | None = None
         self.view: View | None = None
         self._ranges: Mapping[str, Range] = {}
         self._order: Sequence[str] = ()
         self.state = widgets.HTML()
         self.stages = widgets.HTML()
-        self.log = widgets.HTML()
+        self.log_end = widgets.HTML()
         self._bar = widgets.IntProgress(layout=widgets.Layout(width="520px", max_width="100%"))
         self._bar.layout.display = "none"
-        log = widgets.Accordion([self.log], titles=("Log",), selected_index=None)
-        super().__init__([self.stages, self._bar, log])
+        folded = widgets.Accordion([self.log_end], titles=("Log",), selected_index=None)
+        super().__init__([self.stages, self._bar, folded])
 
     def expect(self, backend: Backend, spec: BuildSpec, model: Model) -> None:
         """Take times from past builds like the one that will be shown."""
@@ -46,20 +47,20 @@ class Progress(widgets.VBox):  # type: ignore[misc]
 
     def clear(self) -> None:
         """Forget the job that was shown, and what was expected of it."""
-        self.view = None
+        self.job = self.view = None
         self._ranges, self._order = {}, ()
         self.say("")
-        self.stages.value = self.log.value = ""
+        self.stages.value = self.log_end.value = ""
         self._bar.layout.display = "none"
 
     def show(self, job: Job, view: View) -> None:
         """Show a job as its view says."""
-        self.view = view
+        self.job, self.view = job, view
         now = time.time()
         self.say(state_line(view, remaining(view, self._ranges, self._order, now), now))
         self.stages.value = stages_html(view, self._ranges, now)
         self._count(view)
-        self.log.value = tail(job.log)
+        self.log_end.value = tail(job.log)
 
     def say(self, text: str) -> None:
         """Show a sentence in place of the state."""
