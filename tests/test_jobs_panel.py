@@ -1,4 +1,4 @@
-"""The builds panel, and what the build panel says of queues, covering engines and dead processes."""
+"""The builds panel; what the build panel says of queues, covering engines and dead processes."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_filters_and_show_more(faulty: Faulty) -> None:
     assert panel.plain() == "No job is like that."
     assert [row[0] for row in JobsPanel(state="not ended").table.rows] == []
     with pytest.raises(
-        InputError, match="There is no state 'faild' of a job. Did you mean 'failed'"
+        InputError, match=r"There is no state 'faild' of a job. Did you mean 'failed'"
     ):
         JobsPanel(state="faild")
     with pytest.raises(JobError, match="There is no job whose id begins with 'zzz'"):
@@ -248,7 +248,7 @@ def test_a_second_look_reads_only_what_is_new(
 def test_lines_of_the_index_that_are_none_are_passed_over(faulty: Faulty) -> None:
     job = job_of(faulty.start())
     job.wait()
-    until(lambda: (jobs.folder() / listing.INDEX).is_file())
+    until((jobs.folder() / listing.INDEX).is_file)
     with (jobs.folder() / listing.INDEX).open("a") as file:
         line = '{"id": "%s", "inode": [1], "state": "done", "created": "x", "last_sign": 0}\n'
         file.write(line % job.id + "[1]\nno json\n")

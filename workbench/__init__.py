@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.model import Model
     from workbench.notebook import headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
-    from workbench.plots import latency_figure, show
+    from workbench.plots import latency_figure, show, stages_figure
     from workbench.sampling import Sampling
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
@@ -39,7 +39,7 @@ _HOMES = {
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.model": ("Model",),
     "workbench.notebook": ("headless", "publish_result", "run_notebook", "spec_from"),
-    "workbench.plots": ("latency_figure", "show"),
+    "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
@@ -78,6 +78,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_notebook",
     "show",
     "spec_from",
+    "stages_figure",
     "start_build",
 ]
 

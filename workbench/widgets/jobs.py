@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -140,6 +142,10 @@ class JobsPanel(ListPanel):
         """Return the list and the stages of the chosen job as HTML without widgets."""
         chosen = self.progress.state.value + self._words.value + self.progress.stages.value
         return f"{super().static()}{chosen}"
+
+    def record(self) -> dict[str, Any]:
+        """Return the number of jobs in each state as plain values, whatever the filter shows."""
+        return {"jobs": dict(Counter(entry.state for entry in self._entries.entries()))}
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
         now = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -31,13 +32,21 @@ class StorePanel(ListPanel):
     TICKS = 25
     """The list changes seldom, and every manifest is read for it."""
 
-    def __init__(self, *, text: str = "", show: int = 20) -> None:
+    def __init__(self, *, text: str = "", show: int = 20, budget: str = "") -> None:
         """Show the panel.
 
         Args:
             text: Only engines whose line contains these words.
             show: Lines at first.
+            budget: The most that the store shall hold from now on, such as "200GiB", or "none";
+                as it is if empty.
+
+        Raises:
+            InputError: The budget is no size.
+            OSError: The budget cannot be written.
         """
+        if budget:
+            eviction.set_budget(eviction.read_size(budget))
         self._key = ""
         self._verified = ""
         """Key of the engine that is being read."""
@@ -72,12 +81,12 @@ class StorePanel(ListPanel):
         )
         for widget in (self._details, self._confirm, self._bar):
             hidden(widget, None)
-        budget = widgets.HBox([self.budget, self.budget_button])
+        limit = widgets.HBox([self.budget, self.budget_button])
         super().__init__(
             "Engines",
             COLUMNS,
             above=[],
-            below=[self._details, self._held, budget, self._aside],
+            below=[self._details, self._held, limit, self._aside],
             text=text,
             show=show,
         )
@@ -147,6 +156,16 @@ class StorePanel(ListPanel):
     def static(self) -> str:
         """Return the list and what the store holds as HTML without widgets."""
         return f"{super().static()}{self._held.value}{self._aside.value}"
+
+    def record(self) -> dict[str, Any]:
+        """Return what the store holds as plain values: a number of engines, and bytes."""
+        held = eviction.store_usage()
+        return {
+            "engines": len(store.list_engines()),
+            "engine_bytes": held.engines,
+            "set_aside_bytes": held.damaged,
+            "budget_bytes": held.budget,
+        }
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
         engines = store.list_engines()
