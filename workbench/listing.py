@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench import backends, files, jobs
@@ -106,13 +107,14 @@ def list_entries() -> list[Entry]:
 
 def entry_of(job: Job, view: View) -> Entry:
     """Return a job's line as it is now."""
+    state = view.state()
     return Entry(
         id=job.id,
-        state=view.state(),
+        state=state,
         created=view.created,
         last_sign=view.last_sign,
         what=describe(job),
-        outcome=_outcome(view),
+        outcome=_outcome(view, state),
     )
 
 
@@ -123,15 +125,19 @@ def describe(job: Job) -> str:
     except WorkbenchError:
         return "a request that this version cannot read"
     changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
-    return " ".join([spec.backend, spec.model, *(f"{n}={value}" for n, value in changed.items())])
+    # The last part of a path tells more in few words than the first ones.
+    model = Path(spec.model).name if spec.model.startswith("/") else spec.model
+    return " ".join([spec.backend, model, *(f"{n}={value}" for n, value in changed.items())])
 
 
-def _outcome(view: View) -> str:
+def _outcome(view: View, state: State) -> str:
     if view.end:
         return str(view.end.get("engine") or view.end.get("text", ""))
     if place := queue_line(view.facts):
         return place
     running = [stage.title for stage in view.stages.values() if stage.ended is None]
+    if state == "killed":
+        return f"its process died in the stage '{running[-1]}'" if running else "its process died"
     return running[-1] if running else ""
 
 

@@ -36,6 +36,8 @@ class JobsPanel(ListPanel):
     the cell again, in this kernel or another, shows the same. Headless it is a table.
     """
 
+    WHAT = "builds"
+
     def __init__(self, *, state: str = "", text: str = "", show: int = 20, job: str = "") -> None:
         """Show the panel.
 
@@ -58,7 +60,7 @@ class JobsPanel(ListPanel):
         self._job: Job | None = None
         self._view: View | None = None
         self._over = False
-        self.progress = Progress()
+        self.progress = Progress(log=True)
         self._title = widgets.HTML()
         self._words = widgets.HTML()
         self._request = widgets.HTML()

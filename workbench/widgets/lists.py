@@ -26,6 +26,9 @@ class ListPanel(EngineSource):
     Nothing is looked at while nobody can see the panel.
     """
 
+    WHAT = "lines"
+    """What the lines are called where they are counted."""
+
     TICKS = 5
     """Looks at what was chosen for each look at the whole list."""
 
@@ -117,7 +120,7 @@ class ListPanel(EngineSource):
         """Bring what is known about the chosen line up to date."""
 
     def _tell(self, rows: int, total: int) -> None:
-        self._counted = f"{rows:,} of {total:,}" if rows < total else f"{total:,}"
+        self._counted = f"{self.WHAT}: {f'{rows:,} of ' if rows < total else ''}{total:,}"
         self._shown.value = f'<span class="quiet">{self._counted}</span>'
         self.more_button.layout.display = "" if rows < total else "none"
 

@@ -39,6 +39,10 @@ STYLE = """<style>
 .workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
   font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel .log { display: flex; flex-direction: column-reverse; /* the end is in view */
+  max-height: 16em; overflow: auto; padding: 2px 8px;
+  background: var(--jp-layout-color2, light-dark(#f3f4f6, #20252b)); }
+.workbench-panel .log pre { flex: none; max-height: none; overflow: visible; }
 .workbench-panel .bar { display: flex; height: 14px; max-width: 520px; border-radius: 2px;
   overflow: hidden; background: var(--jp-layout-color3, light-dark(#e0e0e0, #424242)); }
 </style>"""

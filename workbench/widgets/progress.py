@@ -26,7 +26,12 @@ LOG_LINES = 60
 class Progress(widgets.VBox):  # type: ignore[misc]
     """Stages, counts and log of one job; `state` is a line of its own, for wherever it fits."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, log: bool = False) -> None:
+        """Show no job yet.
+
+        Args:
+            log: Unfold the end of the log.
+        """
         self.job: Job | None = None
         self.view: View | None = None
         self._ranges: Mapping[str, Range] = {}
@@ -36,8 +41,13 @@ class Progress(widgets.VBox):  # type: ignore[misc]
         self.log_end = widgets.HTML()
         self._bar = widgets.IntProgress(layout=widgets.Layout(width="520px", max_width="100%"))
         self._bar.layout.display = "none"
-        folded = widgets.Accordion([self.log_end], titles=("Log",), selected_index=None)
-        super().__init__([self.stages, self._bar, folded])
+        # A real button: the headers of ipywidgets' accordion cannot be reached with the keyboard.
+        self.log_button = widgets.ToggleButton(
+            value=log, description="Log", tooltip="Show the end of what the job has printed"
+        )
+        super().__init__([self.stages, self._bar, self.log_button, self.log_end])
+        self.log_button.observe(lambda _: self._unfold(), "value")
+        self._unfold()
 
     def expect(self, backend: Backend, spec: BuildSpec, model: Model) -> None:
         """Take times from past builds like the one that will be shown."""
@@ -60,7 +70,7 @@ class Progress(widgets.VBox):  # type: ignore[misc]
         self.say(state_line(view, remaining(view, self._ranges, self._order, now), now))
         self.stages.value = stages_html(view, self._ranges, now)
         self._count(view)
-        self.log_end.value = tail(job.log)
+        self.log_end.value = _log(tail(job.log))
 
     def say(self, text: str) -> None:
         """Show a sentence in place of the state."""
@@ -72,6 +82,9 @@ class Progress(widgets.VBox):  # type: ignore[misc]
             return []
         stages = [stage_line(stage, self._ranges) for stage in self.view.stages.values()]
         return [*self.view.notes, *stages, *filter(None, [fact_line(self.view)])]
+
+    def _unfold(self) -> None:
+        self.log_end.layout.display = "" if self.log_button.value else "none"
 
     def _count(self, view: View) -> None:
         """Show a bar only where something real is counted."""
@@ -100,6 +113,12 @@ def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
     ]
     columns = "".join(f'<td class="{kind}">{html.escape(str(text))}</td>' for kind, text in cells)
     return f"<tr><td>{mark} {html.escape(stage.title)}</td>{columns}</tr>"
+
+
+def _log(end: str) -> str:
+    if end == "<pre></pre>":
+        return '<span class="quiet">The job has printed nothing.</span>'
+    return f'<div class="log">{end}</div>'
 
 
 def tail(path: Path) -> str:

@@ -29,6 +29,7 @@ COLUMNS = (
 class StorePanel(ListPanel):
     """Lists the engines of the store and takes care of them; headless it is a table."""
 
+    WHAT = "engines"
     TICKS = 25
     """The list changes seldom, and every manifest is read for it."""
 
