@@ -11,7 +11,9 @@ gone or another one (by its inode) is not believed.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +58,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._offset = 0
+        self._stamp: int | None = None
+        self._names: list[_Name] = []
         self._known: dict[_Name, Entry] = {}
         self._views: dict[_Name, View] = {}
 
@@ -65,15 +69,22 @@ class Watch:
         self._known.update(_entries(records))
         views, self._views = self._views, {}
         found = []
-        with os.scandir(jobs.folder()) as items:
-            for item in items:
-                name = item.name, item.inode()
-                entry = self._known.get(name)
-                if entry is None and not item.name.startswith(".") and item.is_dir():
-                    entry = self._look(name, views.get(name))
-                if entry:
-                    found.append(entry)
-        return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+        for name in self._directories():
+            entry = self._known.get(name) or self._look(name, views.get(name))
+            if entry:
+                found.append(entry)
+        return sorted(found, key=operator.attrgetter("created", "id"), reverse=True)
+
+    def _directories(self) -> list[_Name]:
+        """Return what may be jobs; the folder is only read where it has changed."""
+        stamp = jobs.folder().stat().st_mtime_ns
+        if stamp != self._stamp:
+            with os.scandir(jobs.folder()) as items:
+                found = [item for item in items if not item.name.startswith(".")]
+                self._names = [(item.name, item.inode()) for item in found if item.is_dir()]
+            # Another job could come under the same stamp, which file systems round.
+            self._stamp = stamp if time.time_ns() - stamp > _ROUNDING else None
+        return self._names
 
     def _look(self, name: _Name, view: View | None) -> Entry | None:
         """Return the line of a job that is not remembered; its journal is read from where it was.
@@ -95,6 +106,9 @@ class Watch:
             self._views[name] = view
         return entry
 
+
+_ROUNDING = 2 * 10**9
+"""Nanoseconds to which the time of a folder may be rounded; some file systems know seconds only."""
 
 _Name = tuple[str, int]
 """What a job is remembered by: its name, and the inode of its directory."""

@@ -79,13 +79,14 @@ def test_a_build_is_followed_over_a_reload_and_a_restart(faulty: Faulty, page: L
     compiling.wait_reached()
     page.run_all()
     builds = _panel(page, "Builds")
+    log = builds.locator(".log")
     _line(builds, job.id).get_by_text("► running").wait_for()
     builds.get_by_text("compile layers").last.wait_for()
-    builds.get_by_text(f"loading {SCRIPT}").wait_for()
+    log.get_by_text(f"loading {SCRIPT}").wait_for()
 
     # The log and the stages move on while we look.
     compiling.open()
-    builds.get_by_text("compiled").wait_for()
+    log.get_by_text("compiled").wait_for()
     builds.locator("td", has_text="write engine").first.wait_for()
     writing.wait_reached()
 
@@ -98,7 +99,7 @@ def test_a_build_is_followed_over_a_reload_and_a_restart(faulty: Faulty, page: L
     assert page.value("builds.job_id") == job.id
     _line(builds, job.id).get_by_text("► running").wait_for()
     writing.open()
-    builds.get_by_text("half written").wait_for()
+    log.get_by_text("half written").wait_for()
     builds.get_by_text(re.compile("done in .*: engine")).wait_for()
     _line(builds, job.id).get_by_text("✓ done").wait_for()
     _line(builds, job.id).get_by_text(faulty.identity().key).wait_for()

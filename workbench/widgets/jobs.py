@@ -151,14 +151,12 @@ class JobsPanel(ListPanel):
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
         now = time.time()
-        found = self._listed = [
-            entry
-            for entry in self._entries.entries()
-            if _has_state(entry, self.states.value)
-            and contains(f"{entry.id} {entry.what} {entry.outcome}", words)
-        ]
+        found = self._entries.entries()
         filtered = words or self.states.value
         self.table.empty = "No job is like that." if filtered else "There is no job yet."
+        if filtered:
+            found = [entry for entry in found if _is_like(entry, self.states.value, words)]
+        self._listed = found
         return [_row(entry, now) for entry in found[:count]], len(found)
 
     def _choose(self, name: str) -> None:
@@ -206,8 +204,10 @@ class JobsPanel(ListPanel):
         self.choose(after.id)
 
 
-def _has_state(entry: Entry, wanted: str) -> bool:
-    return wanted in ("", entry.state) or (wanted == OPEN and not entry.ended)
+def _is_like(entry: Entry, state: str, words: Sequence[str]) -> bool:
+    """Say whether a job is in a state, and its line contains all words."""
+    there = state in ("", entry.state) or (state == OPEN and not entry.ended)
+    return there and contains(f"{entry.id} {entry.what} {entry.outcome}", words)
 
 
 def _row(entry: Entry, now: float) -> Row:
