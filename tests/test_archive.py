@@ -19,9 +19,9 @@ import pytest
 from tests.conftest import open_session
 from workbench import archive, files, store
 from workbench.archive import export_engine, import_engine
+from workbench.engine import Engine, Identity
 from workbench.errors import StoreError
 from workbench.sampling import Sampling
-from workbench.store import Engine, Identity
 
 CONTENTS = {"model.bin": bytes(range(256)) * 7, "empty": b"", "tokenizer/tokenizer.json": b"{}"}
 
@@ -33,7 +33,12 @@ def publish(contents: dict[str, bytes] = CONTENTS, **spec: Any) -> Engine:
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         (temporary / name).write_bytes(content)
     identity = Identity({"backend": "openvino", **spec}, "weights", {"openvino": "1"})
-    return store.publish(temporary, identity, {"model": {"name": "made"}, "limits": {}})
+    details = {
+        "model": {"name": "made", "parameters": 1000},
+        "limits": {},
+        "build": {"stages": [{"name": "trace", "seconds": 1.5}], "smoke": {"ran": False}},
+    }
+    return store.publish(temporary, identity, details)
 
 
 @pytest.fixture
@@ -186,7 +191,8 @@ def test_an_import_takes_the_place_of_a_damaged_engine(exported: Path) -> None:
     again, new = import_engine(exported)
     assert new
     assert again.damage(thorough=True) == ""
-    assert [path.name for path in store.folder().iterdir()] == [engine.key]
+    assert [found.key for found in store.list_engines()] == [engine.key]
+    assert [path.name.split("-")[1] for path in store.list_damaged()] == [engine.key]
 
 
 def test_progress_is_told_in_bytes(exported: Path, tmp_path: Path) -> None:
@@ -344,6 +350,8 @@ def test_the_key_must_be_the_hash_of_the_identity(exported: Path) -> None:
         lambda manifest: manifest.pop("limits"),
         lambda manifest: manifest.update(format=99),
         lambda manifest: manifest.update(model="made"),
+        lambda manifest: manifest["model"].pop("parameters"),
+        lambda manifest: manifest["build"].update(stages=[{"name": "trace"}]),
         lambda manifest: manifest.update(created="now"),
         lambda manifest: manifest.update(created=1e300),
         lambda manifest: manifest["identity"].pop("weights"),

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.faults.disks import on_small_disk
 from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
 from workbench.backends import make_spec
@@ -271,50 +271,33 @@ def test_groups_that_do_not_divide_are_refused_by_the_rule(tmp_path: Path) -> No
 
 
 FULL_DISK = """
-    import os, sys, time
-    root, free_from_then_on = sys.argv[1], int(sys.argv[2])
-    os.environ["WORKBENCH_HOME"] = root + "/home"
+    import sys, time
     from workbench.backends import make_spec
     from workbench.build import start_build
     from workbench.errors import WorkbenchError
     from workbench.hardware import free_disk
     from pathlib import Path
+    root, free_from_then_on = Path(sys.argv[1]), int(sys.argv[2])
     try:
         build = start_build(make_spec({"quantization": "none"}))
         while "import" not in build.job.view().stages:
             time.sleep(0.01)
-        with open(root + "/filler", "wb") as filler:
-            filler.write(bytes(free_disk(Path(root)) - free_from_then_on))
+        (root / "filler").write_bytes(bytes(free_disk(root) - free_from_then_on))
         build.wait()
     except WorkbenchError as error:
         print(error)
+    print(*root.glob("home/engines/*"))
 """
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path, when: str) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(FULL_DISK))
-    # A mount namespace of our own, so that no privilege is needed and nothing is left mounted.
-    command = (
-        'mount -t tmpfs -o "size=$1" tmpfs "$2" && "$3" "$4" "$2" 2000000; '
-        'if [ -e "$2/home/engines" ]; then ls -A "$2/home/engines"; fi'
-    )
-    words = ["4m" if when == "before" else "40m", small, sys.executable, script]
-    answer = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "bash", "-c", command, "bash", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert "disk is full: " in answer.stdout, answer.stdout + answer.stderr
-    assert "MiB are free in" in answer.stdout
-    assert "set WORKBENCH_HOME to a folder on a larger disk" in answer.stdout
-    assert ".tmp-" not in answer.stdout
+    size = "4m" if when == "before" else "40m"
+    printed = on_small_disk(tmp_path / "small", size, FULL_DISK, "2000000")
+    assert "disk is full: " in printed, printed
+    assert "MiB are free in" in printed
+    assert "set WORKBENCH_HOME to a folder on a larger disk" in printed
+    assert ".tmp-" not in printed
 
 
 def test_jobs_are_found_by_the_beginning_of_their_id(home: Path) -> None:

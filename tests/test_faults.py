@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import Faulty, fault, job_of, until
 from workbench import store
-from workbench.errors import JobError
+from workbench.errors import JobError, SessionError
 from workbench.opening import open_engine
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +85,18 @@ def test_what_a_test_leaves_is_found_and_killed(faulty: Faulty, tmp_path: Path) 
     assert faulty.processes()[0].pid == int(pids.read_text())
     faulty.kill_all()
     assert faulty.processes() == []
+
+
+@pytest.mark.parametrize(
+    "raw", ["garbage\n", "[]\n", '{"event": "end", "id": 1}\n', '{"event": "tokens"}\n']
+)
+def test_a_session_that_lies_ends_with_a_sentence_and_hangs_nobody(
+    faulty: Faulty, raw: str
+) -> None:
+    faulty.start().wait()
+    lying = faulty.start(fault("prefill", "send", raw=raw), fault("prefill", "stall"))
+    with open_engine(lying) as session:
+        generation = session.generate("a", max_tokens=3)
+        with pytest.raises(SessionError, match=r"^The worker sent what is no message: .* Open the"):
+            generation.wait(timeout=20)
+        assert session.closed

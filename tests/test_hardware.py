@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from workbench.hardware import free_disk, host
+from workbench.hardware import address_limit, free_disk, host, memory, oom_kills, swap
 
 GIB = 1 << 30
 
@@ -167,3 +169,52 @@ def test_free_disk_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
     expected = free.f_bavail * free.f_frsize
     # Others write meanwhile.
     assert abs(free_disk(tmp_path / "not" / "yet") - expected) < GIB
+
+
+def test_memory_is_that_of_the_host_within_the_same_limits() -> None:
+    total, available = memory()
+    device = host()
+    assert total == device.memory_bytes
+    assert abs(available - device.memory_available) < GIB  # others work meanwhile
+
+
+MEMINFO = "MemTotal: 9 kB\nSwapTotal:  4194304 kB\nSwapFree: 3145728 kB\n"
+
+
+def test_swap_is_what_the_kernel_says_within_the_limits_of_groups(tmp_path: Path) -> None:
+    root = _tree(tmp_path, "0::/\n", **{"cgroup.controllers": "", "memory.swap.max": "max\n"})
+    assert swap(root) == (0, 0)
+    (root / "proc/meminfo").write_text(MEMINFO)
+    assert swap(root) == (4 * GIB, 3 * GIB)
+    (root / "sys/fs/cgroup/memory.swap.max").write_text(f"{GIB}\n")
+    assert swap(root) == (GIB, GIB)
+    (root / "sys/fs/cgroup/memory.swap.current").write_text(f"{GIB // 4}\n")
+    assert swap(root) == (GIB, GIB - GIB // 4)
+    (root / "sys/fs/cgroup/memory.swap.max").write_text("0\n")
+    assert swap(root) == (0, 0)
+
+
+def test_kills_for_memory_are_counted_in_the_own_group_alone(tmp_path: Path) -> None:
+    events = {
+        "cgroup.controllers": "",
+        "memory.events": "oom 9\noom_kill 9\n",
+        "pod/memory.events": "low 0\noom 4\noom_kill 3\noom_group_kill 1\n",
+    }
+    assert oom_kills(_tree(tmp_path / "two", "0::/pod\n", **events)) == 3
+    control = {"memory/box/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"}
+    assert oom_kills(_tree(tmp_path / "one", "4:memory:/box\n0::/\n", **control)) == 2
+    assert oom_kills(tmp_path / "none") is None
+
+
+def test_a_limit_of_addresses_is_known() -> None:
+    script = "from workbench.hardware import address_limit; print(address_limit())"
+    command = ["sh", "-c", 'ulimit -v 1000000; exec "$0" -c "$1"', sys.executable, script]
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert int(answer.stdout) == 1_024_000_000
+    assert address_limit() is None

@@ -12,6 +12,7 @@ import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from tests.faults import Faulty, fault
 from workbench import jobs
 from workbench.engine import Engine
 
@@ -101,6 +102,40 @@ def test_interrupt_and_restart_leave_the_build_running(kernel: Kernel) -> None:
     assert kernel.run(BUILD).strip() == name
     assert "<Engine " in kernel.run("print(repr(build.wait()))")
     assert job.state() == "done"
+
+
+ATTACH = """
+import workbench as wb
+build = wb.start_build({"backend": "fault", "model": MODEL, "fault": FAULT}, smoke=False)
+print(build.job.id, build.job.state(), build.job.log.read_text().split())
+"""
+
+
+def test_a_new_kernel_finds_the_log_where_it_was(faulty: Faulty, kernel: Kernel) -> None:
+    gate = faulty.gate()
+    spec = faulty.spec(
+        fault("load", "print", text="before"),
+        fault("compile", "stall", until=gate),
+        fault("write", "print", text="after"),
+    )
+    cell = f"MODEL, FAULT = {spec.model!r}, {spec.fault!r}\n{ATTACH}"
+    first = kernel.run(cell).split()[0]
+    gate.wait_reached()
+    job = jobs.find_job(first)
+    view = job.view()
+    offset = view.offset
+
+    kernel.restart()
+    assert kernel.run(cell).strip() == f"{first} running ['before']"
+    gate.open()
+    assert faulty.identity().key in kernel.run("print(build.wait())")
+    # Who followed it goes on at the next byte.
+    view.update()
+    assert view.offset > offset
+    played = [name for name in view.stages if name in ("load", "compile", "write")]
+    assert played == ["load", "compile", "write"]
+    assert job.log.read_text().split() == ["before", "after"]
+    assert [found.id for found in jobs.list_jobs()] == [first]
 
 
 STREAM = """

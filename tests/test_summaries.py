@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.history import Range
+from workbench.history import ELSEWHERE, Range
 from workbench.journal import Stage, View
-from workbench.summaries import remaining
+from workbench.summaries import fact_line, remaining, stage_line
 
 ORDER = ["download", "load", "convert", "smoke"]
 RANGES = {
@@ -39,3 +39,26 @@ def test_nothing_is_said_without_past_builds_or_without_a_running_stage() -> Non
     assert remaining(_view(load=None), {}, ORDER, 100.0) == ""
     assert remaining(_view(load=101.0), RANGES, ORDER, 102.0) == ""
     assert remaining(_view(smoke=None), RANGES, ORDER, 102.0) == ""
+
+
+def test_a_range_from_other_devices_says_so() -> None:
+    elsewhere = {"load": Range(2.0, 4.0, 3, note=ELSEWHERE)}
+    assert remaining(_view(load=None), elsewhere, ORDER, 100.0) == (
+        "about 2 to 4 s left, from 3 builds like this, on devices that may differ"
+    )
+    line = stage_line(Stage("load", "load weights", 100.0), elsewhere, 101.0)
+    assert line.endswith("(2-4 s in 3 builds like this, on devices that may differ)")
+
+
+def test_the_peak_of_memory_stands_beside_that_of_past_builds() -> None:
+    view = _view(load=None)
+    view.facts = {"peak_memory_bytes": 3 << 30, "available_memory_bytes": 1 << 30}
+    past = Range(2 << 30, 4 << 30, 2, "bytes")
+    running = (
+        "memory of all its processes at the peak 3.00 GiB "
+        "(2.00 GiB to 4.00 GiB in 2 builds like this)"
+    )
+    assert fact_line(view, past) == f"{running} · memory available 1.00 GiB"
+    view.end = {"event": "done"}
+    assert fact_line(view, past) == running
+    assert fact_line(view) == "memory of all its processes at the peak 3.00 GiB"

@@ -432,6 +432,34 @@ class TestBuildNeed:
         assert memory.low <= gigabytes * GB <= memory.high
         assert not memory.exact
 
+    @pytest.mark.parametrize(("model", "mebibytes"), [(GEMMA_2, 19_386), (COMMAND_R, 70_725)])
+    def test_gpu_memory_in_logs_is_in_range(self, model: Model, mebibytes: int) -> None:
+        """What builds of both held at their end."""
+        plain: dict[str, Any] = {"dtype": "auto", "quantization": "none"}
+        need = trtllm_build_need(model, **plain, tp_size=1, pp_size=1, workers=1)
+        assert need.device is not None
+        assert need.device.low <= mebibytes * MIB <= need.device.high
+        assert not need.device.exact
+
+    def test_quantization_may_load_all_unquantized_weights_on_the_gpu(self) -> None:
+        plain, packed = (
+            trtllm_build_need(
+                LLAMA_3, dtype="auto", quantization=name, tp_size=1, pp_size=1, workers=1
+            ).device
+            for name in ("none", "int4_awq")
+        )
+        assert plain is not None
+        assert packed is not None
+        assert packed.low < plain.low < packed.high
+
+    def test_an_engine_without_weights_takes_less_disk(self) -> None:
+        options: dict[str, Any] = {"dtype": "auto", "quantization": "none", "workers": 2}
+        options |= {"tp_size": 2, "pp_size": 1}
+        whole = trtllm_build_need(LLAMA_3, **options)
+        stripped = trtllm_build_need(LLAMA_3, **options, strip_plan=True)
+        assert 2 * stripped.disk.low == whole.disk.low
+        assert whole.devices == 2
+
     def test_workers_beyond_the_ranks_do_nothing(self) -> None:
         one, many = (
             trtllm_build_need(
@@ -440,6 +468,7 @@ class TestBuildNeed:
             for workers in (1, 8)
         )
         assert one.memory == many.memory
+        assert one.devices == many.devices == 1
 
 
 class TestVerdict:

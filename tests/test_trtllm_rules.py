@@ -433,11 +433,18 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
 
 OF_THE_MODEL: list[tuple[dict[str, Any], dict[str, Any], str, str, str]] = [
     (
-        {"quantization": "fp8"},
-        {"config": {"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}},
+        {},
+        {"code": ("modeling_own.py",)},
         "warn",
-        "quantization",
-        "runs the Python code that comes with this checkpoint",
+        "trust_remote_code",
+        "brings Python code (modeling_own.py), which does not run",
+    ),
+    (
+        {"trust_remote_code": True},
+        {"code": ("modeling_own.py",)},
+        "warn",
+        "trust_remote_code",
+        "code of the model's repository (modeling_own.py) will run with your rights",
     ),
     (
         {},

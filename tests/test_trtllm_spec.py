@@ -353,6 +353,7 @@ def test_a_recipe_has_all_that_the_calls_take() -> None:
             "calib_max_seq_length": 512,
         },
         "options": {},
+        "trust_remote_code": False,
     }
     plain = conversion(spec(use_parallel_embedding=True, load_model_on_cpu=True), "/model")
     assert plain["options"] == {

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from workbench import files, store, usage
-from workbench.engine import MANIFEST, Engine, Identity
+from workbench.engine import FORMAT, MANIFEST, Engine, Identity, read_engine
 from workbench.errors import StoreError
 from workbench.hardware import free_disk
 from workbench.tarball import (
@@ -76,8 +76,9 @@ class _Contents:
                 "created": int() | float() as created,
                 "files": dict(entries),
                 "limits": dict(),
-                "model": {"name": str()},
-            } if number == FORMAT and 0 <= created < 1e11:
+                "model": {"name": str(), "parameters": int()},
+                "build": {"stages": list(stages), "smoke": {"ran": bool()}},
+            } if number == FORMAT and 0 <= created < 1e11 and all(map(_is_stage, stages)):
                 pass
             case _:
                 raise Broken(f"its {MANIFEST} is not one that this version writes")
@@ -104,6 +105,13 @@ class _Contents:
         """Whether a session may run code of the model's repository."""
         spec, limits = self.manifest["identity"]["spec"], self.manifest["limits"]
         return bool(spec.get("trust_remote_code") or limits.get("trust_remote_code"))
+
+
+def _is_stage(value: Any) -> bool:
+    match value:
+        case {"name": str(), "seconds": int() | float()}:
+            return True
+    return False
 
 
 def _check_entry(key: str, name: str, entry: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, store, usage
+from workbench import explanations, files, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
@@ -20,15 +20,14 @@ from workbench.errors import InputError, JobError, ModelError, ToolchainError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
-from workbench.hardware import Device, free_disk, host
-from workbench.jobs import Job, attach_or_start, retry, running
+from workbench.hardware import Device, host
+from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
 from workbench.toolchain import Toolchain, find_toolchain
-from workbench.units import format_bytes
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """The model that ships with the workbench; `demo` as a model's name means this directory."""
@@ -66,7 +65,7 @@ class Plan:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            findings += _resource_rules(fit, need)
+            findings += guard.findings(need, fit, gpus)
         return cls(spec, backend, model, device, gpus, tuple(findings), fit, need)
 
 
@@ -76,36 +75,6 @@ def gpu_device(gpus: Sequence[Gpu]) -> Device:
         return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0)
     gpu = gpus[0]
     return Device(gpu.name, "gpu", gpu.memory_bytes, gpu.memory_free, 0, 0)
-
-
-def _resource_rules(fit: Fit, need: BuildNeed) -> list[Finding]:
-    """Compare what build and session take with what this machine has free."""
-    found = []
-    device = host()
-    free = free_disk(files.home())
-    if free < need.disk.low:
-        found.append(
-            Finding(
-                "refuse",
-                "model",
-                f"the build writes at least {format_bytes(need.disk.low)}, but the disk is full: "
-                f"{format_bytes(free)} are free in {files.home()}.",
-                "Free some space, or set WORKBENCH_HOME to a folder on a larger disk.",
-            )
-        )
-    if device.memory_available < need.memory.low:
-        found.append(
-            Finding(
-                "warn",
-                "model",
-                f"the build needs at least {format_bytes(need.memory.low)} of memory; "
-                f"{format_bytes(device.memory_available)} are available.",
-                "Close other programs, or choose a smaller model.",
-            )
-        )
-    if fit.verdict == "does not fit":
-        found.append(Finding("warn", "model", "a session will not fit.", fit.summary))
-    return found
 
 
 def read_model(spec: BuildSpec) -> Model:
@@ -143,7 +112,7 @@ class Build:
         """Wait for the engine.
 
         When the process of the build dies without a last word, one of those who wait starts it
-        once more; the others wait for that one.
+        once more; the others wait for that one. Not where memory was short: it would die again.
 
         Raises:
             JobError: The build failed, was cancelled, or its process is gone a second time.
@@ -152,9 +121,11 @@ class Build:
             return self.hit
         assert self.job is not None  # noqa: S101 - one of the two is always there
         job, view = self.job, self.job.wait()
-        if view.state() == "killed" and view.owner:
-            job = retry(self.job)
-            append(job.path, "note", text=f"Takes over from {self.job.id}, whose process is gone.")
+        if view.state() == "killed" and view.owner and not guard.memory_was_short(view.facts):
+            job, new = take_over(self.job)
+            if new:
+                text = f"Takes over from {self.job.id}, whose process is gone."
+                append(job.path, "note", text=text)
             view = job.wait()
         return engine_of(job, view, self.spec)
 
@@ -178,7 +149,7 @@ def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
     if state == "killed" and view.owner is None:
         words = f"The build's process did not start. {log_tail(job.log)}"
     elif state == "killed":
-        words = "Its process is gone without a last word; it was killed, perhaps for memory."
+        words = guard.last_words(view.facts)
     raise JobError(words or f"The build {job.id} is {state}.")
 
 
@@ -223,9 +194,11 @@ def start_build(
             engine = engine.under(plan.backend.limits(spec))
             return Build(spec, None, engine, explanation + _loaded_otherwise(engine))
         shapes = plan.backend.shapes(spec, plan.model)
-        if accept_covering and (found := explanations.covering(identity, shapes, list_engines())):
-            usage.touch(found[0].key)
-            return Build(spec, None, found[0], explanations.covers_sentence(found[0], shapes))
+        found = explanations.covering(identity, shapes, list_engines()) if accept_covering else []
+        if larger := next((engine for engine in found if not engine.damage()), None):
+            usage.touch(larger.key)
+            explanation = explanations.covers_sentence(larger, shapes)
+            return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     wanted = _wanted(spec, request, versions, device)
     job, new = attach_or_start("build", request, wanted)

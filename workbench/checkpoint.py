@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-PICKLED = re.compile(r"(pytorch_model|model|consolidated).*\.(bin|pt|pth)")
+PICKLED = re.compile(
+    r"(?!training_args|optimizer|scheduler|rng_state).*\.(bin|pt|pth|ckpt|pkl|pickle)"
+)
+"""Files that hold weights as a pickle; training leaves other pickles beside them."""
+SAVE_AGAIN = (
+    "Convert it where you trust it: load it with transformers and save it again with "
+    "model.save_pretrained, which writes safetensors."
+)
 AGAIN = "Download or copy the model again."
 
 
@@ -102,8 +110,27 @@ def has_chat_template(directory: Path) -> bool:
     """
     if any((directory / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
-    tokenizer = directory / "tokenizer_config.json"
+    tokenizer = directory / TOKENIZER_CONFIG
     return tokenizer.is_file() and bool(_read_object(tokenizer).get("chat_template"))
+
+
+def own_code(directory: Path) -> tuple[str, ...]:
+    """Return the files with Python code that the configurations point to, sorted.
+
+    One of another repository on the hub has that repository and -- before its name, as there.
+
+    Raises:
+        ModelError: A configuration is not a JSON object.
+    """
+    found = set()
+    for name in (CONFIG, TOKENIZER_CONFIG):
+        path = directory / name
+        pointers = _read_object(path).get("auto_map") if path.is_file() else None
+        for pointer in pointers.values() if isinstance(pointers, dict) else ():
+            # Of a tokenizer, a pair: the slow class and the fast one, either of which may be None.
+            classes = pointer if isinstance(pointer, list) else [pointer]
+            found |= {one.rpartition(".")[0] + ".py" for one in classes if isinstance(one, str)}
+    return tuple(sorted(found))
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -128,6 +155,11 @@ def _shards(directory: Path) -> dict[str, frozenset[str]]:
         # A shard lies beside its index; a path could lead anywhere.
         if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
             raise ModelError(f"{INDEX} names {name!r} for {tensor}, which is not a file beside it.")
+        if not name.endswith(".safetensors"):
+            # Loaders go by the ending: they would read it as a pickle.
+            raise ModelError(
+                f"{INDEX} names {name!r} for {tensor}, which is no safetensors file. {SAVE_AGAIN}"
+            )
         shards.setdefault(name, set()).add(tensor)
     return {name: frozenset(tensors) for name, tensors in sorted(shards.items())}
 
@@ -155,6 +187,5 @@ def _no_weights(where: str, files: Iterable[str]) -> ModelError:
         return ModelError(f"{where} has no weights: {SINGLE} or {INDEX} is expected.")
     return ModelError(
         f"{where} has its weights only as {pickled[0]}, a pickle, which can run code when it is "
-        "read. Convert it where you trust it: load it with transformers and save it again with "
-        "model.save_pretrained, which writes safetensors."
+        f"read. {SAVE_AGAIN}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
-from workbench.units import format_bytes, printable
+from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
 
@@ -123,7 +122,7 @@ def _commands(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         for line in finding_lines(backend.findings(spec, model, ())):
             print(f"# {line}", file=sys.stderr)
         for command in backend.commands(spec, model):
-            print(f"# {command.title}\n{command.text}\n")
+            print(printable(f"# {command.title}\n{command.text}\n"))
         return 0
 
     return run
@@ -136,7 +135,7 @@ def _start(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> tuple[Pla
     print_plan(plan)
     build = start_build(spec, smoke=not parsed.no_smoke, accept_covering=parsed.accept_covering)
     if build.explanation:
-        print(build.explanation)
+        print(printable(build.explanation))
     return plan, build
 
 
@@ -222,7 +221,7 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         output = parsed.output or run_path(parsed.notebook)
         print(f"The executed notebook is {output}", file=sys.stderr, flush=True)
         results = run_notebook(parsed.notebook, output, dict(parsed.parameters))
-        print(json.dumps(results, indent=1, ensure_ascii=False))
+        print(printable_json(results))
         return 0
 
     return run
@@ -237,7 +236,7 @@ def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
         report = examine()
         if parsed.json:
-            print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+            print(printable_json(report.record()))
         else:
             for line in lines(report):
                 print(printable(line))

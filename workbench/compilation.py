@@ -14,9 +14,10 @@ from typing import Any
 from workbench import files
 from workbench.backends.base import Backend, Tracker
 from workbench.errors import JobError
+from workbench.guard import REMEDIES, shortage
 from workbench.hardware import free_disk
 from workbench.journal import Journal
-from workbench.process import Worker, describe_exit
+from workbench.process import Worker, describe_exit, no_message
 from workbench.toolchain import Toolchain
 
 
@@ -44,6 +45,7 @@ class Compilation:
 
         Raises:
             JobError: A step refused, failed or died; with the reason in one sentence.
+            ToolchainError: A worker does not start, or sends what is no message.
             OSError: The disk is full.
         """
         result: dict[str, Any] = {"facts": {}, "limits": {}}
@@ -68,10 +70,14 @@ class Compilation:
         try:
             worker.send(**order)
             for message in worker.messages():
-                if tracker and message["event"] == "stage":
-                    # Before it is journalled: a line that is read meanwhile would tell it again.
-                    tracker.reached(message["name"])
-                self.take(message)
+                try:
+                    if tracker and message["event"] == "stage":
+                        # Before it is journalled: a line that is read meanwhile would tell it
+                        # again.
+                        tracker.reached(message["name"])
+                    self.take(message)
+                except (KeyError, TypeError) as error:
+                    raise no_message(message) from error
                 if message["event"] in ("done", "error"):
                     last = message
         except BaseException:
@@ -109,10 +115,12 @@ class Compilation:
     def _failure(self, last: Mapping[str, Any], status: int, sentence: str) -> Exception:
         """Return the error that the end of a step stands for.
 
-        What the worker refused with is a sentence; else what the log tells, else the exception.
+        What the worker refused with is a sentence, unless it passes on that an allocation failed;
+        else what the log tells, else the exception.
         """
-        text = str(last.get("message", ""))
-        if last.get("expected"):
+        text = str(last.get("message", "")) or self._last_print(status)
+        ran_out = shortage(text) == "memory"
+        if last.get("expected") and not ran_out:
             return JobError(text)
         # C++ streams only say that they could not write.
         unwritten = "iostream error" in text and free_disk(files.home()) < self.disk
@@ -120,9 +128,27 @@ class Compilation:
             return OSError(errno.ENOSPC, "No space left on device")
         if sentence:
             return JobError(sentence)
+        if ran_out:
+            return JobError(
+                f"The host's memory ran out in the toolchain: {text[:300].rstrip('.: ')}. "
+                f"{REMEDIES['memory']}"
+            )
         if text:
             return JobError(f"The build failed in the toolchain: {text}. The log has the details.")
         return JobError(f"The build's worker {describe_exit(status)}. The log has the details.")
+
+    def _last_print(self, status: int) -> str:
+        """Return the line in which a library told that it got no memory, where it ended for it.
+
+        C++ aborts with one, and OpenBLAS exits; neither leaves Python the time for a message.
+        """
+        log = self.journal.path / "log.txt"
+        if status == 0 or not log.is_file():
+            return ""
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if shortage(line) == "memory"), "")
 
 
 def _values(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Self
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
 from workbench.generation import Generation
-from workbench.history import stage_ranges
+from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.journal import View
 from workbench.recipe import stage_order
@@ -50,8 +50,9 @@ def follow(job: Job, plan: Plan) -> View:
     printed once, when it is over.
     """
     quantization = str(getattr(plan.spec, "quantization", ""))
-    ranges = stage_ranges(plan.backend.name, quantization, plan.model.parameters)
-    print(f"Job      {job.id}, log in {job.log}", flush=True)
+    family = (plan.backend.name, quantization, plan.model.parameters, plan.device.name)
+    ranges, peak = stage_ranges(*family), peak_range(*family)
+    print(printable(f"Job      {job.id}, log in {job.log}"), flush=True)
     order = stage_order(plan.backend)
     live = sys.stdout.isatty()
     printed: set[str] = set()
@@ -73,8 +74,8 @@ def follow(job: Job, plan: Plan) -> View:
                 # A line that wraps could not be written over.
                 width = shutil.get_terminal_size().columns - 1
                 print(line[:width], end="", flush=True)
-    if facts := fact_line(view):
-        print(f"  {printable(facts)}", flush=True)
+    if facts := fact_line(view, peak):
+        print(f"  {facts}", flush=True)
     return view
 
 

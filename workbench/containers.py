@@ -253,6 +253,7 @@ class Door:
             self.folder = Path(tempfile.mkdtemp(prefix="workbench-", dir="/tmp"))
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
+        self.path.chmod(0o600)
         self._socket.listen(1)
 
     @property

@@ -6,11 +6,13 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from workbench import files
 from workbench.backends import DEFAULT, get_backend
 from workbench.containers import ENGINES
 from workbench.environments import list_conda, variables_of
@@ -67,6 +69,18 @@ def examine() -> Report:
         engines={name: "; ".join(filter(None, words)) for name, words in engines.items()},
         toolchains=toolchains,
         remedies=tuple(_remedies(toolchains, gpus, versions, problem, works)),
+        exposed=_exposed(files.home()),
+    )
+
+
+def _exposed(home: Path) -> str:
+    """Say that others may read the workbench's home, which was there with such rights."""
+    rights = stat.S_IMODE(home.stat().st_mode)
+    if not rights & 0o077:
+        return ""
+    return (
+        f"{home} can be entered by other users (rights {rights:o}). To change that: "
+        f"chmod 700 {shlex.quote(str(home))}"
     )
 
 

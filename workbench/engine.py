@@ -6,8 +6,10 @@ of the weights, the versions of the toolchain's packages, and the GPU where it i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,8 @@ from typing import Any
 
 from workbench import files
 from workbench.digests import ChangedError, cache_folder, digests
-from workbench.units import format_bytes
+from workbench.errors import StoreError
+from workbench.units import format_bytes, printable
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -37,8 +40,7 @@ class Identity:
     @cached_property
     def key(self) -> str:
         """Twenty hexadecimal digits of a SHA-256 over the identity."""
-        data = json.dumps(self.record(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(data.encode()).hexdigest()[:20]
+        return key_of(self.record())
 
     def record(self) -> dict[str, Any]:
         """Return plain values, for manifests."""
@@ -58,6 +60,23 @@ class Identity:
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name)
         }
+
+
+def key_of(record: Mapping[str, Any]) -> str:
+    """Return the key of an identity record."""
+    return _checksum(record)[:20]
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    """Return a SHA-256 over plain values, however they are written down."""
+    data = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(data.encode()).hexdigest()
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with a checksum over itself: what it says decides how an engine runs."""
+    plain = json.loads(json.dumps(manifest))
+    return {**plain, "checksum": _checksum(plain)}
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +142,11 @@ class Engine:
             thorough: Read every byte at disk speed, whatever is known: a disk can lose what nobody
                 has touched.
             progress: Called with the bytes read and the bytes that must be read.
+
+        Raises:
+            StoreError: The system cannot read just now, which says nothing about the engine.
         """
-        if why := self._misfit():
+        if why := self._altered() or self._misfit():
             return why
         inventory = self.manifest["files"]
         try:
@@ -132,22 +154,46 @@ class Engine:
         except ChangedError as error:
             return f"{error} changes while it is read"
         except OSError as error:
-            return f"{error.filename} cannot be read: {error.strerror}"
+            return self._unreadable(error)
         for name, entry in inventory.items():
             if found[name] != entry["sha256"]:
                 return f"the content of {name} is not what was published"
         return ""
 
+    def _altered(self) -> str:
+        """Say that the manifest is not what was published, or nothing; early ones cannot tell."""
+        plain = {name: value for name, value in self.manifest.items() if name != "checksum"}
+        sound = self.manifest.get("checksum") in (None, _checksum(plain))
+        return "" if sound else f"the content of {MANIFEST} is not what was published"
+
     def _misfit(self) -> str:
         """Say which file is missing or has another size, or nothing; quick for any size."""
         for name, entry in self.manifest["files"].items():
             try:
-                size = (self.path / name).stat().st_size
-            except OSError:
+                status = (self.path / name).stat()
+            except FileNotFoundError:
                 return f"{name} is missing"
-            if size != entry["bytes"]:
-                return f"{name} has {size} bytes instead of {entry['bytes']}"
+            except OSError as error:
+                return self._unreadable(error)
+            if not stat.S_ISREG(status.st_mode):
+                return f"{name} is no file"
+            if status.st_size != entry["bytes"]:
+                return f"{name} has {status.st_size} bytes instead of {entry['bytes']}"
         return ""
+
+    def _unreadable(self, error: OSError) -> str:
+        """Say what cannot be read.
+
+        Raises:
+            StoreError: The reason is none of the engine: a sound one must not be set aside for it.
+        """
+        name = Path(error.filename).name if error.filename else "a file"
+        if error.errno in files.ABSENT | {errno.EIO}:
+            return f"{name} cannot be read: {error.strerror}"
+        raise StoreError(
+            f"The engine {self.key} cannot be read just now ({name}: {error.strerror}). Nothing "
+            "is concluded from that; try again."
+        ) from error
 
     @property
     def title(self) -> str:
@@ -165,7 +211,7 @@ class Engine:
 
     def __str__(self) -> str:
         when = age(time.time() - self.created)
-        return f"{self.key}  {self.title}  {format_bytes(self.bytes)}  built {when} ago"
+        return printable(f"{self.key}  {self.title}  {format_bytes(self.bytes)}  built {when} ago")
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"
@@ -183,17 +229,35 @@ def age(seconds: float) -> str:
 def read_engine(path: Path, *, any_name: bool = False) -> Engine | None:
     """Return the engine in a directory of the store, or None when it holds none.
 
-    What is not published (or not any more) has a name of its own, and counts as none.
+    What is not published (or not any more) has a name of its own, and counts as none; so does one
+    whose name is not the key of its identity, such as one of two that were swapped.
+
+    Args:
+        path: The directory.
+        any_name: Read it whatever its name is.
     """
     if path.name.startswith(".") and not any_name:
         return None
-    manifest = files.read_json(path / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return None
-    try:
-        engine = Engine(path, manifest)
+    match files.read_json(path / MANIFEST):
         # What everything else relies on is there and of the right kind.
-        _ = engine.backend, engine.bytes, engine.created, manifest["limits"], manifest["model"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return engine
+        case {
+            "format": int(number),
+            "identity": {
+                "spec": {"backend": str()},
+                "weights": str(),
+                "toolchain": dict(),
+            } as known,
+            "created": int() | float(),
+            "files": dict(entries),
+            "limits": dict(),
+            "model": {"name": str()},
+        } as manifest if number == FORMAT and all(map(_is_entry, entries.values())):
+            return Engine(path, manifest) if any_name or key_of(known) == path.name else None
+    return None
+
+
+def _is_entry(entry: Any) -> bool:
+    match entry:
+        case {"bytes": int(), "sha256": str()}:
+            return True
+    return False

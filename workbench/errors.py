@@ -16,9 +16,17 @@ show as they are.
 
 from __future__ import annotations
 
+from workbench.units import printable
+
 
 class WorkbenchError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user."""
+    """Base of all errors raised on purpose; `str(error)` is fit to be shown to a user.
+
+    Also where it quotes a log, a model or a file: IPython prints it into terminals as it is.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(WorkbenchError, ValueError):

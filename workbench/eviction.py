@@ -6,24 +6,26 @@ never goes, and neither does anything that is not ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench import files, store, usage
+from workbench import files, history, store, usage
 from workbench.engine import Engine
-from workbench.errors import StoreError
+from workbench.errors import InputError, StoreError
 from workbench.jobs import Job
 from workbench.journal import ENDED
-from workbench.units import format_bytes, parse_bytes
+from workbench.units import format_bytes
 
 VARIABLE = "WORKBENCH_STORE_BUDGET"
 """Decides the budget where it is set; else what `set_budget` kept."""
 
-EVICTED = f"{files.TEMPORARY}evicted-"
-"""Prefix of engines that are being removed: nobody finds them any more."""
+_EVICTED = re.compile(re.escape(files.TEMPORARY) + "evicted-[0-9a-f]{20}-[0-9a-f]{12}")
+"""Names of engines that are being removed: nobody finds them any more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def budget() -> int | None:
         InputError: The variable holds no size.
     """
     if text := os.environ.get(VARIABLE):
-        return parse_bytes(text, VARIABLE)
+        return read_size(text, VARIABLE)
     value = files.read_json(files.home() / "budget.json")
     return value if isinstance(value, int) and value > 0 else None
 
@@ -76,6 +78,8 @@ def why_kept(key: str) -> str:
     """Say why an engine may not be removed, or nothing."""
     if usage.is_pinned(key):
         return "it is pinned"
+    if (store.folder() / key).is_symlink():
+        return "it is a link that somebody made"
     users = usage.users(key)
     return f"process {users[0].pid} on {users[0].host} uses it" if users else ""
 
@@ -88,15 +92,12 @@ def evict(key: str) -> int:
         OSError: The store cannot be written to.
     """
     engine = store.find_engine(key)
-    if why := why_kept(engine.key):
-        raise StoreError(f"The engine {engine.key} was not removed: {why}.")
+    history.keep([engine])  # what its build took stays known
     gone = files.temporary_name(store.folder(), f"evicted-{engine.key}")
-    with usage.removing(engine.key) as users:
-        if users:
-            raise StoreError(
-                f"The engine {engine.key} was not removed: process {users[0].pid} on "
-                f"{users[0].host} has just begun to use it."
-            )
+    with usage.removing(engine.key):
+        # Only now: whoever begins to use or pins it from here on waits for us.
+        if why := why_kept(engine.key):
+            raise StoreError(f"The engine {engine.key} was not removed: {why}.")
         try:
             engine.path.rename(gone)
         except FileNotFoundError:
@@ -137,31 +138,39 @@ def make_room(
     limit = budget() if limit is None else limit
     if limit is None:
         return 0
-    held = store_usage()
-    over = held.engines + held.damaged + extra - limit
+
+    def over() -> int:
+        # Looked at each time: somebody else may make room at this very moment.
+        held = store_usage()
+        return max(0, held.engines + held.damaged + extra - limit)
+
+    if not over():
+        return 0
     for path in store.list_damaged():
-        if over > 0:
-            over -= _drop(path, tell)
-    for engine in candidates() if over > 0 else ():
-        if over > 0 and engine.key != keep:
-            over -= _try_to_evict(engine, tell)
-    return max(0, over)
+        if over():
+            _drop(path, tell)
+    for engine in candidates():
+        if engine.key != keep and over():
+            _try_to_evict(engine, tell)
+    return over()
 
 
-def _drop(path: Path, tell: Callable[[str], None]) -> int:
+def _drop(path: Path, tell: Callable[[str], None]) -> None:
     size = _size(path)
     shutil.rmtree(path, ignore_errors=True)
-    tell(f"Removed {path.name}, which was set aside ({format_bytes(size)}).")
-    return size
+    if not path.exists():
+        tell(f"Removed {path.name}, which was set aside ({format_bytes(size)}).")
 
 
-def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> int:
+def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
-        size = evict(engine.key)
+        evict(engine.key)
     except StoreError:
-        return 0  # somebody has begun to use it, or was faster
+        return  # somebody has begun to use it, or was faster
+    except OSError as error:
+        tell(f"The engine {engine.key} could not be removed: {error.strerror}.")
+        return
     tell(f"Removed the engine {engine} to make room.")
-    return size
 
 
 def sweep() -> None:
@@ -179,9 +188,9 @@ def sweep() -> None:
 def _is_left(temporary: Path) -> bool:
     """Say whether nobody works on a temporary directory any more, as far as we know what it is."""
     label = temporary.name.removeprefix(files.TEMPORARY).rpartition("-")[0]
-    if temporary.name.startswith(EVICTED):
+    if _EVICTED.fullmatch(temporary.name):
         return True  # nobody finds it, so nobody needs it
-    if label.startswith("import-"):
+    if re.fullmatch("import-[0-9a-f]{20}", label):
         return not usage.users(temporary.name)
     job = Job.named(label)
     return (job.path / "spec.json").is_file() and job.state() in ENDED
@@ -190,18 +199,40 @@ def _is_left(temporary: Path) -> bool:
 def _size(directory: Path) -> int:
     """Return the bytes of all files in a directory; what vanishes meanwhile counts nothing."""
     total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.lstat().st_size if path.is_file() else 0
-        except OSError:
-            continue
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(folder, name).lstat().st_size
     return total
 
 
-def read_size(text: str) -> int | None:
+def read_size(text: str, name: str = "The budget") -> int | None:
     """Return the bytes that somebody wrote as a budget; None for "none".
 
     Raises:
         InputError: It is no size.
     """
-    return None if text.strip().lower() in ("none", "no", "0") else parse_bytes(text, "The budget")
+    return None if text.strip().lower() in ("none", "no", "0") else parse_bytes(text, name)
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Return the bytes of a size such as "200 GiB", "50GB" or "1048576".
+
+    Args:
+        text: A number, and a unit where it is not bytes; B, kB, MB, GB, TB are powers of 1000.
+        name: What it is the size of, for the sentence.
+
+    Raises:
+        InputError: It is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match["number"]) <= 0:
+        raise InputError(f"{name} must be a size such as 200GiB or 50GB; got {text!r}.")
+    prefix, binary = match["prefix"].upper(), bool(match["binary"])
+    power = "KMGTP".index(prefix) + 1 if prefix else 0
+    return int(float(match["number"]) * (1024 if binary else 1000) ** power)
+
+
+_SIZE = re.compile(
+    r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<prefix>[kmgtp]?)(?P<binary>i?)b?", re.IGNORECASE
+)

@@ -58,6 +58,8 @@ def covers_sentence(engine: Engine, shapes: Mapping[str, int | None]) -> str:
     """Say what an engine was built for, and that this covers what is asked."""
     own = engine.manifest["limits"]
     larger = {n: v for n, v in shapes.items() if v is not None and own.get(n, v) != v}
+    if not larger:
+        return f"The engine {engine.key} has the very limits that you ask for."
     built = ", ".join(f"{name} {own[name]}" for name in larger)
     asked = ", ".join(f"{value}" for value in larger.values())
     return f"The engine {engine.key} was built for {built}: it covers your {asked}."

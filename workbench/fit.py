@@ -30,10 +30,19 @@ class Part:
 
 @dataclass(frozen=True)
 class BuildNeed:
-    """What a build needs on its host: memory at its peak, and disk in the engine store."""
+    """What a build needs.
+
+    Attributes:
+        memory: Of the host, at its peak.
+        disk: In the engine store, at its peak: what is written beside the final files counts.
+        device: On each GPU that it compiles on; None where it compiles on none.
+        devices: GPUs that it compiles on at the same time.
+    """
 
     memory: Part
     disk: Part
+    device: Part | None = None
+    devices: int = 1
 
 
 @dataclass(frozen=True)

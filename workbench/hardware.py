@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,7 @@ def host(root: Path = Path("/")) -> Device:
     Args:
         root: Where /proc and /sys are.
     """
-    memory = psutil.virtual_memory()
-    total, available = memory.total, memory.available
-    for limit, used in _memory_limits(root):
-        total = min(total, limit)
-        available = min(available, max(0, limit - used))
+    total, available = memory(root)
     threads = min([_affinity(), *_cpu_limits(root)])
     return Device(
         name=_cpu_line(root, "model name") or platform.processor() or platform.machine(),
@@ -67,6 +64,67 @@ def host(root: Path = Path("/")) -> Device:
             (_cpu_line(root, "flags") or _cpu_line(root, "Features")).split()
         ),
     )
+
+
+def memory(root: Path = Path("/")) -> tuple[int, int]:
+    """Return the bytes that this process may have, and those that it can take without swapping.
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    machine = psutil.virtual_memory()
+    total, available = machine.total, machine.available
+    for limit, used in _memory_limits(root):
+        total = min(total, limit)
+        available = min(available, max(0, limit - used))
+    return total, available
+
+
+def swap(root: Path = Path("/")) -> tuple[int, int]:
+    """Return the bytes of swap that this process may have at the most, and those that are free.
+
+    None where the system does not tell. Version 1 groups limit it only together with memory, so
+    there the numbers are an upper bound.
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    numbers = dict.fromkeys(("SwapTotal", "SwapFree"), 0)
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        if name in numbers:
+            numbers[name] = int(rest.split()[0]) * 1024
+    total, free = numbers.values()
+    for group in _groups(root, ""):
+        limit = _number(group / "memory.swap.max")
+        if limit is not None:
+            total = min(total, limit)
+            free = min(free, max(0, limit - (_number(group / "memory.swap.current") or 0)))
+    return total, free
+
+
+def address_limit() -> int | None:
+    """Return the limit of this process's address space in bytes (ulimit -v), or None."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """Return how many processes of our cgroup the kernel has killed for memory; None if unknown.
+
+    Counted whoever's memory ran out, the group's or the machine's (Linux, cgroup-v2.rst,
+    memory.events; cgroup-v1/memory.rst, memory.oom_control).
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    for controller, name in (("", "memory.events"), ("memory", "memory.oom_control")):
+        for group in _groups(root, controller)[:1]:
+            for line in _read(group / name).splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value)
+    return None
 
 
 def free_disk(path: Path) -> int:

@@ -8,6 +8,7 @@ append-only; the state of a job is derived from it and from whether its owner li
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -110,15 +111,14 @@ class Job:
         Raises:
             TimeoutError: The job runs on after `timeout` seconds.
         """
-        *_, view = self.follow(timeout=timeout)
-        return view
+        return collections.deque(self.follow(timeout=timeout), maxlen=1).pop()
 
     def cancel(self, patience: float | None = None) -> State:
         """Stop the job and everything that it started; return the state that it ended in.
 
-        The runner is asked first, so that it can tidy up; after `patience` seconds (5, or 30 where
-        it also has to stop a container) everything is killed. Cancelling a job that has ended
-        changes nothing.
+        The runner is asked first, so that it can tidy up; when it has ended, or after `patience`
+        seconds (5, or 30 where it also has to stop a container), what is still there is killed.
+        Of a job that has ended only that is done.
 
         A job of another host can only be given up, and only when it gives no sign of life.
 
@@ -131,6 +131,8 @@ class Job:
             view.update()
         owner = view.owner
         if view.state() in ENDED or owner is None:
+            # Also a runner that stood still until nobody expected it to begin any more.
+            _kill(self)
             return view.state()
         if owner.presence() == "elsewhere" and view.state() == "silent":
             append(self.path, "cancelled", text=f"Given up: no sign of life from {owner.host}.")
@@ -160,20 +162,21 @@ class Job:
 
 def _end(job: Job, owner: Owner, patience: float) -> None:
     """Ask the runner of a job to end; kill what is still there after `patience` seconds."""
-    processes = processes_of(job)
     with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
         if process := owner.process():
             # A stopped process does not see SIGTERM until it is continued.
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGCONT)
-    psutil.wait_procs(processes, timeout=patience)
+            # Whatever it does not end itself has nobody to ask any more.
+            psutil.wait_procs([process], timeout=patience)
     _kill(job)
 
 
 def _kill(job: Job) -> None:
     """Kill all processes of a job, and those that they start meanwhile."""
     for _ in range(3):  # what sits in a driver cannot be killed, however often
-        alive = processes_of(job)
+        if not (alive := [p for p in processes_of(job) if p.pid != os.getpid()]):
+            return
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -181,9 +184,13 @@ def _kill(job: Job) -> None:
 
 
 def end_leftovers(name: str) -> None:
-    """Kill what a job that is gone has left running, so that its device is free."""
+    """Kill what a job that is gone has left running, so that its device is free.
+
+    Of the job that this very process runs, everything else.
+    """
     job = Job.named(name)
-    if (job.path / "spec.json").is_file() and job.state() in ENDED:
+    mine = os.environ.get(MARK) == str(job.path.absolute())
+    if mine or ((job.path / "spec.json").is_file() and job.state() in ENDED):
         _kill(job)
 
 
@@ -193,15 +200,21 @@ def processes_of(job: Job) -> list[psutil.Process]:
     Also those that have left its session and its process tree, as daemons do; but not those
     inside a container, which end with the program that started it.
     """
-    mark = str(job.path.absolute())
+    mine = os.path.realpath(job.path)
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            mark = process.environ().get(MARK)
+            # Whoever started it may know the same home by another path.
+            if mark and os.path.realpath(mark) == mine and _lives(process):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             continue
     return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    return bool(process.status() != psutil.STATUS_ZOMBIE)
 
 
 def folder() -> Path:
@@ -276,6 +289,23 @@ def retry(job: Job) -> Job:
     return _attach_or_start(job.id.rpartition("-")[0], job.request)[0]
 
 
+def take_over(job: Job) -> tuple[Job, bool]:
+    """Return the next attempt at what a dead job was asked for, and whether it was started now.
+
+    Of all who ask exactly one starts it, whenever they ask: the others get the same one, also when
+    it has ended by then.
+
+    Raises:
+        JobError: The job is damaged, or could not be started.
+    """
+    digest, _, number = job.id.rpartition("-")
+    path = folder() / f"{digest}-{int(number) + 1:03d}"
+    new = not path.exists() and _claim(path, job.request)
+    if new:
+        _spawn(path)
+    return Job(path), new
+
+
 def _attach_or_start(digest: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
     """Return the running attempt at a request, or start the next one."""
     while True:
@@ -323,7 +353,7 @@ def _spawn(path: Path) -> None:
     # Imported from where we were, also when the package is not installed; a variable such as
     # PYTHONPATH would reach the toolchain, whose packages are its own.
     command = [sys.executable, "-c", _RUN, str(Path(__file__).parents[1]), str(path)]
-    with (path / "log.txt").open("ab") as log:
+    with open(path / "log.txt", "ab", opener=files.private) as log:
         starter = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

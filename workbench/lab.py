@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from workbench.errors import InputError
-from workbench.files import home
+from workbench.files import home, make_folder
 
 _PACKAGE = Path(__file__).parent
 
@@ -24,8 +24,7 @@ def notebooks_folder() -> Path:
     checkout = _PACKAGE.parent / "notebooks"
     if checkout.is_dir():
         return checkout
-    folder = home() / "notebooks"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(home() / "notebooks")
     for notebook in (_PACKAGE / "notebooks").glob("*.ipynb"):
         if not (folder / notebook.name).exists():
             shutil.copyfile(notebook, folder / notebook.name)

@@ -51,6 +51,7 @@ class Model:
         has_chat_template: Whether the tokenizer brings one.
         tensors: The stored tensors of the language model, a tied one once.
         config: The whole config.json.
+        code: Files with Python code of the repository that its configurations point to.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Model:
     has_chat_template: bool
     tensors: tuple[Tensor, ...] = field(repr=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
+    code: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, source: str | Path, revision: str | None = None) -> Model:
@@ -186,6 +188,7 @@ def _interpret(found: _Found) -> Model:
         has_chat_template=checkpoint.has_chat_template(found.descriptions),
         tensors=tensors,
         config=config,
+        code=checkpoint.own_code(found.descriptions),
         **network_sizes(found.source, text, tensors),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.errors import InputError, SpecError
 from workbench.spec import BuildSpec, Parameter, parameters_of, unknown_names
+from workbench.units import printable
 
 RESULT = "application/vnd.trtllm-workbench.result+json"
 """Media type under which a notebook's results are kept in its outputs."""
@@ -148,7 +149,7 @@ def publish_result(**values: Any) -> None:
     from IPython.display import display  # noqa: PLC0415 - only inside a notebook
 
     lines = "\n".join(f"{name}: {value}" for name, value in values.items())
-    display({RESULT: values, "text/plain": lines}, raw=True)
+    display({RESULT: values, "text/plain": printable(lines)}, raw=True)
 
 
 def run_notebook(
@@ -178,7 +179,7 @@ def run_notebook(
     }
     check_parameters(values, _undeclared(known) | declared)
     output = output or run_path(notebook)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(output)
     try:
         papermill.execute_notebook(str(notebook), str(output), values, progress_bar=False)
     except jupyter_client.kernelspec.NoSuchKernel as error:
@@ -192,6 +193,18 @@ def run_notebook(
             f"(the executed notebook is {output})"
         ) from error
     return read_results(output)
+
+
+def _make_room(output: Path) -> None:
+    """Make what a notebook is written into; in our own folders it is private to the user."""
+    from workbench.files import home, make_folder, private  # noqa: PLC0415 - beside its only use
+
+    if not output.absolute().is_relative_to(home()):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return
+    make_folder(output.parent)
+    with open(output, "ab", opener=private):
+        pass  # papermill writes into the file that is there
 
 
 def _declared(notebook: Path) -> dict[str, Any]:

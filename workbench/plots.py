@@ -9,6 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from workbench.units import printable
+
 MEDIA_TYPE = "application/vnd.plotly.v1+json"
 
 _COLOUR = "#1976d2"
@@ -29,8 +31,9 @@ def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
     if gaps:
         median = 1000 * record["itl"]["p50"]
         figure.add_hline(y=median, line_dash="dot", annotation_text=f"p50 {median:.3g} ms")
+    tokens, ttft = literal(record["output_tokens"]), 1000 * record["ttft"]
     figure.update_layout(
-        title=f"{record['output_tokens']} tokens, the first after {1000 * record['ttft']:.3g} ms",
+        title=f"{tokens} tokens, the first after {ttft:.3g} ms",
         xaxis_title="token",
         yaxis_title="inter-token latency (ms)",
         **_LAYOUT,
@@ -54,8 +57,7 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
             row = seconds.setdefault(stage.get("title", stage["name"]), [None] * len(keys))
             row[place] = stage["seconds"]
     for title, times in seconds.items():
-        # Plotly takes tags in its texts for markup, and shows entities as the characters.
-        figure.add_bar(x=times, y=keys, name=html.escape(title), orientation="h")
+        figure.add_bar(x=times, y=keys, name=literal(title), orientation="h")
     plural = "s" if len(keys) > 1 else ""
     figure.update_layout(
         title=f"The stages of {len(keys)} build{plural}",
@@ -67,6 +69,16 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
     return figure
 
 
+def literal(text: object) -> str:
+    """Return what shows a text from elsewhere in a figure as it is.
+
+    Plotly takes its texts (titles, names, labels, hover texts) for markup: some tags, links among
+    them, entities, formulas between dollar signs, and fields of hover templates.
+    """
+    escaped = html.escape(printable(str(text)), quote=False)
+    return escaped.replace("$", "&#36;").replace("%{", "%&#123;")
+
+
 def show(figure: go.Figure) -> None:
     """Display a figure in a notebook by its media type.
 
@@ -75,7 +87,8 @@ def show(figure: go.Figure) -> None:
     from IPython.display import display  # noqa: PLC0415 - only inside a notebook
 
     title = figure.layout.title.text or " ".join(a.text for a in figure.layout.annotations)
-    display({MEDIA_TYPE: json.loads(figure.to_json()), "text/plain": f"Figure: {title}"}, raw=True)
+    words = f"Figure: {printable(html.unescape(title))}"
+    display({MEDIA_TYPE: json.loads(figure.to_json()), "text/plain": words}, raw=True)
 
 
 # Transparent, so that a figure takes the page's background, light or dark.

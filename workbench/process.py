@@ -135,12 +135,17 @@ class Worker:
             self._socket.sendall(data)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield messages until the worker closes its end; a killed worker just ends them."""
+        """Yield messages until the worker closes its end; a killed worker just ends them.
+
+        Raises:
+            ToolchainError: Something else came, such as what a runtime prints.
+        """
         try:
             for line in self._reader:
-                yield json.loads(line)
-        except (ConnectionError, ValueError):
-            # A line that death cut short says nothing.
+                if not line.endswith(b"\n"):
+                    return  # cut short by death
+                yield _parse(line)
+        except ConnectionError:
             return
 
     def close(self, patience: float = 5.0) -> int:
@@ -178,6 +183,29 @@ class Worker:
         status = self._process.wait()
         # A container hands on 128 + signal, as shells do.
         return 128 - status if self._toolchain.container and status > 128 else status
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return the message in a line.
+
+    Raises:
+        ToolchainError: It is none.
+    """
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
+        raise no_message(line[:40])
+    return message
+
+
+def no_message(what: object) -> ToolchainError:
+    """Return the error for something on the channel that is no message of ours."""
+    return ToolchainError(
+        f"The worker sent what is no message: {what!s:.80}. Workbench and toolchain may be of "
+        "different versions, or a package writes into every open file; the log may tell."
+    )
 
 
 def describe_exit(status: int) -> str:

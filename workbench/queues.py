@@ -2,6 +2,7 @@
 
     queues/<device>/<number>-<job>.json   a ticket of each build that waits or runs
     queues/<device>/lock                  held (flock) by the one whose turn it is
+    queues/<device>/holder                who that is, for those who wait
 
 Two builds on one device would disturb each other's tuning and memory. A ticket names its owner, so
 that the place of one whose process is gone is free at once; the lock is let go by the system itself
@@ -14,11 +15,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -32,6 +36,8 @@ POLL = 0.5
 
 SIGN = 10.0
 """Seconds between two signs of life of one who waits."""
+
+_TICKET = re.compile(r"([0-9]{8,12})-.+\.json")
 
 
 @dataclass(frozen=True)
@@ -82,21 +88,26 @@ def turn(slot: Slot, job: str, report: Callable[[Place], None]) -> Iterator[None
         OSError: The ticket cannot be written.
     """
     queue = files.make_folder(files.home() / "queues" / slot.name)
-    ticket = _draw(queue, job)
-    try:
-        with (queue / "lock").open("ab") as lock:
-            _await(queue, ticket, lock, report)
-            yield
-    finally:
-        ticket.unlink(missing_ok=True)
-
-
-def _draw(queue: Path, job: str) -> Path:
-    """Put a ticket behind all others; two with the same number are ordered by their jobs."""
+    # Behind all others; two with the same number are ordered by their jobs.
     number = max((_number(name) for name in _tickets(queue)), default=0) + 1
     ticket = queue / f"{number:08d}-{job}.json"
-    files.write_json(ticket, {"job": job, "owner": Owner.current().record(), "time": time.time()})
-    return ticket
+    record = {"job": job, "owner": Owner.current().record(), "time": time.time()}
+    lock = os.open(queue / "lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+    try:
+        files.write_json(ticket, record)
+        _await(queue, ticket, lock, report)
+        _clear(queue, ticket.name)
+        with contextlib.suppress(OSError):  # it is only told to people
+            files.write_json(queue / "holder", record)
+        try:
+            yield
+        finally:
+            # Before the next one comes: also what has left our process tree, as daemons do.
+            end_leftovers(job)
+    finally:
+        os.close(lock)
+        with contextlib.suppress(OSError):  # the ticket of one that is gone counts no more
+            ticket.unlink(missing_ok=True)
 
 
 def _number(name: str) -> int:
@@ -105,19 +116,20 @@ def _number(name: str) -> int:
 
 def _tickets(queue: Path) -> list[str]:
     """Return the names of all tickets in their order; whatever else lies there is none."""
-    names = [path.name for path in queue.glob("*.json")]
-    return sorted(name for name in names if name.partition("-")[0].isdecimal())
+    paths = [path for path in queue.iterdir() if _TICKET.fullmatch(path.name)]
+    owned = [path.name for path in paths if Owner.from_record(_read(path).get("owner"))]
+    return sorted(owned, key=lambda name: (_number(name), name))
 
 
-def _await(queue: Path, ticket: Path, lock: IO[bytes], report: Callable[[Place], None]) -> None:
+def _await(queue: Path, ticket: Path, lock: int, report: Callable[[Place], None]) -> None:
     told: Place | None = None
-    when = 0.0
+    when = -math.inf
     while True:
         place, blocked = _look(queue, ticket.name)
         if not blocked and _take(lock):
             return
-        # Nobody is before us, and the lock is taken all the same: it is about to be let go.
-        place = place or Place(1, "", "")
+        # Nobody is before us, and the lock is taken: somebody passed us while we stood still.
+        place = place or _holder(queue)
         if place != told or time.monotonic() - when > SIGN:
             report(place)
             told, when = place, time.monotonic()
@@ -133,19 +145,43 @@ def _look(queue: Path, mine: str) -> tuple[Place | None, bool]:
     before = names[: names.index(mine)] if mine in names else names
     nearest: Place | None = None
     for number in range(len(before), 0, -1):
-        record = _read(queue / before[number - 1])
-        owner = Owner.from_record(record.get("owner"))
-        if owner is None:
-            continue  # not a ticket of ours: in nobody's way
-        job = str(record.get("job"))
-        if _is_over(owner, job):
-            end_leftovers(job)
-            (queue / before[number - 1]).unlink(missing_ok=True)
+        ticket = queue / before[number - 1]
+        if not (found := _standing(ticket)):
             continue
+        owner, job = found
         nearest = nearest or Place(number, job, owner.host)
         if not _stands_still(owner):
             return nearest, True
     return nearest, False
+
+
+def _standing(ticket: Path) -> tuple[Owner, str] | None:
+    """Return who stands in the queue and the job; one that is gone is removed with all it left."""
+    record = _read(ticket)
+    owner, job = Owner.from_record(record.get("owner")), str(record.get("job"))
+    if owner is None:
+        return None
+    if not _is_over(owner, job):
+        return owner, job
+    end_leftovers(job)
+    with contextlib.suppress(OSError):  # it is in nobody's way
+        ticket.unlink(missing_ok=True)
+    return None
+
+
+def _clear(queue: Path, mine: str) -> None:
+    """End what dead jobs left on the device, also those that came after us and passed us."""
+    for name in _tickets(queue):
+        if name != mine:
+            _standing(queue / name)
+
+
+def _holder(queue: Path) -> Place:
+    """Return the place behind whoever has the device."""
+    record = files.read_json(queue / "holder")
+    record = record if isinstance(record, dict) else {}
+    owner = Owner.from_record(record.get("owner"))
+    return Place(1, str(record.get("job", "")), owner.host if owner else "")
 
 
 @functools.lru_cache(maxsize=256)
@@ -173,7 +209,7 @@ def _stands_still(owner: Owner) -> bool:
         return False
 
 
-def _take(lock: IO[bytes]) -> bool:
+def _take(lock: int) -> bool:
     """Take the lock if it is free; a file system without locks does not stand in the way."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

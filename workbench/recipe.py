@@ -7,28 +7,28 @@ import functools
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from workbench import explanations, files, store
+from workbench import explanations, files, history, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import built_for, key_values, read_model
+from workbench.build import built_for, gpu_device, key_values, read_model
 from workbench.compilation import Compilation
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import ModelError, ToolchainError
+from workbench.errors import ModelError
 from workbench.eviction import make_room, sweep
 from workbench.fingerprint import fingerprint
-from workbench.gpus import Gpu, list_gpus
+from workbench.gpus import list_gpus
+from workbench.guard import check_now
+from workbench.hardware import host
+from workbench.heartbeat import heartbeat
 from workbench.jobs import Job
-from workbench.journal import HEARTBEAT, WAIT, Journal
+from workbench.journal import WAIT, Journal
 from workbench.model import Model
 from workbench.queues import Place, Slot, processor, turn
 from workbench.sampling import Sampling
@@ -66,7 +66,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
     work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
-    with _heartbeat(journal, work.backend.uses_gpu):
+    with heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
     engine, explanation = store.look_up(identity)
@@ -80,8 +80,10 @@ def run_build(journal: Journal) -> dict[str, Any]:
         if engine:
             journal.note(f"The engine {engine.key} was published while this build waited.")
             return {"engine": engine.key, "reused": True}
-        with _heartbeat(journal, work.backend.uses_gpu):
+        work.check_room(model)
+        with heartbeat(journal, work.backend.uses_gpu):
             engine = work.build(model, source, identity, smoke=request["smoke"])
+        history.record(engine, Job(journal.path).view(), work.device)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
 
 
@@ -132,6 +134,22 @@ class _Work:
 
         return report
 
+    @property
+    def device(self) -> str:
+        """Name of what this is built on."""
+        return gpu_device(list_gpus()).name if self.backend.uses_gpu else host().name
+
+    def check_room(self, model: Model) -> None:
+        """Refuse where not even the least that is needed is free now.
+
+        Raises:
+            JobError: With the numbers.
+        """
+        sweep()  # what the dead have left counts as free
+        with contextlib.suppress(ModelError):  # what it needs is not known: it may work
+            gpus = list_gpus() if self.backend.uses_gpu else ()
+            check_now(self.journal, self.backend.need(self.spec, model), gpus)
+
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""
         shapes = self.backend.shapes(self.spec, model)
@@ -160,11 +178,10 @@ class _Work:
 
     def build(self, model: Model, source: Path, identity: Identity, *, smoke: bool) -> Engine:
         """Compile, try and publish an engine; nothing half done is left."""
-        sweep()
         make_room(extra=self._disk(model), tell=self.journal.note)
         temporary = files.temporary_name(store.folder(), self.journal.path.name)
-        temporary.mkdir(mode=0o700)
         try:
+            temporary.mkdir(mode=0o700)
             built = self.compile(model, source, temporary)
             limits = self.backend.limits(self.spec) | built["limits"]
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
@@ -277,51 +294,10 @@ class _Work:
                 "stages": [
                     {"name": stage.name, "title": stage.title, "seconds": stage.seconds(now)}
                     for stage in view.stages.values()
-                    # Still running: it ends with the manifest on the disk.
-                    if stage.name != "publish"
+                    # The last one ends with the manifest on the disk; waiting is no work.
+                    if stage.name not in ("publish", WAIT)
                 ],
                 "peak_memory_bytes": view.facts.get("peak_memory_bytes"),
                 "smoke": dict(smoke),
             },
         }
-
-
-@contextlib.contextmanager
-def _heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
-    """Journal a sign of life and the memory of all processes of the job, while it runs."""
-
-    def gpu_facts() -> dict[str, int]:
-        # All that is taken on the first GPU, also by others: NVML knows no more in a container.
-        gpus: tuple[Gpu, ...] = ()
-        # A driver that does not answer for once must not end the signs of life.
-        with contextlib.suppress(ToolchainError):
-            gpus = list_gpus() if uses_gpu else ()
-        return {"gpu_memory_bytes": gpus[0].memory_bytes - gpus[0].memory_free} if gpus else {}
-
-    stop = threading.Event()
-
-    def beat() -> None:
-        peak = 0
-        while not stop.wait(HEARTBEAT if peak else 0.2):
-            memory = _tree_memory()
-            peak = max(peak, memory)
-            with contextlib.suppress(OSError):  # a full disk is told by whoever builds
-                journal.fact(memory_bytes=memory, peak_memory_bytes=peak, **gpu_facts())
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _tree_memory() -> int:
-    """Return the resident memory of this process and its descendants, in bytes."""
-    me = psutil.Process()
-    total = 0
-    for process in [me, *me.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total

@@ -61,6 +61,7 @@ class Report:
         engines: What runs containers, with its version or what is wrong with it.
         toolchains: All that were found.
         remedies: One for each backend that cannot run; none for those that can.
+        exposed: Who else may read what the workbench keeps, and how to change it, or nothing.
     """
 
     python: str
@@ -72,6 +73,7 @@ class Report:
     engines: Mapping[str, str]
     toolchains: tuple[Examined, ...]
     remedies: tuple[Remedy, ...]
+    exposed: str = ""
 
     @property
     def ready(self) -> bool:
@@ -99,6 +101,8 @@ def lines(report: Report) -> Iterator[str]:
         yield f"Containers  {engine}: {version}"
     if not report.engines:
         yield f"Containers  none of {', '.join(ENGINES)} was found"
+    if report.exposed:
+        yield f"Note        {report.exposed}"
     for toolchain in report.toolchains:
         yield ""
         yield from _toolchain_lines(toolchain)

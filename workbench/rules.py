@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.errors import SpecError
+from workbench.units import printable
 
 Level = Literal["refuse", "warn", "ignored"]
 """refuse: cannot work; warn: works, but not as one may think; ignored: has no effect here."""
@@ -28,7 +29,7 @@ class Finding:
     source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.reason} {self.remedy}".strip()
+        return printable(f"{self.field}: {self.reason} {self.remedy}".strip())
 
 
 def refuse(findings: Iterable[Finding]) -> None:

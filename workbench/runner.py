@@ -17,6 +17,8 @@ def main() -> None:
         # Whoever started us sees its child end at once, and is never left with a zombie.
         os._exit(0)
     os.setsid()
+    # What a build and all that it starts write is for its user alone.
+    os.umask(0o077)
 
     # Imported from here on, since the starter waits for the lines above.
     import signal
@@ -41,17 +43,17 @@ def main() -> None:
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")
     except WorkbenchError as error:
-        journal.end("failed", text=str(error))
+        journal.end("failed", text=with_numbers(str(error), journal.path))
     except OSError as error:
         # The last word first: on a full disk the log takes no more.
-        journal.end("failed", text=describe_os_error(error))
+        journal.end("failed", text=with_numbers(describe_os_error(error), journal.path))
         traceback.print_exc()
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
-        journal.end(
-            "failed",
-            text=f"The build stopped at an unexpected {type(error).__name__}: {error}. "
-            "The log has the details.",
+        text = (
+            f"The build stopped at an unexpected {type(error).__name__}: {error}. "
+            "The log has the details."
         )
+        journal.end("failed", text=with_numbers(text, journal.path))
         traceback.print_exc()
     else:
         journal.end("done", **result)
@@ -67,8 +69,18 @@ def _remember(path: Path) -> None:
     remember(Job(path))
 
 
+def with_numbers(text: str, job: Path) -> str:
+    """Return why a job failed with the numbers of what it ran out of, if of anything."""
+    from workbench.guard import explained
+    from workbench.journal import View
+
+    view = View(job)
+    view.update()
+    return explained(text, view.facts)
+
+
 def describe_os_error(error: OSError) -> str:
-    """Say what the system refused; a full disk with its numbers."""
+    """Say what the system refused; a full disk with what is free by now."""
     import errno
 
     from workbench.files import home
@@ -77,8 +89,9 @@ def describe_os_error(error: OSError) -> str:
 
     if error.errno == errno.ENOSPC:
         return (
-            f"The disk is full: {format_bytes(free_disk(home()))} are free in {home()}. Free some "
-            "space, or set WORKBENCH_HOME to a folder on a larger disk; nothing was published."
+            f"The disk is full: {format_bytes(free_disk(home()))} are free in {home()}, now that "
+            "what was unfinished is gone. Free some space, or set WORKBENCH_HOME to a folder on a "
+            "larger disk; nothing was published."
         )
     where = f" ({error.filename})" if error.filename else ""
     return f"The system refused: {error.strerror or error}{where}. Nothing was published."

@@ -15,9 +15,9 @@ from typing import IO, Any, Self
 import psutil
 
 from workbench.backends import get_backend
-from workbench.errors import SessionError
+from workbench.errors import SessionError, ToolchainError
 from workbench.generation import Generation, prompt_fields
-from workbench.process import Worker, describe_exit
+from workbench.process import Worker, describe_exit, no_message
 from workbench.sampling import Sampling
 from workbench.toolchain import Toolchain
 
@@ -217,18 +217,28 @@ class Session:
 
     def _read(self) -> None:
         """Hand the worker's messages to their generations (runs in a thread)."""
-        why = ""
-        for message in self._messages:
-            if message["event"] == "tokens":
-                for number, ids, text, logprobs in message["batch"]:
-                    generation = self._generations.get(number)
-                    if generation:
-                        generation.take_tokens(ids, text, logprobs, message["time"])
-            elif message["event"] == "error":
-                why = message["message"]
-            else:
-                self._hand_over(message)
-        self._end_all(why)
+        why, lie = "", ""
+        try:
+            for message in self._messages:
+                why = self._read_one(message) or why
+        except ToolchainError as error:
+            lie = str(error)
+        except (KeyError, TypeError, ValueError):
+            lie = str(no_message(message))
+        self._end_all(why, lie)
+
+    def _read_one(self, message: Mapping[str, Any]) -> str:
+        """Take one message; return why the worker is about to end, if it says so."""
+        if message["event"] == "tokens":
+            for number, ids, text, logprobs in message["batch"]:
+                generation = self._generations.get(number)
+                if generation:
+                    generation.take_tokens(ids, text, logprobs, message["time"])
+        elif message["event"] == "error":
+            return str(message["message"])
+        else:
+            self._hand_over(message)
+        return ""
 
     def _hand_over(self, message: Mapping[str, Any]) -> None:
         generation = self._generations.get(message["id"])
@@ -237,20 +247,25 @@ class Session:
         if message["event"] in ("end", "refused"):
             # Before its waiters wake up: they may ask what is still active.
             del self._generations[message["id"]]
-        generation.take(message)
+        try:
+            generation.take(message)
+        except (KeyError, TypeError, ValueError):
+            # It has not ended; what ends all that run shall reach it too.
+            self._generations[message["id"]] = generation
+            raise
 
-    def _end_all(self, why: str) -> None:
-        """The channel is closed: nothing more will come for anyone."""
+    def _end_all(self, why: str, lie: str = "") -> None:
+        """Nothing more will come for anyone: the channel is closed, or nobody can rely on it."""
         with self._lock:
             if self._closed:
                 error = SessionError("The session was closed while this generation ran.")
             else:
+                if lie:
+                    self._worker.kill()
                 status = self._worker.close()
                 reason = f" {why}." if why else self._log_tail()
-                error = SessionError(
-                    f"The engine's worker {describe_exit(status)}.{reason} "
-                    "Open the engine again to go on."
-                )
+                ended = lie or f"The engine's worker {describe_exit(status)}.{reason}"
+                error = SessionError(f"{ended} Open the engine again to go on.")
                 self._error = error
                 self._let_go()
             waiting = list(self._generations.values())

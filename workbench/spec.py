@@ -47,6 +47,7 @@ class Parameter:
     bounds: str
     optional: bool
     none_means: str
+    later: bool
 
     @property
     def expected(self) -> str:
@@ -72,6 +73,7 @@ def parameter(  # noqa: D417 - the remaining arguments are pydantic's own
     effect: Effect = "load",
     source: str = "",
     none_means: str = "",
+    later: bool = False,
     **constraints: Any,
 ) -> Any:
     """Declare a field of a record whose form, flags and table are derived.
@@ -84,6 +86,8 @@ def parameter(  # noqa: D417 - the remaining arguments are pydantic's own
         effect: What the parameter decides, see `Effect`.
         source: Where the meaning or the default comes from.
         none_means: What None stands for, where None is allowed.
+        later: Whether engines were built before there was this parameter. Its default is what
+            they were built with, and is left out of the key, so that they are found.
     """
     extra: dict[str, Any] = {
         "unit": unit,
@@ -91,6 +95,7 @@ def parameter(  # noqa: D417 - the remaining arguments are pydantic's own
         "effect": effect,
         "source": source,
         "none_means": none_means,
+        "later": later,
     }
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
@@ -141,6 +146,15 @@ class BuildSpec(Declared):
         effect="identity",
         none_means="the main branch",
     )
+    trust_remote_code: bool = parameter(
+        default=False,
+        help="Let Python code from the model's repository run, with your rights, where its "
+        "configuration points to some. Off, none of it runs.",
+        group="Model",
+        effect="compiled",
+        source="transformers AutoModelForCausalLM.from_pretrained",
+        later=True,
+    )
 
     @classmethod
     def gone_names(cls) -> Mapping[str, str]:
@@ -160,7 +174,11 @@ class BuildSpec(Declared):
         """
         declared = parameters_of(type(self))
         values = self.model_dump(mode="json")
-        compiled = sorted(name for name in declared if declared[name].effect == "compiled")
+        compiled = sorted(
+            name
+            for name, known in declared.items()
+            if known.effect == "compiled" and not (known.later and values[name] == known.default)
+        )
         return {"backend": self.backend, **{name: values[name] for name in compiled}}
 
 

@@ -9,6 +9,8 @@ damaged is set aside under a name of its own, and counts as not there.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,12 +19,14 @@ from typing import Any
 
 from workbench import files, usage
 from workbench.digests import cache_folder, digests, remember
-from workbench.engine import FORMAT, MANIFEST, Engine, Identity, age, read_engine
+from workbench.engine import FORMAT, MANIFEST, Engine, Identity, age, key_of, read_engine, sealed
 from workbench.errors import StoreError
 from workbench.explanations import explain_miss
 
 DAMAGED = ".damaged-"
 """Prefix of engines that were set aside."""
+
+_SET_ASIDE = re.compile(re.escape(DAMAGED) + "[0-9a-f]{20}-[0-9a-f]{12}")
 
 
 def folder() -> Path:
@@ -38,7 +42,13 @@ def list_engines() -> list[Engine]:
 
 def list_damaged() -> list[Path]:
     """Return the directories of engines that were set aside, the oldest first."""
-    return sorted(folder().glob(f"{DAMAGED}*"), key=lambda path: path.lstat().st_mtime)
+    found = []
+    with os.scandir(folder()) as entries:
+        for entry in entries:
+            if _SET_ASIDE.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):  # removed by somebody else
+                    found.append((entry.stat().st_mtime, Path(entry.path)))
+    return [path for _, path in sorted(found)]
 
 
 def find_engine(key: str) -> Engine:
@@ -69,8 +79,18 @@ def sound_engine(key: str) -> Engine:
 
 
 def look_up(identity: Identity) -> tuple[Engine | None, str]:
-    """Return the engine of an identity, or None; and why, in one sentence."""
-    engine = read_engine(folder() / identity.key)
+    """Return the engine of an identity, or None; and why, in one sentence.
+
+    Raises:
+        StoreError: The system cannot read just now.
+    """
+    path = folder() / identity.key
+    engine = read_engine(path)
+    if engine is None and os.path.lexists(path):
+        return None, (
+            f"An engine with these parameters is there but damaged (its {MANIFEST} cannot be read "
+            "or is that of another engine)."
+        )
     if engine is None:
         return None, explain_miss(identity, list_engines())
     if why := engine.damage():
@@ -94,13 +114,23 @@ def set_aside(engine: Engine, why: str) -> str:
         return sentence  # somebody else was faster
     except OSError as error:
         return f"{sentence} It could not be set aside: {error.strerror}."
-    moved = read_engine(aside, any_name=True)
-    if moved and not moved.damage():
+    if _is_sound(aside, engine.key):
         # Another build has replaced it between our look and our rename: it goes back.
         with contextlib.suppress(OSError):  # unless there is a third one by now
             aside.rename(engine.path)
         return sentence
     return f"{sentence} It was set aside as {aside.name}."
+
+
+def _is_sound(path: Path, key: str) -> bool:
+    """Say whether a directory holds the engine of a key, whole, under whatever name."""
+    found = read_engine(path, any_name=True)
+    if found is None or key_of(found.manifest["identity"]) != key:
+        return False
+    try:
+        return not found.damage()
+    except StoreError:
+        return True  # nobody can tell just now
 
 
 def publish(temporary: Path, identity: Identity, details: Mapping[str, Any]) -> Engine:
@@ -127,7 +157,7 @@ def publish(temporary: Path, identity: Identity, details: Mapping[str, Any]) -> 
         "files": inventory,
         **details,
     }
-    files.write_json(temporary / MANIFEST, manifest)
+    files.write_json(temporary / MANIFEST, sealed(manifest))
     return place(temporary, final, {name: entry["sha256"] for name, entry in inventory.items()})
 
 
@@ -143,25 +173,30 @@ def place(temporary: Path, final: Path, known: Mapping[str, str]) -> Engine:
         OSError: The disk refused.
         StoreError: What stands under the name is no engine, and cannot be moved away.
     """
-    if final.exists():
-        there = Engine(final, files.read_json(final / MANIFEST) or {})
-        sound = read_engine(final)
-        why = sound.damage() if sound else "it has no manifest that can be read"
-        if why:
-            set_aside(there, why)
-    if files.publish_directory(temporary, final):
-        remember(final, cache_folder(), known)
-        usage.touch(final.name)
-    engine = read_engine(final)
-    if engine is None or engine.damage():
-        raise StoreError(
-            f"{final} is in the way: it is no sound engine, and could not be moved. Move it away "
-            "and build again."
-        )
-    return engine
+    # Nobody evicts it before it was looked at once more.
+    claim = usage.claim_if_possible(final.name)
+    try:
+        if os.path.lexists(final):
+            there = read_engine(final)
+            why = there.damage() if there else f"its {MANIFEST} cannot be read or is another's"
+            if why:
+                set_aside(there or Engine(final, {}), why)
+        if files.publish_directory(temporary, final):
+            remember(final, cache_folder(), known)
+        engine = read_engine(final)
+        if engine is None or engine.damage():
+            raise StoreError(
+                f"{final} is in the way: it is no sound engine, and could not be moved. Move it "
+                "away and build again."
+            )
+        return engine
+    finally:
+        claim.release()
 
 
 def _inventory(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    names = [p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()]
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    # A manifest that a worker wrote is about to be replaced by ours.
+    names = [p.relative_to(directory).as_posix() for p in paths if p != directory / MANIFEST]
     for name, digest in sorted(digests(directory, names, None).items()):
         yield name, {"bytes": (directory / name).stat().st_size, "sha256": digest}

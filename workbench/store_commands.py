@@ -18,7 +18,7 @@ from workbench.errors import InputError, StoreError
 from workbench.files import read_lines
 from workbench.journal import State
 from workbench.listing import Entry
-from workbench.units import format_bytes, printable
+from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
 Verb = tuple[str, Callable[[argparse.ArgumentParser], None], Action]
@@ -64,7 +64,7 @@ def _json_flag(parser: argparse.ArgumentParser) -> None:
 def _list_engines(parsed: argparse.Namespace) -> int:
     engines = store.list_engines()
     if parsed.json:
-        print(json.dumps([dict(engine.manifest) for engine in engines], indent=1))
+        print(printable_json([dict(engine.manifest) for engine in engines]))
         return 0
     for engine in engines:
         why = eviction.why_kept(engine.key)
@@ -79,7 +79,7 @@ def _list_engines(parsed: argparse.Namespace) -> int:
 
 def _show_engine(parsed: argparse.Namespace) -> int:
     engine = store.find_engine(parsed.key)
-    print(json.dumps(engine.manifest, indent=1, ensure_ascii=False))
+    print(printable_json(engine.manifest))
     return 0
 
 
@@ -95,7 +95,9 @@ def _verify(parsed: argparse.Namespace) -> int:
         with ByteProgress(f"{engine.key}  reading") as progress:
             why = engine.damage(thorough=True, progress=progress)
         damaged += bool(why)
-        print(store.set_aside(engine, why) if why else f"{engine.key}  sound", flush=True)
+        print(
+            printable(store.set_aside(engine, why) if why else f"{engine.key}  sound"), flush=True
+        )
     return 1 if damaged else 0
 
 
@@ -121,7 +123,7 @@ def _evict(parsed: argparse.Namespace) -> int:
             "Say what shall go: keys of engines, or --to SIZE. There is no budget yet; "
             "`workbench engines budget 200GiB` sets one."
         )
-    over = eviction.make_room(limit, tell=print)
+    over = eviction.make_room(limit, tell=lambda text: print(printable(text)))
     print(f"The store holds {eviction.store_usage()}.")
     if over:
         raise StoreError(
@@ -211,7 +213,7 @@ def _list_jobs(parsed: argparse.Namespace) -> int:
     found = [e for e in listing.list_entries() if parsed.state in (None, e.state)]
     shown = found if parsed.all else found[:NEWEST]
     if parsed.json:
-        print(json.dumps([asdict(entry) for entry in shown], indent=1, ensure_ascii=False))
+        print(printable_json([asdict(entry) for entry in shown]))
         return 0
     for entry in shown:
         print(printable(_entry_line(entry)))
@@ -230,7 +232,7 @@ def _entry_line(entry: Entry) -> str:
 def _show_job(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
     print(_entry_line(listing.entry_of(job, job.view())))
-    print(json.dumps(job.request, indent=1))
+    print(printable_json(job.request))
     for record in read_lines(job.path / "journal.jsonl")[0]:
         print(json.dumps(record))
     return 0

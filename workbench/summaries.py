@@ -18,12 +18,12 @@ from workbench.journal import ENDED, Stage, State, View
 from workbench.listing import Entry, queue_line
 from workbench.model import Model
 from workbench.rules import Finding
-from workbench.units import format_bytes, format_count, format_seconds
+from workbench.units import format_bytes, format_count, format_seconds, printable
 
 
 def model_line(model: Model) -> str:
     """Return one line on what a model is."""
-    return (
+    return printable(
         f"{model.architecture}, {format_count(model.parameters)} parameters, "
         f"{model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values) of "
         f"{model.head_size}, vocabulary {model.vocab_size:,}, context {model.context_length:,} "
@@ -60,22 +60,35 @@ FACTS = {
     "activation_bytes": "activations",
     "host_peak_bytes": "host memory at its peak",
     "gpu_peak_bytes": "GPU memory at its peak",
+    "peak_memory_bytes": "memory of all its processes at the peak",
 }
 """What a log told about a build, and how people call it."""
 
-PASSING = {"gpu_memory_bytes": "GPU memory now", "tensorrt_phase": "TensorRT"}
+PASSING = {
+    "available_memory_bytes": "memory available",
+    "disk_free_bytes": "disk free",
+    "gpu_memory_bytes": "GPU memory now",
+    "tensorrt_phase": "TensorRT",
+}
 """What is only true while a build runs."""
 
 
-def fact_line(view: View) -> str:
-    """Return one line with what is known of a build beside its stages; empty without anything."""
+def fact_line(view: View, peak: Range | None = None) -> str:
+    """Return one line with what is known of a build beside its stages; empty without anything.
+
+    Args:
+        view: Of the job.
+        peak: What past builds took of the host's memory.
+    """
     titles = FACTS if view.end else FACTS | PASSING
     words = []
     for name, title in titles.items():
         if name in view.facts:
             value = view.facts[name]
-            words.append(f"{title} {format_bytes(value) if name.endswith('_bytes') else value}")
-    return " · ".join(words)
+            past = f" ({peak})" if peak and name == "peak_memory_bytes" else ""
+            shown = format_bytes(value) if name.endswith("_bytes") else value
+            words.append(f"{title} {shown}{past}")
+    return printable(" · ".join(words))
 
 
 STATES: dict[State, tuple[str, str]] = {
@@ -100,7 +113,7 @@ def job_line(entry: Entry, now: float) -> str:
     """Return one line on a job: id, age, state, what was asked and what came out."""
     when = f"{age(now - entry.created)} ago"
     line = f"{entry.id}  {when:<14} {state_words(entry.state):<17} {entry.what}  {entry.outcome}"
-    return line.rstrip()
+    return printable(line.rstrip())
 
 
 def state_line(view: View, left: str, now: float) -> str:
@@ -126,7 +139,7 @@ def state_line(view: View, left: str, now: float) -> str:
         if isinstance(memory := view.facts.get("memory_bytes"), int):
             line.append(f"memory {format_bytes(memory)}")
         line.append(f"last sign of life {max(0.0, view.silence()):.0f} s ago")
-    return " · ".join([*filter(None, line), f"job {view.path.name}"])
+    return printable(" · ".join([*filter(None, line), f"job {view.path.name}"]))
 
 
 def _killed(view: View, took: str) -> str:
@@ -160,7 +173,7 @@ def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = No
         words.append(f"{stage.done}/{stage.total} {stage.unit}")
     if stage.ended is None and stage.name in ranges:
         words.append(f"({ranges[stage.name]})")
-    return "  ".join(words)
+    return printable("  ".join(words))
 
 
 def remaining(
@@ -190,7 +203,10 @@ def remaining(
     low, high = sum(r.low for r in ahead), sum(r.high for r in ahead)
     builds = min(r.builds for r in ahead)
     plural = "s" if builds > 1 else ""
-    return f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
+    return (
+        f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
+        f"{ahead[0].note}"
+    )
 
 
 def timing_line(record: Mapping[str, Any]) -> str:

@@ -42,6 +42,10 @@ QUIET = {
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """What is left out for a worker that has to look something up."""
 
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""The user's access to the hub, for such a worker alone: any other runs code of many libraries,
+and possibly of a model's repository, and has no use for it."""
+
 AS_ROOT = {
     f"{prefix}_ALLOW_RUN_AS_ROOT{suffix}": "1"
     for prefix in ("OMPI", "PRTE")
@@ -232,6 +236,8 @@ def _environment(python: str, online: bool = False) -> dict[str, str]:
     Another interpreter must not be led to our packages.
     """
     environment = ORDER | os.environ | variables_of(Path(python)) | _quiet(online)
+    for name in () if online else TOKENS:
+        environment.pop(name, None)
     if python != sys.executable:
         for name in ("PYTHONPATH", "PYTHONHOME"):
             environment.pop(name, None)

@@ -1,11 +1,10 @@
-"""Numbers for people: sizes, times and counts in few characters."""
+"""Words for people: sizes, times and counts in few characters; texts from elsewhere, harmless."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-
-from workbench.errors import InputError
 
 BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
 THOUSANDS = ("k", "M", "B", "T")
@@ -16,29 +15,6 @@ def format_bytes(count: float) -> str:
     if abs(count) < 1024:
         return f"{round(count)} byte{'' if round(count) == 1 else 's'}"
     return _scaled(count, 1024, BINARY)
-
-
-def parse_bytes(text: str, name: str) -> int:
-    """Return the bytes of a size such as "200 GiB", "50GB" or "1048576".
-
-    Args:
-        text: A number, and a unit where it is not bytes; B, kB, MB, GB, TB are powers of 1000.
-        name: What it is the size of, for the sentence.
-
-    Raises:
-        InputError: It is no size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match["number"]) <= 0:
-        raise InputError(f"{name} must be a size such as 200GiB or 50GB; got {text!r}.")
-    prefix, binary = match["prefix"].upper(), bool(match["binary"])
-    power = "KMGTP".index(prefix) + 1 if prefix else 0
-    return int(float(match["number"]) * (1024 if binary else 1000) ** power)
-
-
-_SIZE = re.compile(
-    r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<prefix>[kmgtp]?)(?P<binary>i?)b?", re.IGNORECASE
-)
 
 
 def format_count(count: float) -> str:
@@ -74,8 +50,21 @@ def _scaled(count: float, base: int, prefixes: tuple[str, ...]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text from elsewhere without the control characters that could steer a terminal."""
-    return _CONTROL.sub("\ufffd", text)
+    """Return a text from elsewhere without characters that could deceive whoever reads it.
+
+    Each becomes U+FFFD: controls, which steer a terminal; those of bidirectional writing, which
+    show a text in another order than it has; line separators; and halves of surrogates, which
+    cannot be written at all.
+    """
+    return _DECEIVING.sub("\ufffd", text)
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+def printable_json(value: object) -> str:
+    """Return a value as JSON for a terminal: the same data, such characters as escapes."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return _DECEIVING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_DECEIVING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
+)

@@ -13,8 +13,8 @@ lock: the one who removes gives way, and the one who uses waits until it has.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -30,6 +30,9 @@ USING, EVICTING = ".using", ".evicting"
 PATIENCE = 10.0
 """Seconds that a use waits for somebody who is just looking whether he may remove the engine."""
 
+READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""What the system says of a store that we may only read."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -43,6 +46,10 @@ class Claim:
             self.path.unlink(missing_ok=True)
 
 
+NOBODY = Claim(Path(os.devnull) / "nothing")
+"""The claim of one who cannot write any."""
+
+
 def folder(key: str) -> Path:
     """Return the folder of what is known about the use of an engine."""
     return files.make_folder(files.home() / "usage" / key)
@@ -51,40 +58,62 @@ def folder(key: str) -> Path:
 def claim(key: str) -> Claim:
     """Say that this process uses an engine; nobody removes it until the claim is released.
 
-    A store that cannot be written to has nobody who could remove something, so the claim is empty.
+    Where the store can only be read nobody removes anything either, and the claim is empty.
 
     Raises:
-        StoreError: Another process has been removing it for `PATIENCE` seconds.
+        StoreError: Another process has been removing it for `PATIENCE` seconds, or the claim cannot
+            be written, as on a full disk.
     """
     try:
         mine = _write(key, USING)
-        touch(key)
-    except (OSError, StoreError):
-        return Claim(Path(os.devnull) / "nothing")
-    deadline = time.monotonic() + PATIENCE
-    while others := _living(key, EVICTING):
-        if time.monotonic() > deadline:
-            mine.release()
-            raise StoreError(
-                f"The engine {key} is being removed by process {others[0].pid} on "
-                f"{others[0].host}. Build it again, or wait and try again."
-            )
-        time.sleep(0.02)
+    except OSError as error:
+        if error.errno in READ_ONLY:
+            return NOBODY
+        raise StoreError(
+            f"Nobody can be told that the engine {key} is in use, so it could be removed "
+            f"meanwhile: {error.strerror} in {files.home()}. Free some space, then try again."
+        ) from error
+    try:
+        _wait_for_evictors(key)
+    except BaseException:
+        mine.release()
+        raise
+    touch(key)
     return mine
 
 
-@contextlib.contextmanager
-def removing(key: str) -> Iterator[list[Owner]]:
-    """Keep new users out while the context is open; yield those who are there already.
+def claim_if_possible(key: str) -> Claim:
+    """Claim an engine that is about to be published, which must not fail for it."""
+    try:
+        return claim(key)
+    except StoreError:
+        return NOBODY
 
-    Only where there is none may the engine be removed.
+
+def _wait_for_evictors(key: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while others := _living(key, EVICTING):
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"The engine {key} is being removed by process {others[0].pid} on "
+                f"{others[0].host}. Wait and try again; where that process is gone for good, "
+                f"delete the files *{EVICTING} in {files.home() / 'usage' / key}."
+            )
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def removing(key: str) -> Iterator[None]:
+    """Keep new users out while the context is open.
+
+    Only where there is none already, which must be looked for inside, may the engine be removed.
 
     Raises:
         OSError: The store cannot be written to.
     """
     mark = _write(key, EVICTING)
     try:
-        yield users(key)
+        yield
     finally:
         mark.release()
 
@@ -113,13 +142,18 @@ def pin(key: str, why: str = "") -> None:
 
     Raises:
         OSError: The store cannot be written to.
+        StoreError: As `claim`.
     """
-    files.write_json(folder(key) / "pinned", {"why": why, "time": time.time()})
+    using = claim(key)  # whoever removes it at this moment has done so, or sees the pin
+    try:
+        files.write_json(folder(key) / "pinned", {"why": why, "time": time.time()})
+    finally:
+        using.release()
 
 
 def unpin(key: str) -> None:
     """Let an engine be evicted again."""
-    (folder(key) / "pinned").unlink(missing_ok=True)
+    (files.home() / "usage" / key / "pinned").unlink(missing_ok=True)
 
 
 def is_pinned(key: str) -> bool:
@@ -128,14 +162,32 @@ def is_pinned(key: str) -> bool:
 
 
 def forget(key: str) -> None:
-    """Remove what is known about the use of an engine that is gone."""
-    shutil.rmtree(files.home() / "usage" / key, ignore_errors=True)
+    """Remove what is known about the use of an engine that is gone, but for claims of others.
+
+    They may be of an engine that was published under the same key since.
+    """
+    known = files.home() / "usage" / key
+    with contextlib.suppress(OSError):  # somebody uses it again, or the store is read-only
+        (known / "used").unlink(missing_ok=True)
+        known.rmdir()
 
 
 def _write(key: str, suffix: str) -> Claim:
-    path = folder(key) / f"{uuid.uuid4().hex}{suffix}"
-    files.write_json(path, {"owner": Owner.current().record(), "time": time.time()})
-    return Claim(path)
+    """Write a claim or a mark of this process.
+
+    Raises:
+        OSError: The store cannot be written to.
+    """
+    record = {"owner": Owner.current().record(), "time": time.time()}
+    while True:
+        known = files.home() / "usage" / key
+        known.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = known / f"{uuid.uuid4().hex}{suffix}"
+        try:
+            files.write_json(path, record)
+        except FileNotFoundError:
+            continue  # `forget` took the folder away in this very moment
+        return Claim(path)
 
 
 def _living(key: str, suffix: str) -> list[Owner]:

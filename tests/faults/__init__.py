@@ -20,16 +20,17 @@ Points, in their order: in the runner after_session (before the journal has an o
 before_stage and after_stage (with name="fingerprint", ...: around the line in the journal),
 before_temp, after_temp; in the worker start, load, compile, write, half (half of engine.bin is
 there), end; in the worker of a session open, prefill, decode; in the runner before_manifest,
-after_manifest, before_sync and after_sync (with name="engine.bin": an fsync in the engine's
-directory), before_displace and after_displace (of a damaged engine), before_rename, after_rename,
-before_record, after_record (the journal's last word).
+after_manifest, before_sync and after_sync (with name="engine.bin": an fsync of that
+file in the engine's directory; "engines" is the folder of all), before_displace and after_displace
+(of a damaged engine), before_rename, after_rename, before_record, after_record (the journal's last
+word).
 
 What can be done (`tests.faults.actions`, with their arguments): stall(until=gate) or stall() for
 ever, kill, kill_runner, kill_tree, stop (SIGSTOP), segfault, exit(status=), raise(text=),
 error(error="EIO"), descriptors (EMFILE from then on), memory(mebibytes=), child(pids=file,
 detached=True), print(text=, times=), deaf (to SIGTERM, and as a worker to its closed channel),
-clock(seconds=). Only in the worker of a build: done (a lie), send(raw="garbage\\n"), refuse(text=)
-and fill (the disk).
+clock(seconds=), fill(path=) (the disk, as a stranger would). Only in workers: send(raw="x\\n").
+Only in that of a build: done (a lie), refuse(text=) and overflow (fill the disk from within).
 
 Processes that a test starts itself with os.environ know the backend too: command lines, kernels,
 papermill, `python -c`. At the end of a test whatever lives with its home is killed;
@@ -153,12 +154,12 @@ class Faulty:
 
     def processes(self) -> list[psutil.Process]:
         """Return the living processes that work in this test's home, but for this one."""
-        home, found = os.environ["WORKBENCH_HOME"], []
-        for process in psutil.process_iter():
-            # Those of others, and those that end meanwhile.
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get("WORKBENCH_HOME") == home:
-                    found.append(process)
+        home, found = f"WORKBENCH_HOME={os.environ['WORKBENCH_HOME']}\0".encode(), []
+        for pid in psutil.pids():
+            # Those of others, those that end meanwhile, and zombies, which have no environment.
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                if pid != os.getpid() and home in Path(f"/proc/{pid}/environ").read_bytes():
+                    found.append(psutil.Process(pid))
         return found
 
     def kill_all(self) -> None:

@@ -153,6 +153,29 @@ def shift_clock(seconds: float) -> None:
     time.time = lambda: before() + seconds
 
 
+def fill(path: str) -> None:
+    """Fill the disk with a file that is none of ours, to the last byte."""
+    with Path(path).open("ab", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+
+def sender(descriptor: int) -> Callable[..., None]:
+    """Return the action that puts anything on a channel, such as a line that is no JSON."""
+
+    def send(raw: str) -> None:
+        data = raw.encode("latin-1")
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+    return send
+
+
 ACTIONS: dict[str, Callable[..., None]] = {
     "stall": stall,
     "kill": kill,
@@ -169,4 +192,5 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "print": say,
     "deaf": ignore_term,
     "clock": shift_clock,
+    "fill": fill,
 }

@@ -23,7 +23,7 @@ class FaultSpec(BuildSpec):
 
     backend: Literal["fault"] = "fault"
     seed: int = parameter(0, ge=0, help="Decides the engine's content.", effect="compiled")
-    size: int = parameter(4096, ge=0, help="Bytes of engine.bin.", effect="compiled")
+    size: int = parameter(5000, ge=0, help="Bytes of engine.bin.", effect="compiled")
     max_batch_size: int = parameter(4, ge=1, help="Requests at a time.", effect="compiled")
     max_input_len: int = parameter(64, ge=1, help="Longest prompt.", effect="compiled")
     max_seq_len: int = parameter(128, ge=2, help="Prompt plus output.", effect="compiled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.backends.code_rules import code_rules
 from workbench.memory import BLOCK_TOKENS
 from workbench.model import Model
 from workbench.rules import Finding
@@ -24,7 +25,7 @@ COMPARED = (
 
 def findings(spec: OpenVinoSpec, model: Model | None) -> list[Finding]:
     """Apply the rules of this backend; those that need the model only where there is one."""
-    found = _shape_rules(spec) + _precision_rules(spec)
+    found = [*code_rules(spec, model), *_shape_rules(spec), *_precision_rules(spec)]
     return found + _model_rules(spec, model) if model else found
 
 

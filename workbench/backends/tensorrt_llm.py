@@ -93,7 +93,7 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
 
 
 def need(spec: BuildSpec, model: Model) -> BuildNeed:
-    """Estimate what a build takes of the host; see `workbench.trtllm_memory`."""
+    """Estimate what a build takes of host and GPU; see `workbench.trtllm_memory`."""
     spec = _mine(spec)
     return trtllm_build_need(
         model,
@@ -102,6 +102,7 @@ def need(spec: BuildSpec, model: Model) -> BuildNeed:
         tp_size=spec.tp_size,
         pp_size=spec.pp_size,
         workers=spec.workers,
+        strip_plan=spec.strip_plan,
     )
 
 

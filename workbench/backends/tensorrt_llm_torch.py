@@ -152,6 +152,7 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
         "enable_block_reuse",
         "enable_chunked_prefill",
         "use_cuda_graph",
+        "trust_remote_code",
     )
     local = Path(spec.model)
     return {

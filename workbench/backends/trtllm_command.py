@@ -115,9 +115,11 @@ def _convert(spec: TensorRtLlmSpec, model: str, checkpoint: str, known: Model | 
 
 
 def _from_hugging_face(recipe: dict[str, Any]) -> list[str]:
+    # Only the class of a model can be told to take it with its code.
+    reader = _model_class(recipe) if recipe["trust_remote_code"] else "AutoModelForCausalLM"
     return [
         f"for rank in range({recipe['mapping']['world_size']}):",
-        "    model = AutoModelForCausalLM.from_hugging_face(",
+        f"    model = {reader}.from_hugging_face(",
         "        source,",
         f"        dtype={recipe['dtype']!r},",
         f"        mapping=Mapping(rank=rank, {_keywords(recipe['mapping'])}),",
@@ -133,7 +135,7 @@ def _quantize(recipe: dict[str, Any]) -> list[str]:
     """Return the one call that calibrates and writes the ranks of a checkpoint."""
     values = recipe["calibration"] | recipe["options"]
     return [
-        "AutoModelForCausalLM.get_trtllm_model_class(source).quantize(",
+        f"{_model_class(recipe)}.quantize(",
         "    source,",
         "    checkpoint,",
         f"    dtype={recipe['dtype']!r},",
@@ -142,6 +144,11 @@ def _quantize(recipe: dict[str, Any]) -> list[str]:
         *(f"    {name}={value!r}," for name, value in values.items()),
         ")",
     ]
+
+
+def _model_class(recipe: dict[str, Any]) -> str:
+    trusted = ", trust_remote_code=True" if recipe["trust_remote_code"] else ""
+    return f"AutoModelForCausalLM.get_trtllm_model_class(source{trusted})"
 
 
 def _quant_config(recipe: dict[str, Any]) -> str:
@@ -198,6 +205,8 @@ def _serve(spec: TensorRtLlmSpec, model: str, engine: str) -> str:
         flags.append(["--tp_size", str(spec.tp_size)])
     if spec.pp_size > 1:
         flags.append(["--pp_size", str(spec.pp_size)])
+    if spec.trust_remote_code:
+        flags.append(["--trust_remote_code"])
     if spec.enable_chunked_context:
         flags.append(["--enable_chunked_prefill"])
     settings = _kv_cache_settings(spec)

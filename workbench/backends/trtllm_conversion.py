@@ -258,6 +258,7 @@ def conversion(
             the names of QuantAlgo members.
         calibration: Keyword arguments of quantize; empty for from_hugging_face.
         options: Further keyword arguments of either call.
+        trust_remote_code: Whether code of the model's repository may run.
     """
     quantization, options = _quantization(spec, model)
     calibrated = spec.calibrated_by
@@ -268,7 +269,8 @@ def conversion(
         "mapping": _mapping(spec),
         "quantization": quantization,
         "calibration": _calibration(spec) if calibrated else {},
-        "options": options | _options(spec),
+        "options": options | _options(spec, model),
+        "trust_remote_code": spec.trust_remote_code,
     }
 
 
@@ -335,7 +337,7 @@ def _calibration(spec: ConversionParameters) -> dict[str, Any]:
     }
 
 
-def _options(spec: ConversionParameters) -> dict[str, Any]:
+def _options(spec: ConversionParameters, model: Model | None) -> dict[str, Any]:
     """Return what differs from the library's defaults; some model classes take no others."""
     if spec.calibrated_by == "modelopt":
         return {}  # ModelOpt writes the checkpoint and takes none of them
@@ -343,9 +345,9 @@ def _options(spec: ConversionParameters) -> dict[str, Any]:
     if spec.use_parallel_embedding:
         options["use_parallel_embedding"] = True
         options["embedding_sharding_dim"] = spec.embedding_sharding_dim
-    if spec.calibrated_by == "tensorrt_llm":
-        # Its default would run code from the checkpoint (models/llama/model.py).
-        options["trust_remote_code"] = False
+    if spec.calibrated_by == "tensorrt_llm" or (model and model.code):
+        # Its default would run code from the checkpoint (models/llama/model.py and config.py).
+        options["trust_remote_code"] = spec.trust_remote_code
     if not spec.calibrated_by:
         wanted = {
             "load_by_shard": spec.load_by_shard,

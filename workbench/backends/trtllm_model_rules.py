@@ -29,17 +29,6 @@ def model_rules(spec: TensorRtLlmSpec, model: Model) -> Iterator[Finding]:
         yield _unknown(model)
     yield from tokenizer_rule(model)
     yield from revision_rule(spec)
-    if spec.calibrated_by == "modelopt" and model.config.get("auto_map"):
-        yield Finding(
-            "warn",
-            "quantization",
-            "ModelOpt's calibration runs the Python code that comes with this checkpoint, and "
-            "cannot be told not to.",
-            "Calibrate only checkpoints whose code you trust, or choose a quantization without "
-            "calibration.",
-            (("quantization", "int8_wo"),),
-            "tensorrt_llm quantization/quantize_by_modelopt.py",
-        )
     yield from _context_rules(spec, model)
     yield from _parallel_rules(spec, model)
     yield from _architecture_rules(spec, model)

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.backends.code_rules import code_rules
 from workbench.backends.trtllm_command import listed
+from workbench.backends.trtllm_file_rules import file_rules
 from workbench.backends.trtllm_flags import LORA_MODULES
 from workbench.backends.trtllm_gpu_rules import gpu_rules
 from workbench.backends.trtllm_model_rules import (
@@ -38,11 +40,13 @@ _TOKENS = "tensorrt_llm _common.py check_max_num_tokens"
 def findings(spec: TensorRtLlmSpec, model: Model | None, gpus: Sequence[Gpu] = ()) -> list[Finding]:
     """Apply the rules; those on the model and on GPUs only where there are such."""
     found = [
+        *code_rules(spec, model),
         *_length_rules(spec),
         *_token_rules(spec),
         *_build_rules(spec),
         *_decoding_rules(spec),
         *_lora_rules(spec),
+        *file_rules(spec),
         *precision_rules(spec, model),
         *session_rules(spec),
     ]

@@ -49,6 +49,7 @@ def _serve(spec: TorchSpec, source: str) -> str:
         ["--pp_size", str(spec.pp_size)],
         ["--kv_cache_free_gpu_memory_fraction", str(spec.kv_cache_free_gpu_memory_fraction)],
         ["--extra_llm_api_options", SETTINGS],
+        *([["--trust_remote_code"]] if spec.trust_remote_code else []),
     ]
     return shell_lines(["trtllm-serve", source], flags)
 

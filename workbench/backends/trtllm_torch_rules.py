@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from workbench.backends.code_rules import code_rules
 from workbench.backends.trtllm_model_rules import revision_rule, scaled_context, tokenizer_rule
 from workbench.rules import Finding
 
@@ -21,7 +22,7 @@ infer_max_seq_len in tensorrt_llm _torch/models/modeling_utils.py takes them."""
 
 def findings(spec: TorchSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
     """Apply the rules of this backend; those on model and GPUs only where there are any."""
-    found = _limit_rules(spec)
+    found = [*code_rules(spec, model), *_limit_rules(spec)]
     found += _model_rules(spec, model) if model else []
     return found + (_gpu_rules(spec, gpus) if gpus else [])
 

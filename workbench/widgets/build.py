@@ -17,6 +17,7 @@ from workbench.journal import ENDED, View
 from workbench.notebook import headless
 from workbench.rules import refuse
 from workbench.spec import BuildSpec
+from workbench.units import printable
 from workbench.widgets.form import BuildForm
 from workbench.widgets.progress import Progress
 from workbench.widgets.source import EngineSource
@@ -121,7 +122,9 @@ class BuildPanel(EngineSource):
         return spec
 
     def _show_offer(self, sentence: str) -> None:
-        self._sentence.value = f'<div class="finding" role="status">{html.escape(sentence)}</div>'
+        self._sentence.value = (
+            f'<div class="finding" role="status">{html.escape(printable(sentence))}</div>'
+        )
         self._offer.layout.display = "" if sentence else "none"
 
     def _follows(self) -> bool:
@@ -139,7 +142,7 @@ class BuildPanel(EngineSource):
             self.progress.say(build.explanation)
             self._hand_out(build.hit)
             return
-        self.progress.expect(plan.backend, spec, plan.model)
+        self.progress.expect(plan)
         self._show(build.job)
         threading.Thread(target=self._follow, args=(build,), daemon=True).start()
 

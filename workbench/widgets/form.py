@@ -17,6 +17,7 @@ from workbench.model import Model
 from workbench.rules import refuse
 from workbench.spec import BuildSpec, Parameter, parameters_of
 from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
+from workbench.units import printable
 from workbench.widgets.panel import Panel
 
 FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
@@ -242,7 +243,7 @@ def _facts_html(plan: Plan) -> str:
 def _commands_text(spec: BuildSpec, model: Model | None) -> str:
     """Return the shell commands that do the same elsewhere, each under its title."""
     found = get_backend(spec.backend).commands(spec, model)
-    return "\n\n".join(f"# {command.title}\n{command.text}" for command in found)
+    return printable("\n\n".join(f"# {command.title}\n{command.text}" for command in found))
 
 
 def _fit_html(plan: Plan) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import jobs, listing
-from workbench.backends import get_backend, make_spec
-from workbench.build import engine_of, read_model
+from workbench.backends import make_spec
+from workbench.build import Plan, engine_of
 from workbench.engine import age
 from workbench.errors import InputError, JobError, WorkbenchError
 from workbench.jobs import Job
@@ -20,6 +20,7 @@ from workbench.journal import ENDED, View
 from workbench.listing import Entry
 from workbench.spec import nearest
 from workbench.summaries import STATES, command_line, job_line, state_words
+from workbench.units import printable
 from workbench.widgets.lists import ListPanel, Row, contains, hidden
 from workbench.widgets.progress import Progress
 
@@ -190,13 +191,12 @@ class JobsPanel(ListPanel):
     def _expect(self, job: Job) -> None:
         """Find out what past builds like this took; a model that cannot be read has no past."""
         try:
-            spec = make_spec(job.request.get("spec", {}))
-            model = read_model(spec)
+            plan = Plan.make(make_spec(job.request.get("spec", {})))
         except WorkbenchError:
             return
         with self._lock:
             if self._job == job:
-                self.progress.expect(get_backend(spec.backend), spec, model)
+                self.progress.expect(plan)
 
     def _retry(self, job: Job) -> None:
         after = jobs.retry(job)
@@ -218,10 +218,10 @@ def _row(entry: Entry, now: float) -> Row:
 def _last_words(view: View) -> str:
     """Show why a job ended without an engine."""
     text = str(view.end.get("text", "")) if view.end else ""
-    return f'<div class="error">{html.escape(text)}</div>' if text else ""
+    return f'<div class="error">{html.escape(printable(text))}</div>' if text else ""
 
 
 def _repeat(line: str) -> str:
     """Show the command line that asks for the same once more."""
     told = '<span class="quiet">The same on the command line:</span>'
-    return f"{told}<pre>{html.escape(line)}</pre>" if line else ""
+    return f"{told}<pre>{html.escape(printable(line))}</pre>" if line else ""

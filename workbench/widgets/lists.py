@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from workbench.units import printable
 from workbench.widgets.panel import STYLE
 from workbench.widgets.source import EngineSource
 from workbench.widgets.table import Table
@@ -93,6 +94,7 @@ class ListPanel(EngineSource):
         """Look at the whole list again; errors show in the panel."""
         with self._lock, self.boundary():
             rows, total = self._rows(self.filter.value.lower().split(), self._count)
+            rows = [[printable(cell) for cell in row] for row in rows]
             if rows != self.table.rows:
                 self.table.rows = rows
             self._tell(len(rows), total)

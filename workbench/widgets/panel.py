@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.errors import WorkbenchError
+from workbench.units import printable
 from workbench.widgets.keys import Keys
 
 STYLE = """<style>
@@ -36,6 +37,7 @@ STYLE = """<style>
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
 .workbench-panel .finding.refuse { border-left-color: var(--jp-error-color1, #d32f2f); }
 .workbench-panel .finding.ignored { border-left-color: var(--jp-border-color1, #9e9e9e); }
+.workbench-panel .jupyter-button { flex: none; }
 .workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
   font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
@@ -92,7 +94,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
     def show_error(self, text: str) -> None:
         """Show a text in the error area; an empty one clears it."""
         self._error_text = text
-        self._error.value = f'<div class="error" role="alert">{html.escape(text)}</div>'
+        self._error.value = f'<div class="error" role="alert">{html.escape(printable(text))}</div>'
         self._error.layout.display = "" if text else "none"
 
     def touch(self) -> None:
@@ -141,7 +143,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         text = self.plain()
-        data["text/plain"] = f"{text}\n\n{self._error_text}" if self._error_text else text
+        # JupyterLab and terminals follow the escape sequences of plain text.
+        whole = f"{text}\n\n{self._error_text}" if self._error_text else text
+        data["text/plain"] = printable(whole)
         if static := self.static():
             data["text/html"] = static
         return bundle

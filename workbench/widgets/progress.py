@@ -10,15 +10,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from workbench.backends.base import Backend
-from workbench.history import Range, stage_ranges
+from workbench.build import Plan
+from workbench.history import Range, peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.journal import Stage, View
-from workbench.model import Model
 from workbench.recipe import stage_order
-from workbench.spec import BuildSpec
 from workbench.summaries import fact_line, remaining, stage_line, state_line
-from workbench.units import format_seconds
+from workbench.units import format_seconds, printable
 
 LOG_LINES = 60
 
@@ -35,6 +33,7 @@ class Progress(widgets.VBox):  # type: ignore[misc]
         self.job: Job | None = None
         self.view: View | None = None
         self._ranges: Mapping[str, Range] = {}
+        self._peak: Range | None = None
         self._order: Sequence[str] = ()
         self.state = widgets.HTML()
         self.stages = widgets.HTML()
@@ -49,16 +48,17 @@ class Progress(widgets.VBox):  # type: ignore[misc]
         self.log_button.observe(lambda _: self._unfold(), "value")
         self._unfold()
 
-    def expect(self, backend: Backend, spec: BuildSpec, model: Model) -> None:
-        """Take times from past builds like the one that will be shown."""
-        quantization = str(getattr(spec, "quantization", ""))
-        self._ranges = stage_ranges(backend.name, quantization, model.parameters)
-        self._order = stage_order(backend)
+    def expect(self, plan: Plan) -> None:
+        """Take times and memory from past builds like the one that will be shown."""
+        quantization = str(getattr(plan.spec, "quantization", ""))
+        family = (plan.backend.name, quantization, plan.model.parameters, plan.device.name)
+        self._ranges, self._peak = stage_ranges(*family), peak_range(*family)
+        self._order = stage_order(plan.backend)
 
     def clear(self) -> None:
         """Forget the job that was shown, and what was expected of it."""
         self.job = self.view = None
-        self._ranges, self._order = {}, ()
+        self._ranges, self._peak, self._order = {}, None, ()
         self.say("")
         self.stages.value = self.log_end.value = ""
         self._bar.layout.display = "none"
@@ -68,20 +68,20 @@ class Progress(widgets.VBox):  # type: ignore[misc]
         self.job, self.view = job, view
         now = time.time()
         self.say(state_line(view, remaining(view, self._ranges, self._order, now), now))
-        self.stages.value = stages_html(view, self._ranges, now)
+        self.stages.value = stages_html(view, self._ranges, now, self._peak)
         self._count(view)
         self.log_end.value = _log(tail(job.log))
 
     def say(self, text: str) -> None:
         """Show a sentence in place of the state."""
-        self.state.value = f'<span role="status">{html.escape(text)}</span>'
+        self.state.value = f'<span role="status">{html.escape(printable(text))}</span>'
 
     def lines(self) -> list[str]:
         """Return notes, stages and facts as plain text."""
         if self.view is None:
             return []
         stages = [stage_line(stage, self._ranges) for stage in self.view.stages.values()]
-        return [*self.view.notes, *stages, *filter(None, [fact_line(self.view)])]
+        return [*self.view.notes, *stages, *filter(None, [fact_line(self.view, self._peak)])]
 
     def _unfold(self) -> None:
         self.log_end.layout.display = "" if self.log_button.value else "none"
@@ -94,17 +94,21 @@ class Progress(widgets.VBox):  # type: ignore[misc]
             self._bar.max, self._bar.value = counted[0].total, counted[0].done
 
 
-def stages_html(view: View, ranges: Mapping[str, Range], now: float) -> str:
+def stages_html(
+    view: View, ranges: Mapping[str, Range], now: float, peak: Range | None = None
+) -> str:
     """Return notes, a table of the stages, and facts as HTML; all that they say is text."""
-    notes = "".join(f'<div class="quiet">{html.escape(note)}</div>' for note in view.notes)
+    notes = "".join(
+        f'<div class="quiet">{html.escape(printable(note))}</div>' for note in view.notes
+    )
     rows = "".join(_stage_row(stage, ranges, now) for stage in view.stages.values())
-    facts = html.escape(fact_line(view))
+    facts = html.escape(fact_line(view, peak))
     return f'{notes}<table>{rows}</table><div class="quiet">{facts}</div>'
 
 
 def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
     mark = "&#10007;" if stage.broken else "&#10003;" if stage.ended else "&#8230;"
-    count = f"{stage.done}/{stage.total} {stage.unit}" if stage.total else ""
+    count = f"{stage.done}/{stage.total} {printable(stage.unit)}" if stage.total else ""
     past = str(ranges[stage.name]) if stage.name in ranges and not stage.ended else ""
     cells: list[tuple[str, Any]] = [
         ("number", format_seconds(stage.seconds(now))),
@@ -112,7 +116,7 @@ def _stage_row(stage: Stage, ranges: Mapping[str, Range], now: float) -> str:
         ("quiet", past),
     ]
     columns = "".join(f'<td class="{kind}">{html.escape(str(text))}</td>' for kind, text in cells)
-    return f"<tr><td>{mark} {html.escape(stage.title)}</td>{columns}</tr>"
+    return f"<tr><td>{mark} {html.escape(printable(stage.title))}</td>{columns}</tr>"
 
 
 def _log(end: str) -> str:
@@ -132,4 +136,4 @@ def tail(path: Path) -> str:
         text = ""
     # A progress bar writes over its line; what stood last is what a terminal would show.
     lines = [line.rpartition("\r")[2] for line in text.rstrip().replace("\r\n", "\n").split("\n")]
-    return f"<pre>{html.escape(chr(10).join(lines[-LOG_LINES:]))}</pre>"
+    return f"<pre>{html.escape(printable(chr(10).join(lines[-LOG_LINES:])))}</pre>"

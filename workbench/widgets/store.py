@@ -13,7 +13,7 @@ from workbench import eviction, store, usage
 from workbench.engine import Engine, age, read_engine
 from workbench.errors import StoreError
 from workbench.eviction import Usage
-from workbench.units import format_bytes, format_seconds
+from workbench.units import format_bytes, format_seconds, printable
 from workbench.widgets.lists import TICK, ListPanel, Row, contains, hidden
 
 COLUMNS = (
@@ -227,7 +227,7 @@ class StorePanel(ListPanel):
             self.refresh()
 
     def _say(self, text: str) -> None:
-        self._result.value = f'<span role="status">{html.escape(text)}</span>'
+        self._result.value = f'<span role="status">{html.escape(printable(text))}</span>'
 
     def _show_held(self) -> None:
         """Show how much the store holds, against its budget where there is one."""
@@ -236,7 +236,7 @@ class StorePanel(ListPanel):
         words = html.escape(f"The store holds {held}{'' if held.budget else ', without a budget'}.")
         self._held.value = f'<div role="status">{words}</div>{_bar(held)}'
         aside = [path.name for path in store.list_damaged()]
-        names = "".join(f"<li>{html.escape(name)}</li>" for name in aside)
+        names = "".join(f"<li>{html.escape(printable(name))}</li>" for name in aside)
         told = "<div>Damaged, and set aside until their room is needed:</div>"
         self._aside.value = f"{told}<ul>{names}</ul>" if aside else ""
 

@@ -24,6 +24,7 @@ import anywidget
 import traitlets
 
 from workbench.errors import InputError
+from workbench.units import printable
 
 Phase = Literal["waiting", "queued", "prefill", "decode", "finished", "stopped", "failed"]
 Fact = str | int | float | None
@@ -205,7 +206,7 @@ class TokenView(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is not None:
             with self._news:
-                bundle[0]["text/plain"] = self._stream.plain()
+                bundle[0]["text/plain"] = printable(self._stream.plain())
         return bundle
 
 

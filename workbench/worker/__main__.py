@@ -73,9 +73,10 @@ def serve(role: str, descriptor: int | None, path: str | None) -> int:
         # Whoever asked is gone: there is nobody to tell, and nothing to finish.
         return 3
     except Exception as error:  # noqa: BLE001 - the boundary
-        traceback.print_exc()
         text = f"{type(error).__name__}: {error}".strip()
+        # The message first: on a full disk the log takes no more.
         channel.send(event="error", message=text, expected=False)
+        traceback.print_exc()
         return 1
     return 0
 

@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from actions import Script
+from actions import Script, sender
 
 from .channel import Channel, Refusal
 
@@ -50,12 +50,6 @@ def _write(order: dict, output: Path, script: Script) -> None:
 
 
 def _own_actions(channel: Channel, output: Path) -> dict:
-    def send_raw(raw: str) -> None:
-        """Put anything on the channel, such as a line that is no JSON."""
-        data = raw.encode("latin-1")
-        while data:
-            data = data[os.write(channel.fileno(), data) :]
-
     def lie_done() -> None:
         """Say that all is done, and end well, without having done it."""
         channel.send(event="done")
@@ -65,11 +59,15 @@ def _own_actions(channel: Channel, output: Path) -> dict:
         """Refuse with a sentence, as an adapter does."""
         raise Refusal(text)
 
-    def fill_disk() -> None:
+    def overflow() -> None:
         """Write until the file system is full."""
-        with (output / "filler").open("wb") as file:
+        with (output / "filler").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
 
-    return {"send": send_raw, "done": lie_done, "refuse": refuse, "fill": fill_disk}
+    return {
+        "send": sender(channel.fileno()),
+        "done": lie_done,
+        "refuse": refuse,
+        "overflow": overflow,
+    }

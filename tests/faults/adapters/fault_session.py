@@ -6,14 +6,14 @@ import json
 import time
 from pathlib import Path
 
-from actions import Script
+from actions import Script, sender
 
 from .channel import Channel, Refusal
 
 
 def run(order: dict, channel: Channel) -> None:
     """Serve the engine in `order["engine"]` until the channel closes."""
-    script = Script(order["limits"]["fault"])
+    script = Script(order["limits"]["fault"], {"send": sender(channel.fileno())})
     script.at("open")
     try:
         words = json.loads((Path(order["engine"]) / "words.json").read_text())

@@ -76,7 +76,7 @@ def _renaming(source: Any, target: Any, *_: Any) -> Point:
 def _syncing(descriptor: int) -> Point:
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
     inside = any(_is_temporary(parent) for parent in (path, *path.parents))
-    return ("sync", path.name) if inside else None
+    return ("sync", path.name) if inside or path.name == "engines" else None
 
 
 def _writing(_: int, data: bytes) -> Point:

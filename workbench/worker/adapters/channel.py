@@ -62,13 +62,22 @@ class Channel:
                 return None
         return self._next()
 
-    def pending(self, *, wait: bool) -> list[dict[str, Any]]:
-        """Return the messages that are there; with `wait`, at least one unless closed."""
+    def pending(self, *, wait: bool, company: float = 0.0) -> list[dict[str, Any]]:
+        """Return the messages that are there.
+
+        Args:
+            wait: Whether to wait for the first one; there is none then only when closed.
+            company: Seconds to wait for more after the first one came.
+        """
         found = []
+        deadline = 0.0
         while not self.closed:
             if b"\n" in self._buffer:
                 found.append(self._next())
-            elif (wait and not found) or select.select([self._socket], [], [], 0)[0]:
+            elif wait and not found:
+                self._fill()
+                deadline = time.monotonic() + company
+            elif select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 self._fill()
             else:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,9 +28,12 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     quantization = spec["quantization"]
 
     channel.send(event="stage", name="import")
+    if spec["trust_remote_code"]:
+        # Otherwise copies of the code would stay in the user's cache.
+        os.environ["HF_MODULES_CACHE"] = str(Path(order["between"]) / "modules")
     _import_runtimes()
     channel.send(event="stage", name="load")
-    model, tokenizer = _load(source)
+    model, tokenizer = _load(source, trust_remote_code=spec["trust_remote_code"])
     _export(model, tokenizer, output, half=quantization == "fp16", channel=channel)
     # The graph is on the disk; torch's modules refer to each other in circles.
     del model
@@ -54,17 +58,30 @@ def _import_runtimes() -> None:
     torch.set_grad_enabled(False)
 
 
-def _load(source: Path) -> tuple[Any, Any]:
-    """Load weights in float32 and the tokenizer, from a local directory, without its code."""
+def _load(source: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Load weights in float32 and the tokenizer, from a local directory.
+
+    Raises:
+        Refusal: transformers cannot, or not without the code that lies there.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            source,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
         )
     except (ValueError, OSError, KeyError, RuntimeError) as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise Refusal(
+                "transformers cannot load this model without the Python code of its repository, "
+                "and none of that was run, since trust_remote_code is off. Read the code in "
+                f"{source}, and switch trust_remote_code on if you trust it."
+            ) from error
         raise Refusal(f"transformers cannot load this model: {_first_line(error)}") from error
     return model.eval(), tokenizer
 

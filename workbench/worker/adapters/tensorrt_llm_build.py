@@ -48,7 +48,8 @@ def run(order: dict[str, Any], channel: Channel) -> None:
             ) from error
     cache.keep()
     channel.send(event="stage", name="tokenizer")
-    save_tokenizer(Path(order["model"]), output)
+    trusted = order["conversion"]["trust_remote_code"]
+    save_tokenizer(Path(order["model"]), output, trust_remote_code=trusted)
     channel.send(event="done", **_describe(output))
 
 

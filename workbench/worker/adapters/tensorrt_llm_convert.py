@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
+from .own_code import hide_code
 from .trtllm_chat import is_gone
 
 
@@ -33,7 +35,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     channel.send(event="stage", name="import")
     # By default the library logs errors only; batches of a calibration are counted at "debug".
     _import(channel).logger.set_level("debug" if recipe["path"] == "quantize" else "info")
-    recipe["model"] = _under_neutral_name(Path(recipe["model"]))
+    hidden = _take_under_neutral_name(recipe)
     try:
         if recipe["path"] == "quantize":
             _quantize(recipe, output, channel)
@@ -44,26 +46,42 @@ def run(order: dict[str, Any], channel: Channel) -> None:
             f"TensorRT-LLM cannot convert this model: {_first_line(error)}. Its PyTorch backend "
             "may know it: backend tensorrt_llm_torch."
         ) from error
+    except ValueError as error:
+        if not hidden:
+            raise
+        raise Refusal(
+            "TensorRT-LLM cannot convert this model without the Python code of its repository, "
+            f"and none of that was run, since trust_remote_code is off: {_first_line(error)}. "
+            "Read the code, and switch trust_remote_code on if you trust it."
+        ) from error
     channel.send(event="done")
 
 
-def _under_neutral_name(model: Path) -> str:
-    """Return another path of a checkpoint, which says no more than its model type.
+def _take_under_neutral_name(recipe: dict[str, Any]) -> bool:
+    """Give a recipe another path of its checkpoint, which says no more than its model type.
+
+    Unless the recipe allows it, code of the checkpoint is out of reach there; returns whether
+    there was any.
 
     TensorRT-LLM reads a checkpoint in another way when its path contains "mpt", "vila", "llava"
     or "exaone", and /data/prompts contains the first (models/llama/model.py,
     quantization/quantize_by_modelopt.py).
     """
+    model = Path(recipe["model"])
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    kind = str(config.get("model_type", "model"))
+    # Whoever wrote the checkpoint chose it: it must not lead elsewhere.
+    kind = re.sub(r"\W", "_", str(config.get("model_type", "model")))
     while True:
         folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
         if not any(word in str(folder) for word in ("mpt", "vila", "llava", "exaone")):
             break
         folder.rmdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    recipe["model"] = str(folder / kind)
+    if not recipe["trust_remote_code"]:
+        return hide_code(model, folder / kind)
     (folder / kind).symlink_to(model.resolve(), target_is_directory=True)
-    return str(folder / kind)
+    return False
 
 
 def _import(channel: Channel) -> Any:
@@ -86,10 +104,12 @@ def _convert(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
     from tensorrt_llm import Mapping
     from tensorrt_llm.models import AutoModelForCausalLM
 
+    # Only the class of a model can be told to take it with its code.
+    reader = _model_class(recipe) if recipe["trust_remote_code"] else AutoModelForCausalLM
     ranks = recipe["mapping"]["world_size"]
     channel.send(event="stage", name="convert")
     for rank in range(ranks):
-        model = AutoModelForCausalLM.from_hugging_face(
+        model = reader.from_hugging_face(
             recipe["model"],
             dtype=recipe["dtype"],
             mapping=Mapping(rank=rank, **recipe["mapping"]),
@@ -105,12 +125,10 @@ def _convert(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
 def _quantize(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
     """Calibrate and convert in one call, for all ranks; its log tells how far it is."""
     from tensorrt_llm import Mapping
-    from tensorrt_llm.models import AutoModelForCausalLM
 
     channel.send(event="stage", name="load")
     started = time.monotonic()
-    model_class = AutoModelForCausalLM.get_trtllm_model_class(recipe["model"])
-    model_class.quantize(
+    _model_class(recipe).quantize(
         recipe["model"],
         str(output),
         dtype=recipe["dtype"],
@@ -120,6 +138,14 @@ def _quantize(recipe: dict[str, Any], output: Path, channel: Channel) -> None:
         **recipe["options"],
     )
     channel.send(event="fact", values={"calibration_seconds": time.monotonic() - started})
+
+
+def _model_class(recipe: dict[str, Any]) -> Any:
+    from tensorrt_llm.models import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.get_trtllm_model_class(
+        recipe["model"], trust_remote_code=recipe["trust_remote_code"]
+    )
 
 
 def _quant_config(recipe: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
+from .own_code import code_free
 from .tensorrt_llm_session import end_ids, load_and_serve
 from .tensorrt_llm_torch_build import RECIPE
 from .trtllm_chat import TOKENIZER
@@ -39,8 +40,11 @@ def _load(model: str, engine: Path, limits: dict[str, Any]) -> Any:
     from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig
 
     graphs = CudaGraphConfig(max_batch_size=limits["max_batch_size"], enable_padding=True)
+    # Engines of earlier versions do not say; nothing ran then.
+    trusted = bool(limits.get("trust_remote_code", False))
     return LLM(
-        model=model,
+        model=model if trusted else str(code_free(Path(model))),
+        trust_remote_code=trusted,
         tokenizer=str(engine / TOKENIZER),
         dtype=limits["dtype"],
         tensor_parallel_size=limits["tp_size"],

@@ -21,7 +21,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     channel.exit_when_closed()
     output, model = Path(order["output"]), Path(order["model"])
     channel.send(event="stage", name="recipe")
-    save_tokenizer(model, output)
+    save_tokenizer(model, output, trust_remote_code=order["spec"]["trust_remote_code"])
     recipe = {"model": str(model)}
     (output / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
     channel.send(event="done", facts={"checkpoint": str(model)})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Refusal
+from .own_code import write_without_pointers
 
 TOKENIZER = "tokenizer"
 """Folder of the tokenizer in an engine directory: `trtllm-build` itself writes none."""
@@ -68,8 +69,15 @@ class ChatTemplate:
         return str(text)
 
 
-def save_tokenizer(source: Path, output: Path) -> None:
+def save_tokenizer(source: Path, output: Path, *, trust_remote_code: bool) -> None:
     """Write the tokenizer of a checkpoint into an engine directory, with the model's configs.
+
+    Nothing in there points to code, so that no session runs any.
+
+    Args:
+        source: The checkpoint.
+        output: The engine's directory.
+        trust_remote_code: Whether code of the checkpoint may run to make a tokenizer.json.
 
     Raises:
         Refusal: The checkpoint has none.
@@ -79,17 +87,20 @@ def save_tokenizer(source: Path, output: Path) -> None:
     if (source / "tokenizer.json").is_file():
         _copy(source, target, TOKENIZER_FILES)
     else:
-        _make(source, target)
+        _make(source, target, trust_remote_code=trust_remote_code)
     _copy(source, target, CONFIGS)
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            if name.endswith("config.json"):
+                write_without_pointers(source / name, target / name)
+            else:
+                shutil.copyfile(source / name, target / name)
 
 
-def _make(source: Path, target: Path) -> None:
+def _make(source: Path, target: Path, *, trust_remote_code: bool) -> None:
     """Let transformers make a tokenizer.json from another format."""
     if not any((source / name).is_file() for name in OTHER_TOKENIZERS):
         # transformers would make an empty one, without a word.
@@ -97,7 +108,7 @@ def _make(source: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
         tokenizer.save_pretrained(str(target))
     except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -107,6 +118,11 @@ def _make(source: Path, target: Path) -> None:
             "The model's tokenizer cannot be written as a tokenizer.json. Give a checkpoint that "
             "has one."
         )
+    # transformers saves the code of a class beside what it made.
+    made = target.rename(target.with_name("made"))
+    target.mkdir()
+    _copy(made, target, TOKENIZER_FILES)
+    shutil.rmtree(made)
 
 
 def is_gone(error: ImportError) -> bool:

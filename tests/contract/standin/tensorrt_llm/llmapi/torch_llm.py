@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from tensorrt_llm.executor.engine import Limits
 from tensorrt_llm.executor.result import RequestError
 from tensorrt_llm.executor.spawn import spawn
 from tensorrt_llm.logger import logger
+from tensorrt_llm.models.modeling_utils import read_config
 
 from .base import NAMED, BaseLLM
 from .llm_args import CudaGraphConfig, KvCacheConfig, fill_graph_sizes
@@ -50,7 +50,8 @@ class LLM(BaseLLM):
             logger.set_level(level)
         self._check_gpus()
         directory = Path(given["model"])
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        # Some releases trust whatever they are told (_torch/pyexecutor/model_engine.py).
+        config = read_config(directory, trust_remote_code=True)
         assert "build_config" not in config  # self._engine_dir is None, as the library puts it
         self.tokenizer = None
         if not given["skip_tokenizer_init"]:

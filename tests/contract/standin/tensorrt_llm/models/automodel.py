@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tensorrt_llm._settings import FAIL, error, fields, follows
 
-from .modeling_utils import PretrainedModel
+from .modeling_utils import PretrainedModel, read_config
 
 MODEL_MAP = dict.fromkeys(fields.ARCHITECTURES, PretrainedModel)
 
@@ -26,7 +25,8 @@ class AutoModelForCausalLM:
         """
         path = Path(given["hf_model_or_dir"]) / "config.json"
         assert path.exists(), error("no_model")
-        architecture = json.loads(path.read_text(encoding="utf-8"))["architectures"][0]
+        config = read_config(path.parent, trust_remote_code=given["trust_remote_code"])
+        architecture = config["architectures"][0]
         if FAIL == "unsupported_architecture" or architecture not in MODEL_MAP:
             raise NotImplementedError(error("architecture", name=architecture))
         model: type[PretrainedModel] = MODEL_MAP[architecture]

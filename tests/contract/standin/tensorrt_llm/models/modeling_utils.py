@@ -44,11 +44,35 @@ QuantConfig: Any = dataclasses.make_dataclass(
 QuantConfig.__module__ = __name__  # so that it can be pickled
 
 
+KNOWN_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2")
+
+
+def read_config(directory: str | Path, *, trust_remote_code: bool) -> dict[str, Any]:
+    """Return config.json as transformers does, which runs the code that it points to if trusted.
+
+    Raises:
+        ValueError: Without that code nobody knows the model's type.
+    """
+    config: dict[str, Any] = json.loads((Path(directory) / "config.json").read_text("utf-8"))
+    pointer = config.get("auto_map", {}).get("AutoConfig")
+    known = config.get("model_type") in KNOWN_TYPES
+    if pointer and trust_remote_code:
+        code = Path(directory) / f"{pointer.rpartition('.')[0]}.py"
+        exec(compile(code.read_text("utf-8"), str(code), "exec"), {"__name__": code.stem})
+    elif not known:
+        raise ValueError(
+            f"The checkpoint you are trying to load has model type `{config.get('model_type')}` "
+            "but Transformers does not recognize this architecture."
+        )
+    return config
+
+
 def pretrained_config(
     directory: str | Path, dtype: str, mapping: Mapping | None, quantization: Any, **options: Any
 ) -> dict[str, Any]:
     """Return the config.json of a checkpoint for a Hugging Face directory."""
-    source = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
+    # Their own default, and ModelOpt is never told otherwise.
+    source = read_config(directory, trust_remote_code=options.get("trust_remote_code", True))
     if dtype == "auto":
         dtype = source.get("dtype") or source.get("torch_dtype") or "float16"
         dtype = "float16" if dtype == "float32" else dtype
