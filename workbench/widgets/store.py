@@ -236,9 +236,11 @@ class StorePanel(ListPanel):
         words = html.escape(f"The store holds {held}{'' if held.budget else ', without a budget'}.")
         self._held.value = f'<div role="status">{words}</div>{_bar(held)}'
         aside = [path.name for path in store.list_damaged()]
-        names = "".join(f"<li>{html.escape(printable(name))}</li>" for name in aside)
+        names = "".join(
+            f'<div class="quiet">{html.escape(printable(name))}</div>' for name in aside
+        )
         told = "<div>Damaged, and set aside until their room is needed:</div>"
-        self._aside.value = f"{told}<ul>{names}</ul>" if aside else ""
+        self._aside.value = told + names if aside else ""
 
     def _summary(self) -> list[str]:
         aside = [f"{path.name}  was damaged and set aside" for path in store.list_damaged()]
@@ -265,4 +267,4 @@ def _bar(held: Usage) -> str:
     share = min(1.0, (held.engines + held.damaged) / held.budget)
     colour = "var(--jp-warn-color1, #f57c00)" if share >= 1 else "var(--jp-brand-color1, #1976d2)"
     inside = f'<div style="width:{share:.1%};background:{colour}"></div>'
-    return f'<div class="bar" aria-hidden="true">{inside}</div>'
+    return f'<div class="bar">{inside}</div>'
