@@ -108,6 +108,15 @@ def test_evict_asks_first_and_then_removes(faulty: Faulty) -> None:
     assert panel._details.layout.display == "none"
 
 
+def test_only_a_line_that_is_there_can_be_chosen_in_a_browser(faulty: Faulty) -> None:
+    (engine,) = _engines(faulty, 1)
+    panel = StorePanel()
+    panel.table._hear(None, {"kind": "choose", "id": "../../elsewhere"}, [])
+    assert panel.table.selected == ""
+    panel.table._hear(None, {"kind": "choose", "id": engine.key}, [])
+    assert panel.table.selected == engine.key
+
+
 def test_choosing_another_engine_takes_the_question_back(faulty: Faulty) -> None:
     engine, other = _engines(faulty)
     panel = _chosen(engine)

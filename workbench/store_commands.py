@@ -231,7 +231,7 @@ def _entry_line(entry: Entry) -> str:
 
 def _show_job(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
-    print(_entry_line(listing.entry_of(job, job.view())))
+    print(printable(_entry_line(listing.entry_of(job, job.view()))))
     print(printable_json(job.request))
     for record in read_lines(job.path / "journal.jsonl")[0]:
         print(json.dumps(record))

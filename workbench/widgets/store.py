@@ -126,7 +126,9 @@ class StorePanel(ListPanel):
         """Ask whether the chosen engine shall really be removed."""
         with self.boundary():
             engine = self._sure()
-            self.confirm_button.description = f"Remove {format_bytes(engine.bytes)} for good"
+            self.confirm_button.description = (
+                f"Remove {engine.key[:12]} ({format_bytes(engine.bytes)}) for good"
+            )
             self.confirm_button.layout.width = "auto"
             hidden(self._confirm, engine)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
@@ -27,6 +28,16 @@ class Table(anywidget.AnyWidget):
     rows: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     selected = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Bool(default_value=False).tag(sync=True)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.on_msg(self._hear)
+
+    def _hear(self, _: Any, content: Any, __: Any) -> None:
+        """Take what was chosen in a browser, where it is a line that is there."""
+        match content:
+            case {"kind": "choose", "id": str(name)} if name in [row[0] for row in self.rows]:
+                self.selected = name
 
     def html(self) -> str:
         """Return the table as HTML for readers that show no widgets; all cells are text."""

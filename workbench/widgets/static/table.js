@@ -76,11 +76,11 @@ function render({ model, el }) {
   table.addEventListener("keydown", walk);
 
   const choose = (id) => {
-    model.set("selected", id);
-    model.save_changes();
+    mark(id);
+    // A message, and no state: that may be held back, and a button pressed next would overtake it.
+    model.send({ kind: "choose", id });
   };
-  const mark = () => {
-    const selected = model.get("selected");
+  const mark = (selected) => {
     const rows = [...body.rows];
     const reachable = rows.find((row) => row.dataset.id === selected) ?? rows[0];
     for (const row of rows) {
@@ -114,15 +114,16 @@ function render({ model, el }) {
     for (const gone of before.values()) gone.remove();
     table.hidden = rows.length === 0;
     empty.textContent = rows.length === 0 ? model.get("empty") : "";
-    mark();
+    showChosen();
   };
+  const showChosen = () => mark(model.get("selected"));
   model.on("change:rows change:empty", draw);
-  model.on("change:selected", mark);
+  model.on("change:selected", showChosen);
   draw();
   const stop = tellWhetherShown(model, el);
   return () => {
     model.off("change:rows change:empty", draw);
-    model.off("change:selected", mark);
+    model.off("change:selected", showChosen);
     stop();
   };
 }
