@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.faults import Faulty, fault, job_of
 from workbench import docs
 from workbench.backends import get_backend
 from workbench.errors import InputError, SpecError
@@ -24,9 +25,10 @@ from workbench.spec import parameters_of
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-EMBEDDED = [path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem]
-"""Those that run on any machine; tests/test_tensorrt_llm.py runs the others."""
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
+BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
+EMBEDDED = [path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path != BUILDS]
+"""Those that build an engine on any machine; tests/test_tensorrt_llm.py runs the others."""
 
 
 def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
@@ -126,6 +128,54 @@ def test_workbench_run_refuses_before_it_starts_a_kernel(tmp_path: Path) -> None
 def test_a_failing_cell_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="beyond the model's context of 2048"):
         run_notebook(TOUR, tmp_path / "out.ipynb", {"max_input_len": 4000})
+
+
+def test_the_builds_notebook_runs_on_an_empty_store(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(BUILDS, output)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert (results["jobs"], results["engines"], results["engine_bytes"]) == ({}, 0, 0)
+    shown = output.read_text()
+    assert "There is no job yet." in shown
+    assert "The store holds no engine yet. Run this cell again after a build." in shown
+
+
+def test_the_builds_notebook_runs_on_a_store_with_builds(faulty: Faulty, tmp_path: Path) -> None:
+    engine = faulty.start().wait()
+    failed = job_of(faulty.start(fault("compile", "refuse", text="No such precision."), seed=1))
+    failed.wait()
+    gate = faulty.gate()
+    running = job_of(faulty.start(fault("compile", "stall", until=gate), seed=2))
+    gate.wait_reached()
+    output = tmp_path / "out.ipynb"
+    run = _papermill(BUILDS, output, "-p", "budget", "1GiB", "-p", "job", failed.id)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["jobs"] == {"running": 1, "failed": 1, "done": 1}
+    assert (results["engines"], results["engine_bytes"]) == (1, engine.bytes)
+    assert results["budget_bytes"] == 1 << 30
+    shown = output.read_text()
+    for words in (running.id, engine.key, "No such precision.", "The stages of 1 build"):
+        assert words in shown
+    gate.open()
+    running.wait()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("state", "faild", "There is no state 'faild' of a job. Did you mean 'failed'"),
+        ("budget", "much", "The budget must be a size such as 200GiB"),
+        ("show", "many", "show must be a whole number, such as 20"),
+        ("shwo", "3", "Did you mean 'show'"),
+    ],
+)
+def test_the_builds_notebook_refuses_wrong_parameters(
+    tmp_path: Path, name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run_notebook(BUILDS, tmp_path / "out.ipynb", {name: value})
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,9 @@ def test_code_that_is_not_needed_does_not_run_either(own: Path, mark: Path) -> N
 
 @pytest.mark.parametrize("quantization", ["none", "fp8"])
 @pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.usefixtures("gpu")
 def test_tensorrt_llm_runs_only_what_is_allowed(
-    own: Path, mark: Path, gpu: None, tmp_path: Path, trusted: bool, quantization: str
+    own: Path, mark: Path, tmp_path: Path, trusted: bool, quantization: str
 ) -> None:
     change(own / "config.json", model_type="llama")
     texts = tmp_path / "texts"

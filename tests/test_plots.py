@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.metrics import Timings
-from workbench.plots import latency_figure
+from workbench.plots import latency_figure, stages_figure
 
 
 def test_each_token_after_the_first_is_a_bar_of_its_latency() -> None:
@@ -25,3 +25,29 @@ def test_a_single_token_has_no_latency_between() -> None:
     timings = Timings(requested=0.0, started=0.0, tokens=(0.5,))
     (bars,) = latency_figure({**timings.summary(), "itl_seconds": []}).data
     assert list(bars.y) == []
+
+
+def _manifest(key: str, **seconds: float) -> dict:
+    stages = [{"name": name, "title": f"{name} it", "seconds": s} for name, s in seconds.items()]
+    return {"key": key, "build": {"stages": stages}}
+
+
+def test_each_build_is_a_bar_of_its_stages() -> None:
+    figure = stages_figure(
+        [_manifest("a" * 20, load=1.0), _manifest("b" * 20, load=2.0, smoke=3.0)]
+    )
+    assert [bar.name for bar in figure.data] == ["load it", "smoke it"]
+    assert [list(bar.x) for bar in figure.data] == [[1.0, 2.0], [None, 3.0]]
+    assert list(figure.data[0].y) == ["a" * 12, "b" * 12]
+    assert figure.layout.title.text == "The stages of 2 builds"
+
+
+def test_the_name_of_a_stage_is_text() -> None:
+    figure = stages_figure([_manifest("a" * 20, **{"<b>load</b>": 1.0})])
+    assert figure.data[0].name == "&lt;b&gt;load&lt;/b&gt; it"
+
+
+def test_an_empty_store_is_a_sentence() -> None:
+    figure = stages_figure([])
+    assert not figure.data
+    assert "no engine yet" in figure.layout.annotations[0].text

@@ -39,9 +39,11 @@ from workbench.rules import Finding
 from workbench.sampling import Sampling
 from workbench.toolchain import Toolchain
 from workbench.units import printable, printable_json
-from workbench.widgets.build import BuildPanel, _stages_html, _tail
+from workbench.widgets.build import BuildPanel
 from workbench.widgets.form import BuildForm
-from workbench.widgets.panel import Panel
+from workbench.widgets.jobs import JobsPanel
+from workbench.widgets.panel import STYLE, Panel
+from workbench.widgets.progress import stages_html, tail
 from workbench.widgets.stream import StreamPanel
 from workbench.widgets.tokens import TokenView
 
@@ -60,7 +62,7 @@ CONTROLS = (
 HOSTILE = MARKUP + CONTROLS
 
 DECEIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-TAGS = {"div", "span", "b", "h3", "pre", "table", "tr", "td", "style"}
+TAGS = {"div", "span", "b", "h3", "p", "pre", "table", "thead", "tbody", "tr", "th", "td", "style"}
 ATTRIBUTES = {"class", "role", "style", "title", "aria-label"}
 
 
@@ -268,15 +270,25 @@ def test_a_form_shows_an_error_as_text(clicking: None) -> None:
 
 def test_a_build_panel_shows_a_hostile_job_as_text(hostile_job: Job, clicking: None) -> None:
     view = hostile_job.view()
-    for html in (_stages_html(view, {}, 0.0), _tail(hostile_job.log)):
+    for html in (stages_html(view, {}, 0.0), tail(hostile_job.log)):
         assert "&lt;script&gt;" in html
         assert_shown_as_text(html)
     panel = BuildPanel(make_spec({"backend": "openvino"}))
-    panel._view = view
-    panel._show_state(HOSTILE)
+    panel.progress.show(hostile_job, view)
+    panel.progress.say(HOSTILE)
     panel.show_error(HOSTILE)
     assert "<script>" in panel.plain()
     assert_panel_is_text(panel)
+
+
+def test_the_builds_panel_shows_a_hostile_job_as_text(hostile_job: Job, clicking: None) -> None:
+    panel = JobsPanel(job=hostile_job.id)
+    (row,) = panel.table.rows
+    assert "<script>" in row[-1]
+    for cell in row:
+        assert_harmless(cell)
+    assert_panel_is_text(panel)
+    assert_shown_as_text(panel.static().removeprefix(STYLE))
 
 
 def test_a_stream_panel_shows_text(demo_engine: Any, clicking: None) -> None:

@@ -16,9 +16,10 @@ from workbench.backends.openvino import OpenVinoSpec
 from workbench.engine import Engine
 from workbench.errors import SpecError
 from workbench.spec import parameters_of
-from workbench.widgets.build import BuildPanel, _tail
+from workbench.widgets.build import BuildPanel
 from workbench.widgets.form import BuildForm
 from workbench.widgets.keys import Keys
+from workbench.widgets.progress import tail
 from workbench.widgets.stream import StreamPanel
 
 
@@ -129,18 +130,18 @@ def test_a_refused_build_is_a_sentence_in_the_panel(home: Path) -> None:
 def test_build_watch_cancel_and_build_again(home: Path) -> None:
     form = BuildForm(make_spec({"max_batch_size": 7}))
     panel = BuildPanel(form, start=True)
-    _until(lambda: "import torch" in panel._stages.value)
+    _until(lambda: "import torch" in panel.progress.stages.value)
     assert panel._start_button.disabled
-    assert "last sign of life" in panel._state.value
+    assert "last sign of life" in panel.progress.state.value
     # Running the cell again makes another panel on the same job.
     assert BuildPanel(form, start=True).job_id == panel.job_id
     panel._cancel_button.click()
-    _until(lambda: "cancelled" in panel._state.value)
+    _until(lambda: "cancelled" in panel.progress.state.value)
     _until(lambda: not panel._start_button.disabled)
     assert _error(panel) == ""
     assert panel.engine is None
     # What was running when it ended is not shown as if it had been finished.
-    assert "&#10007;" in panel._stages.value
+    assert "&#10007;" in panel.progress.stages.value
 
 
 @pytest.mark.usefixtures("clicking")
@@ -173,12 +174,12 @@ def test_stream_stop_and_stream_again(stocked: Engine) -> None:
 def test_pressing_build_twice_leaves_cancel_to_press(home: Path) -> None:
     panel = BuildPanel(make_spec({"max_batch_size": 13}), start=True)
     panel.start()
-    _until(lambda: "import torch" in panel._stages.value)
+    _until(lambda: "import torch" in panel.progress.stages.value)
     time.sleep(0.5)
     assert not panel._cancel_button.disabled
     assert panel._start_button.disabled
     panel.cancel()
-    _until(lambda: "cancelled" in panel._state.value)
+    _until(lambda: "cancelled" in panel.progress.state.value)
 
 
 @pytest.mark.usefixtures("clicking")
@@ -251,8 +252,8 @@ def test_headless_the_stream_panel_waits_and_prints(stocked: Engine) -> None:
 def test_a_log_is_text(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_bytes(b"<b>bold</b>\n 10%\r 20%\r 30%\n\xff\n")
-    shown = _tail(log)
+    shown = tail(log)
     assert "&lt;b&gt;" in shown
     assert "30%" in shown
     assert "10%" not in shown
-    assert _tail(tmp_path / "none") == "<pre></pre>"
+    assert tail(tmp_path / "none") == "<pre></pre>"

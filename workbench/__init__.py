@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from workbench.model import Model
     from workbench.notebook import headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
-    from workbench.plots import latency_figure, show
+    from workbench.plots import latency_figure, show, stages_figure
     from workbench.sampling import Sampling
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
+    from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
 
 __version__ = "0.1.0"
@@ -37,12 +39,14 @@ _HOMES = {
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.model": ("Model",),
     "workbench.notebook": ("headless", "publish_result", "run_notebook", "spec_from"),
-    "workbench.plots": ("latency_figure", "show"),
+    "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
+    "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -51,10 +55,12 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "BuildForm",
     "BuildPanel",
     "Generation",
+    "JobsPanel",
     "Model",
     "Plan",
     "Sampling",
     "Session",
+    "StorePanel",
     "StreamPanel",
     "WorkbenchError",
     "__version__",
@@ -72,6 +78,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_notebook",
     "show",
     "spec_from",
+    "stages_figure",
     "start_build",
 ]
 

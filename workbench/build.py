@@ -21,7 +21,7 @@ from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
-from workbench.jobs import Job, attach_or_start, take_over
+from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
@@ -200,34 +200,43 @@ def start_build(
             explanation = explanations.covers_sentence(larger, shapes)
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
-    # Whoever wants the same engine under other limits waits for the same job.
-    model = {"model": spec.model, "revision": spec.revision}
-    wanted = {
-        **request,
-        "spec": {**key_values(spec), **model},
-        "versions": versions,
-        "device": device,
-    }
+    wanted = _wanted(spec, request, versions, device)
     job, new = attach_or_start("build", request, wanted)
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
 
 
-def covering(spec: BuildSpec) -> list[tuple[Engine, str]]:
+def _wanted(
+    spec: BuildSpec,
+    request: Mapping[str, Any],
+    versions: Mapping[str, str],
+    device: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what tells builds apart: one who wants other limits only waits for the same job."""
+    model = {"model": spec.model, "revision": spec.revision}
+    values = {**key_values(spec), **model}
+    return {**request, "spec": values, "versions": versions, "device": device}
+
+
+def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]:
     """Return the engines that serve all that a spec asks for, with a sentence; the smallest first.
 
-    They differ from it in nothing but their shapes. None where the engine itself is there, or
-    where the weights were never read, so that nobody knows what they are.
+    They differ from it in nothing but their shapes. None where the engine itself is there or is
+    being built, or where the weights were never read, so that nobody knows what they are.
 
     Raises:
         ModelError: The model cannot be used.
         ToolchainError: The backend cannot run here.
     """
     plan = Plan.make(spec)
-    _, versions = toolchain_of(plan.backend)
+    toolchain, versions = toolchain_of(plan.backend)
+    device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, built_for(plan.backend))
+    identity = _known_identity(plan, spec, versions, device)
     if identity is None or store.look_up(identity)[0]:
+        return []
+    request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
+    if running("build", _wanted(spec, request, versions, device)):
         return []
     shapes = plan.backend.shapes(spec, plan.model)
     found = explanations.covering(identity, shapes, list_engines())

@@ -195,7 +195,9 @@ class Engine:
             "is concluded from that; try again."
         ) from error
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """What was built, in a few words: the model, its precision, the shapes."""
         limits = self.limits
         spec = self.manifest["identity"]["spec"]
         known = {**limits, **spec}
@@ -205,10 +207,11 @@ class Engine:
             for name in ("max_batch_size", "max_input_len", "max_output_len")
             if name in limits
         )
-        size = format_bytes(self.bytes)
-        name = self.manifest["model"]["name"]
+        return f"{self.manifest['model']['name']}  {precision}  {shape}"
+
+    def __str__(self) -> str:
         when = age(time.time() - self.created)
-        return printable(f"{self.key}  {name}  {precision}  {shape}  {size}  built {when} ago")
+        return printable(f"{self.key}  {self.title}  {format_bytes(self.bytes)}  built {when} ago")
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"

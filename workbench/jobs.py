@@ -277,8 +277,20 @@ def attach_or_start(
         JobError: The job could not be written or its process not be started.
     """
     request = {"kind": kind, **request}
-    same = json.dumps({"kind": kind, **(wanted or request)}, sort_keys=True)
-    return _attach_or_start(hashlib.sha256(same.encode()).hexdigest()[:12], request)
+    return _attach_or_start(_digest(kind, wanted or request), request)
+
+
+def running(kind: str, wanted: Mapping[str, Any]) -> Job | None:
+    """Return the job that `attach_or_start` would attach to, or None where it would start one."""
+    digest = _digest(kind, wanted)
+    last = Job.named(f"{digest}-{_last_attempt(digest):03d}")
+    return last if last.path.is_dir() and last.state() not in ENDED else None
+
+
+def _digest(kind: str, wanted: Mapping[str, Any]) -> str:
+    """Return the name that all attempts at a request begin with."""
+    same = json.dumps({"kind": kind, **wanted}, sort_keys=True)
+    return hashlib.sha256(same.encode()).hexdigest()[:12]
 
 
 def retry(job: Job) -> Job:
@@ -310,7 +322,7 @@ def take_over(job: Job) -> tuple[Job, bool]:
 def _attach_or_start(digest: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
     """Return the running attempt at a request, or start the next one."""
     while True:
-        number = max((_attempt(path) for path in folder().glob(f"{digest}-*")), default=0)
+        number = _last_attempt(digest)
         last = Job.named(f"{digest}-{number:03d}")
         if number and last.state() not in ENDED:
             return last, False
@@ -318,6 +330,17 @@ def _attach_or_start(digest: str, request: Mapping[str, Any]) -> tuple[Job, bool
         if _claim(path, request):
             _spawn(path)
             return Job(path), True
+
+
+def newest_attempt(job: Job) -> Job:
+    """Return the last job that was started for the same request: a job may be taken over."""
+    digest = job.id.rpartition("-")[0]
+    return Job.named(f"{digest}-{_last_attempt(digest):03d}")
+
+
+def _last_attempt(digest: str) -> int:
+    """Return the number of the last attempt at a request, or 0."""
+    return max((_attempt(path) for path in folder().glob(f"{digest}-*")), default=0)
 
 
 def _attempt(path: Path) -> int:

@@ -12,9 +12,12 @@ do: file systems give that of a removed directory to the next one.)
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench import backends, files, jobs
@@ -51,33 +54,86 @@ class Entry:
         return self.state in ENDED
 
 
-def list_entries() -> list[Entry]:
-    """Return all jobs of the store, the newest first; whatever is no job is left out."""
-    known = _known()
-    found = []
-    with os.scandir(jobs.folder()) as items:
-        for item in items:
-            try:
-                made = _identity(item.stat())
-            except OSError:
-                continue  # removed meanwhile, or a link to nowhere
-            entry = known.get((item.name, *made))
-            if entry is None and not item.name.startswith(".") and item.is_dir():
-                entry = remember(Job.named(item.name))
+class Watch:
+    """The list of all jobs, again and again, at the cost of what is new since the last look."""
+
+    def __init__(self) -> None:
+        self._offset = 0
+        self._stamp: int | None = None
+        self._names: list[_Name] = []
+        self._known: dict[_Name, Entry] = {}
+        self._views: dict[_Name, View] = {}
+
+    def entries(self) -> list[Entry]:
+        """Return all jobs of the store, the newest first; whatever is no job is left out."""
+        records, self._offset = files.read_lines(jobs.folder() / INDEX, self._offset)
+        self._known.update(_entries(records))
+        views, self._views = self._views, {}
+        found = []
+        for name in self._directories():
+            entry = self._known.get(name) or self._look(name, views.get(name))
             if entry:
                 found.append(entry)
-    return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+        return sorted(found, key=operator.attrgetter("created", "id"), reverse=True)
+
+    def _directories(self) -> list[_Name]:
+        """Return what may be jobs; the folder is only read where it has changed."""
+        stamp = jobs.folder().stat().st_mtime_ns
+        if stamp != self._stamp:
+            with os.scandir(jobs.folder()) as items:
+                found = [item for item in items if not item.name.startswith(".")]
+                names = (_named(Job.named(item.name)) for item in found if item.is_dir())
+                self._names = [name for name in names if name]
+            # Another job could come under the same stamp, which file systems round.
+            self._stamp = stamp if time.time_ns() - stamp > _ROUNDING else None
+        return self._names
+
+    def _look(self, name: _Name, view: View | None) -> Entry | None:
+        """Return the line of a job that is not remembered; its journal is read from where it was.
+
+        One that has ended since the last look is remembered.
+        """
+        job = Job.named(name[0])
+        # Before its files are read: what changes meanwhile is then read again by the next one.
+        now = _named(job)
+        if now is None or not (job.path / "spec.json").is_file():
+            return None
+        try:
+            view = view or job.view()
+        except JobError:
+            return None  # removed meanwhile
+        view.update()
+        entry = entry_of(job, view)
+        if view.end:
+            _keep(now, entry)
+            self._known[name] = entry
+        else:
+            self._views[name] = view
+        return entry
+
+
+_ROUNDING = 2 * 10**9
+"""Nanoseconds to which the time of a folder may be rounded; some file systems know seconds only."""
+
+_Name = tuple[str, int, int]
+"""What a job is remembered by: its name, and the inode and change of its directory."""
+
+
+def list_entries() -> list[Entry]:
+    """Return all jobs of the store, the newest first; whatever is no job is left out."""
+    return Watch().entries()
 
 
 def entry_of(job: Job, view: View) -> Entry:
     """Return a job's line as it is now."""
+    state = view.state()
     return Entry(
         id=job.id,
-        state=view.state(),
+        state=state,
         created=view.created,
         last_sign=view.last_sign,
         what=describe(job),
-        outcome=_outcome(view),
+        outcome=_outcome(view, state),
     )
 
 
@@ -88,56 +144,76 @@ def describe(job: Job) -> str:
     except WorkbenchError:
         return "a request that this version cannot read"
     changed = spec.model_dump(exclude_defaults=True, exclude={"backend", "model"})
-    return " ".join([spec.backend, spec.model, *(f"{n}={value}" for n, value in changed.items())])
+    # The last part of a path tells more in few words than the first ones.
+    model = Path(spec.model).name if spec.model.startswith("/") else spec.model
+    return " ".join([spec.backend, model, *(f"{n}={value}" for n, value in changed.items())])
 
 
-def _outcome(view: View) -> str:
+def _outcome(view: View, state: State) -> str:
     if view.end:
         return str(view.end.get("engine") or view.end.get("text", ""))
+    if place := queue_line(view.facts):
+        return place
     running = [stage.title for stage in view.stages.values() if stage.ended is None]
+    if state == "killed":
+        return f"its process died in the stage '{running[-1]}'" if running else "its process died"
     return running[-1] if running else ""
 
 
-def remember(job: Job) -> Entry | None:
-    """Return a job's line, or None where it is no job; one that has ended is kept."""
+def queue_line(facts: Mapping[str, Any]) -> str:
+    """Say which place a build has in the queue of a device, and behind whom; or nothing.
+
+    Args:
+        facts: Of its view.
+    """
+    queue = facts.get("queue")
+    if not isinstance(queue, Mapping):
+        return ""
+    line = f"place {queue.get('place')} in the queue for {queue.get('device')}"
+    if not (behind := str(queue.get("behind", ""))):
+        return line
+    line += f", behind the job {behind}"
+    if (Job.named(behind).path / "spec.json").is_file():
+        line += f" ({describe(Job.named(behind))})"
+    return line
+
+
+def remember(job: Job) -> None:
+    """Keep the line of a job that has ended, so that its journal need not be read again."""
+    name = _named(job)
+    view = job.view()
+    if name and view.end:
+        _keep(name, entry_of(job, view))
+
+
+def _named(job: Job) -> _Name | None:
+    """Return what a job is remembered by; None where it was removed meanwhile."""
     try:
-        # Before its files are read: what is changed meanwhile is then read again.
-        inode, changed = _identity(job.path.stat())
-        if not (job.path / "spec.json").is_file():
-            return None
-        view = job.view()
-    except (OSError, JobError):
-        return None  # removed meanwhile
-    entry = entry_of(job, view)
-    if view.end:
-        line = {"inode": inode, "changed": changed, **asdict(entry)}
-        with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
-            files.append_line(jobs.folder() / INDEX, line)
-    return entry
+        status = job.path.stat()
+    except OSError:
+        return None
+    return job.id, status.st_ino, status.st_mtime_ns
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_mtime_ns
+def _keep(name: _Name, entry: Entry) -> None:
+    line = {"inode": name[1], "changed": name[2], **asdict(entry)}
+    with contextlib.suppress(OSError):  # a store that cannot be written to is only slower
+        files.append_line(jobs.folder() / INDEX, line)
 
 
-def _known() -> dict[tuple[str, int, int], Entry]:
-    """Return what is remembered, by name and identity; any other line is passed over."""
-    records, _ = files.read_lines(jobs.folder() / INDEX)
-    return dict(pair for record in records if (pair := _remembered(record)))
-
-
-def _remembered(record: Mapping[str, Any]) -> tuple[tuple[str, int, int], Entry] | None:
-    match record:
-        case {
-            "inode": int(inode),
-            "changed": int(changed),
-            "id": str(name),
-            "state": str(state),
-            "created": int() | float() as created,
-            "last_sign": int() | float() as last_sign,
-            "what": str(what),
-            "outcome": str(outcome),
-        } if state in ENDED:
-            entry = Entry(name, state, created, last_sign, what, outcome)
-            return (name, inode, changed), entry
-    return None
+def _entries(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[_Name, Entry]]:
+    """Yield what is remembered, by name and identity; any other line is passed over."""
+    for record in records:
+        match record:
+            case {
+                "inode": int(inode),
+                "changed": int(changed),
+                "id": str(name),
+                "state": str(state),
+                "created": int() | float() as created,
+                "last_sign": int() | float() as last_sign,
+                "what": str(what),
+                "outcome": str(outcome),
+            } if state in ENDED:
+                entry = Entry(name, state, created, last_sign, what, outcome)
+                yield (name, inode, changed), entry

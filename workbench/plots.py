@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -37,6 +37,34 @@ def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
         xaxis_title="token",
         yaxis_title="inter-token latency (ms)",
         **_LAYOUT,
+    )
+    return figure
+
+
+def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Return how long each stage of builds took, in seconds, a bar for each build.
+
+    Args:
+        manifests: Of engines, the first at the top (`[e.manifest for e in list_engines()]`).
+    """
+    figure = go.Figure()
+    if not manifests:
+        return _empty(figure, "The store holds no engine yet. Run this cell again after a build.")
+    keys = [manifest["key"][:12] for manifest in manifests]
+    seconds: dict[str, list[float | None]] = {}
+    for place, manifest in enumerate(manifests):
+        for stage in manifest["build"]["stages"]:
+            row = seconds.setdefault(stage.get("title", stage["name"]), [None] * len(keys))
+            row[place] = stage["seconds"]
+    for title, times in seconds.items():
+        figure.add_bar(x=times, y=keys, name=literal(title), orientation="h")
+    plural = "s" if len(keys) > 1 else ""
+    figure.update_layout(
+        title=f"The stages of {len(keys)} build{plural}",
+        barmode="stack",
+        xaxis_title="time (s)",
+        yaxis={"autorange": "reversed", "type": "category"},
+        **{**_LAYOUT, "height": 160 + 26 * len(keys), "margin": {**_LAYOUT["margin"], "l": 120}},
     )
     return figure
 

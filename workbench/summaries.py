@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from workbench.backends import DEFAULT, make_spec
+from workbench.engine import age
+from workbench.errors import WorkbenchError
 from workbench.fit import Fit
+from workbench.flags import words
 from workbench.history import Range
-from workbench.journal import Stage, View
+from workbench.journal import ENDED, Stage, State, View
+from workbench.listing import Entry, queue_line
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.units import format_bytes, format_count, format_seconds, printable
@@ -83,6 +89,81 @@ def fact_line(view: View, peak: Range | None = None) -> str:
             shown = format_bytes(value) if name.endswith("_bytes") else value
             words.append(f"{title} {shown}{past}")
     return printable(" · ".join(words))
+
+
+STATES: dict[State, tuple[str, str]] = {
+    "starting": ("▷", "starting"),
+    "waiting": ("◔", "waiting"),
+    "running": ("►", "running"),
+    "done": ("✓", "done"),
+    "failed": ("✗", "failed"),
+    "cancelled": ("■", "cancelled"),
+    "killed": ("†", "killed"),
+    "silent": ("?", "no sign of life"),
+}
+"""How the states of a job are shown: a mark, so that nobody needs colours, and words."""
+
+
+def state_words(state: State) -> str:
+    """Return mark and words of a state; one that we do not know is called what it calls itself."""
+    return " ".join(STATES.get(state, ("?", state)))
+
+
+def job_line(entry: Entry, now: float) -> str:
+    """Return one line on a job: id, age, state, what was asked and what came out."""
+    when = f"{age(now - entry.created)} ago"
+    line = f"{entry.id}  {when:<14} {state_words(entry.state):<17} {entry.what}  {entry.outcome}"
+    return printable(line.rstrip())
+
+
+def state_line(view: View, left: str, now: float) -> str:
+    """Return one line on the state of a job: how long, what is left, memory, last sign of life.
+
+    Args:
+        view: Of the job.
+        left: The expected time left, as `remaining` says it.
+        now: Seconds since 1970.
+    """
+    state = view.state()
+    took = format_seconds(max(0.0, view.last_sign - view.created))
+    if state == "done" and view.end:
+        line = [f"done in {took}: engine {view.end.get('engine')}"]
+    elif state == "killed":
+        line = [_killed(view, took)]
+    elif state in ENDED:
+        line = [f"{state} after {took}"]
+    else:
+        line = [f"{STATES[state][1]}, {format_seconds(max(0.0, now - view.created))}", left]
+        if place := queue_line(view.facts):
+            line[0] = f"waiting: {place}"
+        if isinstance(memory := view.facts.get("memory_bytes"), int):
+            line.append(f"memory {format_bytes(memory)}")
+        line.append(f"last sign of life {max(0.0, view.silence()):.0f} s ago")
+    return printable(" · ".join([*filter(None, line), f"job {view.path.name}"]))
+
+
+def _killed(view: View, took: str) -> str:
+    """Say what is known about a process that is gone without a last word."""
+    if view.owner is None:
+        return "killed: its process did not start"
+    broken = [stage.title for stage in view.stages.values() if stage.ended is None]
+    where = f" in the stage '{broken[-1]}'" if broken else ""
+    return f"killed after {took}{where}: process {view.owner.pid} on {view.owner.host} is gone"
+
+
+def command_line(request: Mapping[str, Any]) -> str:
+    """Return the command line that asks for the same once more.
+
+    Args:
+        request: Of a job.
+    """
+    try:
+        spec = make_spec(request.get("spec", {}))
+    except WorkbenchError:
+        return ""
+    backend = [] if spec.backend == DEFAULT else ["--backend", spec.backend]
+    smoke = [] if request.get("smoke", True) else ["--no-smoke"]
+    return shlex.join(["workbench", "build", *backend, *words(spec), *smoke])
 
 
 def stage_line(stage: Stage, ranges: Mapping[str, Range], now: float | None = None) -> str:

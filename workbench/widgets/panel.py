@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,9 +37,14 @@ STYLE = """<style>
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
 .workbench-panel .finding.refuse { border-left-color: var(--jp-error-color1, #d32f2f); }
 .workbench-panel .finding.ignored { border-left-color: var(--jp-border-color1, #9e9e9e); }
+.workbench-panel .jupyter-button { flex: none; }
 .workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
   font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
+.workbench-panel .log { display: flex; flex-direction: column-reverse; /* the end is in view */
+  max-height: 16em; overflow: auto; padding: 2px 8px;
+  background: var(--jp-layout-color2, light-dark(#f3f4f6, #20252b)); }
+.workbench-panel .log pre { flex: none; max-height: none; overflow: visible; }
 .workbench-panel .bar { display: flex; height: 14px; max-width: 520px; border-radius: 2px;
   overflow: hidden; background: var(--jp-layout-color3, light-dark(#e0e0e0, #424242)); }
 </style>"""
@@ -112,16 +118,34 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             traceback.print_exc()
             self.show_error(f"Unexpected {type(error).__name__}: {error}")
 
+    def in_background(self, work: Callable[..., object], *values: Any) -> None:
+        """Do something that takes a while in a thread; its errors show in the panel."""
+
+        def run() -> None:
+            with self.boundary():
+                work(*values)
+
+        threading.Thread(target=run, daemon=True).start()
+
     def plain(self) -> str:
         """Return what the panel shows as plain text."""
         raise NotImplementedError
 
+    def static(self) -> str:
+        """Return what the panel shows as HTML without widgets, or nothing: the plain text will do.
+
+        All that comes from elsewhere must be escaped in it.
+        """
+        return ""
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Give readers that cannot show widgets the plain text."""
+        """Give readers that cannot show widgets the static HTML and the plain text."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         text = self.plain()
         # JupyterLab and terminals follow the escape sequences of plain text.
         whole = f"{text}\n\n{self._error_text}" if self._error_text else text
         data["text/plain"] = printable(whole)
+        if static := self.static():
+            data["text/html"] = static
         return bundle

@@ -20,8 +20,8 @@ from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
 from workbench.summaries import milliseconds, timing_line
 from workbench.units import format_bytes
-from workbench.widgets.build import BuildPanel
 from workbench.widgets.panel import Panel
+from workbench.widgets.source import EngineSource
 from workbench.widgets.tokens import TokenView
 
 SHOWN = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos")
@@ -42,7 +42,7 @@ class StreamPanel(Panel):
 
     def __init__(
         self,
-        source: BuildPanel | Engine | str,
+        source: EngineSource | Engine | str,
         *,
         prompt: str = "write a haiku about latency",
         start: bool = False,
@@ -51,7 +51,7 @@ class StreamPanel(Panel):
         """Show the panel.
 
         Args:
-            source: A build panel (each engine that it gives is opened), an engine, or a key.
+            source: A panel from which engines come (each of them is opened), an engine, or a key.
             prompt: What stands in the prompt area.
             start: Send the prompt as soon as the engine is open. Headless, this returns when
                 the answer is complete.
@@ -100,17 +100,17 @@ class StreamPanel(Panel):
         self._close_button.on_click(lambda _: self.unload())
         self._attach(source)
 
-    def _attach(self, source: BuildPanel | Engine | str) -> None:
+    def _attach(self, source: EngineSource | Engine | str) -> None:
         """Open the engine of the source: now if headless, else when it is there."""
         if headless():
-            engine = source.wait() if isinstance(source, BuildPanel) else source
+            engine = source.wait() if isinstance(source, EngineSource) else source
             self._open(store.find_engine(engine) if isinstance(engine, str) else engine)
             if self._start:
                 self._generate(self._prompt.value, self._sampling)
                 self.wait()
             return
         self._show_title("waiting for an engine")
-        if isinstance(source, BuildPanel):
+        if isinstance(source, EngineSource):
             source.on_engine(self.load)
         else:
             self.load(store.find_engine(source) if isinstance(source, str) else source)
