@@ -62,7 +62,7 @@ class Watch:
         self._stamp: int | None = None
         self._names: list[_Name] = []
         self._known: dict[_Name, Entry] = {}
-        self._views: dict[_Name, View] = {}
+        self._views: dict[tuple[str, int], View] = {}
 
     def entries(self) -> list[Entry]:
         """Return all jobs of the store, the newest first; whatever is no job is left out."""
@@ -71,7 +71,7 @@ class Watch:
         views, self._views = self._views, {}
         found = []
         for name in self._directories():
-            entry = self._known.get(name) or self._look(name, views.get(name))
+            entry = self._known.get(name) or self._look(name, views.get(name[:2]))
             if entry:
                 found.append(entry)
         return sorted(found, key=operator.attrgetter("created", "id"), reverse=True)
@@ -108,7 +108,7 @@ class Watch:
             _keep(now, entry)
             self._known[name] = entry
         else:
-            self._views[name] = view
+            self._views[name[:2]] = view
         return entry
 
 
