@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults import Faulty, fault, job_of, until
 from workbench import store
+from workbench.errors import JobError
 
 
 def _dangle(path: Path) -> None:
@@ -87,3 +88,20 @@ def test_a_build_that_ends_leaves_no_grandchild(faulty: Faulty, tmp_path: Path) 
     child = fault("load", "child", pids=tmp_path / "pids", detached=True)
     faulty.start(child).wait()
     until(lambda: not faulty.processes(), seconds=5)
+
+
+@pytest.mark.parametrize("what", ["missing", "a directory"])
+def test_a_job_without_its_request_is_in_nobodys_way(faulty: Faulty, what: str) -> None:
+    job = job_of(faulty.start())
+    job.wait()
+    shutil.rmtree(store.folder() / faulty.identity().key)
+    (job.path / "spec.json").unlink()
+    if what == "a directory":
+        (job.path / "spec.json").mkdir()
+    assert faulty.start().wait().key == faulty.identity().key
+
+
+def test_a_worker_that_announces_what_it_did_not_write_publishes_nothing(faulty: Faulty) -> None:
+    with pytest.raises(JobError):
+        faulty.start(fault("write", "done")).wait()
+    assert store.list_engines() == []

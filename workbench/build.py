@@ -142,9 +142,11 @@ def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
         JobError: It published none; says why.
     """
     state = view.state()
-    if state == "done" and view.end:
+    if state == "done" and view.end and "engine" in view.end:
         spec = spec or make_spec(job.request["spec"])
-        return store.find_engine(view.end["engine"]).under(get_backend(spec.backend).limits(spec))
+        return store.find_engine(str(view.end["engine"])).under(
+            get_backend(spec.backend).limits(spec)
+        )
     words = view.end.get("text", "") if view.end else ""
     if state == "killed" and view.owner is None:
         words = f"The build's process did not start. {log_tail(job.log)}"

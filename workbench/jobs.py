@@ -75,8 +75,11 @@ class Job:
     def view(self) -> View:
         """Return what is known now; its `update` follows the job."""
         view = View(self.path)
+        request = self.path / "spec.json"
         try:
-            view.created = view.last_sign = (self.path / "spec.json").stat().st_mtime
+            # A job whose request was lost has a journal all the same.
+            known = request if request.exists() else self.path
+            view.created = view.last_sign = known.stat().st_mtime
         except OSError as error:
             raise JobError(f"There is no job {self.id} in {self.path.parent}.") from error
         view.update()

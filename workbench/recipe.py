@@ -20,7 +20,7 @@ from workbench.build import built_for, gpu_device, key_values, read_model
 from workbench.compilation import Compilation
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import ModelError
+from workbench.errors import JobError, ModelError
 from workbench.eviction import make_room, sweep
 from workbench.fingerprint import fingerprint
 from workbench.gpus import list_gpus
@@ -183,6 +183,11 @@ class _Work:
         try:
             temporary.mkdir(mode=0o700)
             built = self.compile(model, source, temporary)
+            if not any(path.is_file() for path in temporary.rglob("*")):
+                raise JobError(
+                    "The toolchain said that it was done, and wrote no file. The log has the "
+                    "details; `workbench doctor` shows the versions."
+                )
             limits = self.backend.limits(self.spec) | built["limits"]
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
             self.journal.stage("publish", STAGES["publish"])
