@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import InputError
+from workbench.units import printable
 from workbench.widgets.tokens import _PERIOD, Message, TokenView
 
 AWKWARD = (
@@ -291,7 +292,7 @@ def test_plain_text_stands_in_where_widgets_cannot_be_shown(view: TokenView) -> 
     assert shown_as(view, "text/plain") == "engine · waiting\nNo text yet."
     view.append(AWKWARD)
     view.finish("finished", tokens=12)
-    assert shown_as(view, "text/plain") == f"engine · finished · tokens 12\n{AWKWARD}"
+    assert shown_as(view, "text/plain") == f"engine · finished · tokens 12\n{printable(AWKWARD)}"
     assert shown_as(view, "application/vnd.jupyter.widget-view+json")["model_id"] == view.model_id
 
 

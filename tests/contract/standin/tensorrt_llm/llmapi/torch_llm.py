@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from tensorrt_llm._settings import error, fields, follows, gpu, line
+from tensorrt_llm._transformers import read_config
 from tensorrt_llm.executor.engine import Limits
 from tensorrt_llm.executor.result import RequestError
 from tensorrt_llm.executor.spawn import spawn
 from tensorrt_llm.logger import logger
-from tensorrt_llm.models.modeling_utils import read_config
 
 from .base import NAMED, BaseLLM
 from .llm_args import CudaGraphConfig, KvCacheConfig, fill_graph_sizes
@@ -50,9 +51,10 @@ class LLM(BaseLLM):
             logger.set_level(level)
         self._check_gpus()
         directory = Path(given["model"])
-        # Some releases trust whatever they are told (_torch/pyexecutor/model_engine.py).
-        config = read_config(directory, trust_remote_code=True)
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         assert "build_config" not in config  # self._engine_dir is None, as the library puts it
+        # Played at its worst: whatever it is told, it trusts.
+        config = read_config(directory, trust_remote_code=True)
         self.tokenizer = None
         if not given["skip_tokenizer_init"]:
             self.tokenizer = load_tokenizer(given["tokenizer"] or directory)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tensorrt_llm._settings import FAIL, error, fields, follows
+from tensorrt_llm._transformers import read_config
 
-from .modeling_utils import PretrainedModel, read_config
+from .modeling_utils import PretrainedModel
 
 MODEL_MAP = dict.fromkeys(fields.ARCHITECTURES, PretrainedModel)
 
