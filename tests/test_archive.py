@@ -63,10 +63,11 @@ def write(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], **options: A
 
 
 def with_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Write an archive again, with another manifest."""
+    """Write an archive again, with another manifest, and no checksum over that."""
     members = entries(path)
     manifest = json.loads(members[0][1])
     change(manifest)
+    manifest.pop("checksum", None)
     data = json.dumps(manifest).encode()
     members[0][0].size = len(data)
     write(path, [(members[0][0], data), *members[1:]])
@@ -232,15 +233,15 @@ def test_an_archive_may_end_nowhere_but_at_its_end(exported: Path) -> None:
 
 def test_a_flipped_byte_is_found_wherever_it_is(exported: Path) -> None:
     whole = exported.read_bytes()
-    # Every 97th byte: headers, manifest, contents, padding and the end.
-    for place in range(0, len(whole), 97):
+    # Headers, manifest, contents, padding and the end.
+    for place in range(0, len(whole), 29):
         exported.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
             engine, _ = import_engine(exported)
         except StoreError:
             assert list(store.folder().iterdir()) == []
             continue
-        # What neither key nor checksum covers, such as a date: the engine itself is whole.
+        # The very word "checksum": a manifest without one is taken as one of an early version.
         assert engine.damage(thorough=True) == ""
         shutil.rmtree(engine.path)
 

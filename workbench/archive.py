@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from workbench import files, store, usage
-from workbench.engine import FORMAT, MANIFEST, Engine, Identity, read_engine
+from workbench.engine import FORMAT, MANIFEST, Engine, Identity, is_unaltered, read_engine
 from workbench.errors import StoreError
 from workbench.hardware import free_disk
 from workbench.tarball import (
@@ -82,6 +82,8 @@ class _Contents:
                 pass
             case _:
                 raise Broken(f"its {MANIFEST} is not one that this version writes")
+        if not is_unaltered(manifest):
+            raise Broken(f"the content of its {MANIFEST} is not what was published")
         identity = Identity(spec, weights, toolchain, device)
         if identity.record() != record or identity.key != key:
             raise Broken(f"its {MANIFEST} is not that of {key}: the key is a hash over it")

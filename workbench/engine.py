@@ -161,9 +161,8 @@ class Engine:
         return ""
 
     def _altered(self) -> str:
-        """Say that the manifest is not what was published, or nothing; early ones cannot tell."""
-        plain = {name: value for name, value in self.manifest.items() if name != "checksum"}
-        sound = self.manifest.get("checksum") in (None, _checksum(plain))
+        """Say that the manifest is not what was published, or nothing."""
+        sound = is_unaltered(self.manifest)
         return "" if sound else f"the content of {MANIFEST} is not what was published"
 
     def _misfit(self) -> str:
@@ -224,6 +223,12 @@ def age(seconds: float) -> str:
             count = int(seconds // size)
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return "moments"
+
+
+def is_unaltered(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is what was published; early ones have no checksum, and cannot tell."""
+    plain = {name: value for name, value in manifest.items() if name != "checksum"}
+    return manifest.get("checksum") in (None, _checksum(plain))
 
 
 def read_engine(path: Path, *, any_name: bool = False) -> Engine | None:
