@@ -204,7 +204,7 @@ def _keep(name: _Name, entry: Entry) -> None:
 def _entries(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[_Name, Entry]]:
     """Yield what is remembered, by name and identity; any other line is passed over."""
     for record in records:
-        values = tuple(map(record.get, _KINDS))
+        values: tuple[Any, ...] = tuple(map(record.get, _KINDS))
         if tuple(map(type, values)) == _TYPES and values[3] in ENDED:
             inode, changed, *fields = values
             entry = Entry(*fields)
