@@ -22,9 +22,9 @@ from tests.faults import Faulty, Gate, fault, job_of, until
 from workbench import files, jobs, queues, store
 from workbench.build import Build
 from workbench.errors import JobError
-from workbench.jobs import Job, _lives
+from workbench.jobs import Job
 from workbench.owner import Owner
-from workbench.processes import processes_of
+from workbench.processes import _lives, processes_of
 from workbench.queues import Place, Slot, processor, turn
 
 ROOT = Path(__file__).parents[1]
