@@ -39,7 +39,7 @@ LAYERS = [
     {"process"},
     {"engine"},
     {"explanations", "usage"},
-    {"store", "journal"},
+    {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},
     {"generation"},

@@ -19,6 +19,7 @@ from workbench import jobs, store
 from workbench.errors import JobError
 from workbench.jobs import Job, take_over
 from workbench.notebook import read_results
+from workbench.processes import processes_of
 
 ROOT = Path(__file__).parents[1]
 MANY = 16
@@ -225,4 +226,4 @@ def test_a_notebook_that_is_killed_leaves_the_build_and_finds_it_again(
 
 
 def _pids(job: Job) -> set[int]:
-    return {process.pid for process in jobs.processes_of(job)}
+    return {process.pid for process in processes_of(job.path)}

@@ -22,8 +22,9 @@ from tests.faults import Faulty, Gate, fault, job_of, until
 from workbench import files, jobs, queues, store
 from workbench.build import Build
 from workbench.errors import JobError
-from workbench.jobs import Job, _lives
+from workbench.jobs import Job
 from workbench.owner import Owner
+from workbench.processes import _lives, processes_of
 from workbench.queues import Place, Slot, processor, turn
 
 ROOT = Path(__file__).parents[1]
@@ -204,7 +205,7 @@ def test_when_the_holder_is_killed_what_it_left_ends_and_the_next_runs(
         fault("compile", "stall", until=gate),
     )
     gate.wait_reached()
-    mine = jobs.processes_of(job_of(first))
+    mine = processes_of(job_of(first).path)
     assert {process.pid for process in mine} >= {int(pids.read_text()), owner_of(first).pid}
     after = faulty.gate()
     second = faulty.start(fault("start", "stall", until=after), seed=1)
@@ -406,7 +407,7 @@ def test_who_knows_the_home_by_another_path_can_cancel(
     (tmp_path / "link").symlink_to(files.home())
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "link"))
     job = Job.named(job_of(build).id)
-    assert {process.pid for process in jobs.processes_of(job)} >= {int(pids.read_text())}
+    assert {process.pid for process in processes_of(job.path)} >= {int(pids.read_text())}
     assert job.cancel() == "cancelled"
     assert gone(pids)
 

@@ -200,6 +200,7 @@ def _append(engine: Engine, values: Mapping[str, Any]) -> None:
         **values,
     }
     files.append_line(_file(engine), line)
+    files.sync_file(_file(engine))
 
 
 def _folder() -> Path:

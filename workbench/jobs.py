@@ -8,35 +8,27 @@ append-only; the state of a job is derived from it and from whether its owner li
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from workbench import files
 from workbench.containers import ENGINES
 from workbench.errors import JobError
 from workbench.journal import ENDED, State, View, append
-from workbench.owner import Owner
+from workbench.processes import MARK, end, kill
 
 CONTAINERS = tuple(f"{engine}:" for engine in ENGINES)
 """Beginnings of the names of toolchains that are containers."""
-
-
-MARK = "WORKBENCH_JOB"
-"""Variable in the environment of all processes of a job: the job's directory."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,17 @@ class Job:
         Raises:
             TimeoutError: The job runs on after `timeout` seconds.
         """
-        return collections.deque(self.follow(timeout=timeout), maxlen=1).pop()
+        view, started = self.view(), time.monotonic()
+        while True:
+            ended = view.state() in ENDED
+            view.update()
+            if ended:
+                return view
+            waited = time.monotonic() - started
+            if timeout is not None and waited > timeout:
+                raise TimeoutError(f"The job {self.id} goes on after {timeout} s.")
+            # Quick for what is quick; 16 who wait for an hour take < 1 % of a processor together.
+            time.sleep(min(2.0, 0.05 + waited / 10))
 
     def cancel(self, patience: float | None = None) -> State:
         """Stop the job and everything that it started; return the state that it ended in.
@@ -135,7 +137,7 @@ class Job:
         owner = view.owner
         if view.state() in ENDED or owner is None:
             # Also a runner that stood still until nobody expected it to begin any more.
-            _kill(self)
+            kill(self.path)
             return view.state()
         if owner.presence() == "elsewhere" and view.state() == "silent":
             append(self.path, "cancelled", text=f"Given up: no sign of life from {owner.host}.")
@@ -149,7 +151,7 @@ class Job:
         with contextlib.suppress(OSError):  # also where the disk is full
             # Before anybody is killed, so that nobody takes the job for one that died by itself.
             append(self.path, "cancel")
-        _end(self, owner, self._patience() if patience is None else patience)
+        end(self.path, owner, self._patience() if patience is None else patience)
         view.update()
         if view.end is None:
             with contextlib.suppress(OSError):
@@ -163,39 +165,6 @@ class Job:
         return 30.0 if inside else 5.0
 
 
-def _end(job: Job, owner: Owner, patience: float) -> None:
-    """Ask the runner of a job to end; kill what is still there after `patience` seconds."""
-    with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
-        if process := owner.process():
-            # A stopped process does not see SIGTERM until it is continued.
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
-            # Whatever it does not end itself has nobody to ask any more.
-            _wait_for_end([process], patience)
-    _kill(job)
-
-
-def _kill(job: Job) -> None:
-    """Kill all processes of a job, and those that they start meanwhile."""
-    for _ in range(3):  # what sits in a driver cannot be killed, however often
-        if not (alive := [p for p in processes_of(job) if p.pid != os.getpid()]):
-            return
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        _wait_for_end(alive, 5.0)
-
-
-def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
-    """Wait until no process of these lives, with a deadline.
-
-    A zombie does not: in a container nobody may ever come to take it away (psutil would wait).
-    """
-    deadline = time.monotonic() + seconds
-    while any(map(_lives, processes)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def end_leftovers(name: str) -> None:
     """Kill what a job that is gone has left running, so that its device is free.
 
@@ -204,33 +173,7 @@ def end_leftovers(name: str) -> None:
     job = Job.named(name)
     mine = os.environ.get(MARK) == str(job.path.absolute())
     if mine or ((job.path / "spec.json").is_file() and job.state() in ENDED):
-        _kill(job)
-
-
-def processes_of(job: Job) -> list[psutil.Process]:
-    """Return the living processes of a job: they carry its name in their environment.
-
-    Also those that have left its session and its process tree, as daemons do; but not those
-    inside a container, which end with the program that started it.
-    """
-    mine = os.path.realpath(job.path)
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(MARK)
-            # Whoever started it may know the same home by another path.
-            if mark and os.path.realpath(mark) == mine and _lives(process):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            continue
-    return found
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        kill(job.path)
 
 
 def folder() -> Path:

@@ -229,10 +229,12 @@ class Journal:
         self._append("fact", values=values)
 
     def end(self, event: Literal["done", "failed", "cancelled"], **values: Any) -> None:
-        """Write the last word."""
+        """Write the last word, and wait until it is on the disk: a power cut does not undo it."""
         with contextlib.suppress(OSError):
             (self.path / RESERVE).unlink(missing_ok=True)
         self._append(event, **values)
+        with contextlib.suppress(OSError):  # it is written; only the disk does not say so
+            files.sync_file(self.path / "journal.jsonl")
 
     def _append(self, event: str, **values: Any) -> None:
         if self._descriptor is None:

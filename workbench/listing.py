@@ -82,7 +82,7 @@ class Watch:
         if stamp != self._stamp:
             with os.scandir(jobs.folder()) as items:
                 found = [item for item in items if not item.name.startswith(".")]
-                names = (_named(Job.named(item.name)) for item in found if item.is_dir())
+                names = (_named(item.name, item) for item in found if item.is_dir())
                 self._names = [name for name in names if name]
             # Another job could come under the same stamp, which file systems round.
             self._stamp = stamp if time.time_ns() - stamp > _ROUNDING else None
@@ -95,7 +95,7 @@ class Watch:
         """
         job = Job.named(name[0])
         # Before its files are read: what changes meanwhile is then read again by the next one.
-        now = _named(job)
+        now = _named(job.id, job.path)
         if now is None or not (job.path / "spec.json").is_file():
             return None
         try:
@@ -180,19 +180,19 @@ def queue_line(facts: Mapping[str, Any]) -> str:
 
 def remember(job: Job) -> None:
     """Keep the line of a job that has ended, so that its journal need not be read again."""
-    name = _named(job)
+    name = _named(job.id, job.path)
     view = job.view()
     if name and view.end:
         _keep(name, entry_of(job, view))
 
 
-def _named(job: Job) -> _Name | None:
+def _named(name: str, directory: Path | os.DirEntry[str]) -> _Name | None:
     """Return what a job is remembered by; None where it was removed meanwhile."""
     try:
-        status = job.path.stat()
+        status = directory.stat()
     except OSError:
         return None
-    return job.id, status.st_ino, status.st_mtime_ns
+    return name, status.st_ino, status.st_mtime_ns
 
 
 def _keep(name: _Name, entry: Entry) -> None:
@@ -204,16 +204,23 @@ def _keep(name: _Name, entry: Entry) -> None:
 def _entries(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[_Name, Entry]]:
     """Yield what is remembered, by name and identity; any other line is passed over."""
     for record in records:
-        match record:
-            case {
-                "inode": int(inode),
-                "changed": int(changed),
-                "id": str(name),
-                "state": str(state),
-                "created": int() | float() as created,
-                "last_sign": int() | float() as last_sign,
-                "what": str(what),
-                "outcome": str(outcome),
-            } if state in ENDED:
-                entry = Entry(name, state, created, last_sign, what, outcome)
-                yield (name, inode, changed), entry
+        values: tuple[Any, ...] = tuple(map(record.get, _KINDS))
+        if tuple(map(type, values)) == _TYPES and values[3] in ENDED:
+            inode, changed, *fields = values
+            entry = Entry(*fields)
+            yield (entry.id, inode, changed), entry
+
+
+_KINDS = {
+    "inode": int,
+    "changed": int,
+    "id": str,
+    "state": str,
+    "created": float,
+    "last_sign": float,
+    "what": str,
+    "outcome": str,
+}
+"""What a line holds: the identity of the directory, and the fields of an entry in their order."""
+
+_TYPES = tuple(_KINDS.values())

@@ -32,7 +32,7 @@ from workbench.journal import ENDED
 from workbench.owner import Owner, boot
 
 POLL = 0.5
-"""Seconds between two looks of the next in line; the others look half as often."""
+"""Seconds between two looks of the next in line; the others look a quarter as often."""
 
 SIGN = 10.0
 """Seconds between two signs of life of one who waits."""
@@ -117,7 +117,7 @@ def _number(name: str) -> int:
 def _tickets(queue: Path) -> list[str]:
     """Return the names of all tickets in their order; whatever else lies there is none."""
     paths = [path for path in queue.iterdir() if _TICKET.fullmatch(path.name)]
-    owned = [path.name for path in paths if Owner.from_record(_read(path).get("owner"))]
+    owned = [path.name for path in paths if _read(path)]
     return sorted(owned, key=lambda name: (_number(name), name))
 
 
@@ -133,62 +133,65 @@ def _await(queue: Path, ticket: Path, lock: int, report: Callable[[Place], None]
         if place != told or time.monotonic() - when > SIGN:
             report(place)
             told, when = place, time.monotonic()
-        time.sleep(POLL if place.number == 1 else 2 * POLL)
+        time.sleep(POLL if place.number == 1 else 4 * POLL)
 
 
 def _look(queue: Path, mine: str) -> tuple[Place | None, bool]:
     """Return who stands directly before us, and whether somebody before us can still move.
 
-    Only as many tickets are read as it takes to find one whose owner lives.
+    Only as many tickets are looked at as it takes to find one whose owner lives.
     """
     names = _tickets(queue)
     before = names[: names.index(mine)] if mine in names else names
     nearest: Place | None = None
     for number in range(len(before), 0, -1):
-        ticket = queue / before[number - 1]
-        if not (found := _standing(ticket)):
+        if not (found := _read(queue / before[number - 1])):
             continue
         owner, job = found
+        process = owner.process()
+        if process is None and _is_removed(queue / before[number - 1]):
+            continue
         nearest = nearest or Place(number, job, owner.host)
-        if not _stands_still(owner):
+        if not _stands_still(process):
             return nearest, True
     return nearest, False
 
 
-def _standing(ticket: Path) -> tuple[Owner, str] | None:
-    """Return who stands in the queue and the job; one that is gone is removed with all it left."""
-    record = _read(ticket)
-    owner, job = Owner.from_record(record.get("owner")), str(record.get("job"))
-    if owner is None:
-        return None
-    if not _is_over(owner, job):
-        return owner, job
-    end_leftovers(job)
+def _is_removed(ticket: Path) -> bool:
+    """Remove a ticket whose owner is gone, and end all that its job left; say whether it was so."""
+    found = _read(ticket)
+    if not found or not _is_over(*found):
+        return False
+    end_leftovers(found[1])
     with contextlib.suppress(OSError):  # it is in nobody's way
         ticket.unlink(missing_ok=True)
-    return None
+    return True
 
 
 def _clear(queue: Path, mine: str) -> None:
     """End what dead jobs left on the device, also those that came after us and passed us."""
     for name in _tickets(queue):
         if name != mine:
-            _standing(queue / name)
+            _is_removed(queue / name)
 
 
 def _holder(queue: Path) -> Place:
     """Return the place behind whoever has the device."""
-    record = files.read_json(queue / "holder")
-    record = record if isinstance(record, dict) else {}
-    owner = Owner.from_record(record.get("owner"))
-    return Place(1, str(record.get("job", "")), owner.host if owner else "")
+    owner, job = _parse(queue / "holder") or (None, "")
+    return Place(1, job, owner.host if owner else "")
 
 
 @functools.lru_cache(maxsize=256)
-def _read(ticket: Path) -> dict[str, Any]:
+def _read(ticket: Path) -> tuple[Owner, str] | None:
     """Return what a ticket says; its name is used once, and its content never changes."""
-    record = files.read_json(ticket)
-    return record if isinstance(record, dict) else {}
+    return _parse(ticket)
+
+
+def _parse(path: Path) -> tuple[Owner, str] | None:
+    """Return the owner and the job that a file names, or None where it names none."""
+    record = files.read_json(path)
+    owner = Owner.from_record(record.get("owner")) if isinstance(record, dict) else None
+    return (owner, str(record.get("job"))) if owner else None
 
 
 def _is_over(owner: Owner, job: str) -> bool:
@@ -200,9 +203,8 @@ def _is_over(owner: Owner, job: str) -> bool:
     return presence == "gone"
 
 
-def _stands_still(owner: Owner) -> bool:
+def _stands_still(process: psutil.Process | None) -> bool:
     """Say whether a process was stopped (SIGSTOP): it keeps its place, but nobody waits for it."""
-    process = owner.process()
     try:
         return process is not None and process.status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:

@@ -17,7 +17,7 @@ from workbench.engine import Engine
 from workbench.errors import InputError, StoreError
 from workbench.files import read_lines
 from workbench.journal import State
-from workbench.listing import Entry
+from workbench.summaries import job_line
 from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
@@ -216,7 +216,7 @@ def _list_jobs(parsed: argparse.Namespace) -> int:
         print(printable_json([asdict(entry) for entry in shown]))
         return 0
     for entry in shown:
-        print(printable(_entry_line(entry)))
+        print(job_line(entry, time.time()))
     if len(shown) < len(found):
         print(f"... and {len(found) - len(shown)} older ones; --all shows them")
     if not found:
@@ -224,14 +224,9 @@ def _list_jobs(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _entry_line(entry: Entry) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
-    return f"{entry.id}  {when}  {entry.state:<10} {entry.what}  {entry.outcome}".rstrip()
-
-
 def _show_job(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
-    print(printable(_entry_line(listing.entry_of(job, job.view()))))
+    print(job_line(listing.entry_of(job, job.view()), time.time()))
     print(printable_json(job.request))
     for record in read_lines(job.path / "journal.jsonl")[0]:
         print(json.dumps(record))

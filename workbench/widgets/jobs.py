@@ -85,7 +85,8 @@ class JobsPanel(ListPanel):
         self._details = widgets.VBox(
             [
                 self._title,
-                widgets.HBox([*buttons, self.progress.state]),
+                widgets.HBox(buttons),
+                self.progress.state,
                 self._words,
                 self.progress,
                 self._request,
