@@ -69,8 +69,10 @@ def key_of(record: Mapping[str, Any]) -> str:
 
 def _checksum(record: Mapping[str, Any]) -> str:
     """Return a SHA-256 over plain values, however they are written down."""
-    data = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(data.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(record).encode()).hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
