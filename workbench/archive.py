@@ -75,10 +75,12 @@ class _Contents:
                 } as record,
                 "created": int() | float() as created,
                 "files": dict(entries),
+                "key": str(named),
                 "limits": dict(),
+                "facts": dict(),
                 "model": {"name": str(), "parameters": int()},
                 "build": {"stages": list(stages), "smoke": {"ran": bool()}},
-            } if number == FORMAT and 0 <= created < 1e11 and all(map(_is_stage, stages)):
+            } if (number, named) == (FORMAT, key) and _is_time(created) and _are_stages(stages):
                 pass
             case _:
                 raise Broken(f"its {MANIFEST} is not one that this version writes")
@@ -114,6 +116,15 @@ def _is_stage(value: Any) -> bool:
         case {"name": str(), "seconds": int() | float()}:
             return True
     return False
+
+
+def _are_stages(values: list[Any]) -> bool:
+    return all(map(_is_stage, values))
+
+
+def _is_time(seconds: float) -> bool:
+    """Say whether a number is a time since 1970 that a person would believe."""
+    return 0 <= seconds < 1e11
 
 
 def _check_entry(key: str, name: str, entry: Any) -> None:

@@ -5,6 +5,7 @@ What the job then does stands in `workbench.recipe`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from workbench.backends.base import Backend
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import InputError, JobError, ModelError, ToolchainError
+from workbench.eviction import sweep
 from workbench.fingerprint import fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.jobs import Job, attach_or_start, running, take_over
-from workbench.journal import View, append
+from workbench.journal import State, View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
@@ -45,6 +47,17 @@ class Plan:
     findings: tuple[Finding, ...]
     fit: Fit | None
     need: BuildNeed | None
+    room: tuple[Finding, ...] = ()
+    """Those of the findings that say what this machine lacks; an engine that is there needs none
+    of it."""
+
+    def check_rules(self) -> None:
+        """Refuse what cannot work on any machine.
+
+        Raises:
+            SpecError: With one line for each refusal.
+        """
+        refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
     def make(cls, spec: BuildSpec) -> Plan:
@@ -59,14 +72,16 @@ class Plan:
         device = gpu_device(gpus) if backend.uses_gpu else host()
         findings = backend.findings(spec, model, gpus)
         fit, need = None, None
+        room: list[Finding] = []
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            findings += guard.findings(need, fit, gpus)
-        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need)
+            room = guard.findings(need, fit, gpus)
+        findings += room
+        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need, tuple(room))
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
@@ -106,7 +121,7 @@ class Build:
             JobError: The job runs on another host.
         """
         if self.job:
-            self.job.cancel()
+            cancel(self.job)
 
     def wait(self) -> Engine:
         """Wait for the engine.
@@ -121,13 +136,44 @@ class Build:
             return self.hit
         assert self.job is not None  # noqa: S101 - one of the two is always there
         job, view = self.job, self.job.wait()
-        if view.state() == "killed" and view.owner and not guard.memory_was_short(view.facts):
-            job, new = take_over(self.job)
-            if new:
-                text = f"Takes over from {self.job.id}, whose process is gone."
-                append(job.path, "note", text=text)
-            view = job.wait()
+        if after := successor(job, view):
+            job, view = after, after.wait()
         return engine_of(job, view, self.spec)
+
+
+def cancel(job: Job) -> State:
+    """Stop a job as `Job.cancel`; what its runner could not tidy up any more is removed.
+
+    Raises:
+        JobError: The job runs on another host.
+    """
+    state = job.cancel()
+    sweep()
+    return state
+
+
+def successor(job: Job, view: View) -> Job | None:
+    """Return the attempt that takes over from a job whose process died without a last word.
+
+    Of all who ask exactly one starts it. None where it ended otherwise, where memory was short (it
+    would die again), or where it could not even start and says why.
+
+    Args:
+        job: The job.
+        view: Of it, brought up to date.
+
+    Raises:
+        JobError: The job is damaged, or the next one could not be started.
+    """
+    if view.state() != "killed" or guard.memory_was_short(view.facts):
+        return None
+    if view.owner is None and log_tail(job.log):
+        return None
+    after, new = take_over(job)
+    if new:
+        with contextlib.suppress(OSError):  # it runs, also where the disk takes no note
+            append(after.path, "note", text=f"Takes over from {job.id}, whose process is gone.")
+    return after
 
 
 def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
@@ -183,8 +229,9 @@ def start_build(
     """
     if not isinstance(spec, BuildSpec):
         spec = make_spec(spec)
+    sweep()  # what the dead have left is no reason to refuse
     plan = Plan.make(spec)
-    refuse(plan.findings)
+    plan.check_rules()
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
@@ -201,6 +248,7 @@ def start_build(
             usage.touch(larger.key)
             explanation = explanations.covers_sentence(larger, shapes)
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
+    refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
     wanted = _wanted(spec, request, versions, device)
     job, new = attach_or_start("build", request, wanted)

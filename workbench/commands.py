@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench import account, backends
-from workbench.build import Build, Plan, engine_of, read_model, start_build
-from workbench.console import follow, print_plan, print_stream
+from workbench.build import Build, Plan, read_model, start_build
+from workbench.console import finish, print_plan, print_stream
 from workbench.engine import Engine
 from workbench.errors import ModelError, WorkbenchError
 from workbench.flags import add_flags, given
@@ -151,7 +151,7 @@ def _await(build: Build, plan: Plan) -> Engine:
         return build.hit
     assert build.job is not None  # noqa: S101 - a build is a hit or a job
     try:
-        return engine_of(build.job, follow(build.job, plan), build.spec)
+        return finish(build.job, plan, build.spec)
     except KeyboardInterrupt:
         print(
             f"\nThe build goes on without this terminal. Attach again: workbench jobs attach "

@@ -7,13 +7,15 @@ import sys
 import time
 from typing import Self
 
-from workbench.build import Plan
+from workbench.build import Plan, engine_of, successor
+from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.generation import Generation
 from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.journal import View
 from workbench.recipe import stage_order
+from workbench.spec import BuildSpec
 from workbench.summaries import (
     fact_line,
     finding_lines,
@@ -43,17 +45,36 @@ def print_plan(plan: Plan) -> None:
     sys.stdout.flush()
 
 
-def follow(job: Job, plan: Plan) -> View:
+def finish(job: Job, plan: Plan | None, spec: BuildSpec | None = None) -> Engine:
+    """Show a build to its end; when its process dies, once more that of the one that takes over.
+
+    Args:
+        job: The build.
+        plan: What is known about it, for what past builds like it took.
+        spec: Under whose limits the engine is wanted; by default those of the job.
+
+    Raises:
+        JobError: It published no engine; says why.
+    """
+    view = follow(job, plan)
+    if after := successor(job, view):
+        print(f"The process of {job.id} is gone; {after.id} takes over.", flush=True)
+        job, view = after, follow(after, plan)
+    return engine_of(job, view, spec)
+
+
+def follow(job: Job, plan: Plan | None) -> View:
     """Print stages while a job runs, until it has ended; return its last view.
 
     On a terminal the running stage is one line that is written over; elsewhere each stage is
     printed once, when it is over.
     """
-    quantization = str(getattr(plan.spec, "quantization", ""))
-    family = (plan.backend.name, quantization, plan.model.parameters, plan.device.name)
-    ranges, peak = stage_ranges(*family), peak_range(*family)
+    ranges, peak, order = {}, None, list[str]()
+    if plan:
+        quantization = str(getattr(plan.spec, "quantization", ""))
+        family = (plan.backend.name, quantization, plan.model.parameters, plan.device.name)
+        ranges, peak, order = stage_ranges(*family), peak_range(*family), stage_order(plan.backend)
     print(printable(f"Job      {job.id}, log in {job.log}"), flush=True)
-    order = stage_order(plan.backend)
     live = sys.stdout.isatty()
     printed: set[str] = set()
     notes = 0

@@ -68,7 +68,7 @@ def set_budget(size: int | None) -> None:
         OSError: The home cannot be written to.
     """
     path = files.home() / "budget.json"
-    if size is None:
+    if not size:
         path.unlink(missing_ok=True)
     else:
         files.write_json(path, size)
@@ -76,12 +76,16 @@ def set_budget(size: int | None) -> None:
 
 def why_kept(key: str) -> str:
     """Say why an engine may not be removed, or nothing."""
-    if usage.is_pinned(key):
-        return "it is pinned"
     if (store.folder() / key).is_symlink():
         return "it is a link that somebody made"
-    users = usage.users(key)
-    return f"process {users[0].pid} on {users[0].host} uses it" if users else ""
+    try:
+        users = usage.users(key)
+    except StoreError as error:
+        return f"nobody can tell who uses it ({error})"
+    if users:
+        return f"process {users[0].pid} on {users[0].host} uses it"
+    # Last: who pins it claims it meanwhile, so a claim that is gone has left its pin.
+    return "it is pinned" if usage.is_pinned(key) else ""
 
 
 def evict(key: str) -> int:
@@ -120,7 +124,7 @@ def make_room(
     keep: str = "",
     tell: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Remove what was set aside, then engines, until the store is within a limit.
+    """Remove what the dead and the damaged left, then engines, until the store is within a limit.
 
     Args:
         limit: Most bytes that it shall hold; by default the budget, and without one nothing is
@@ -144,18 +148,26 @@ def make_room(
         held = store_usage()
         return max(0, held.engines + held.damaged + extra - limit)
 
+    sweep()
     if not over():
         return 0
     for path in store.list_damaged():
-        if over():
-            _drop(path, tell)
+        _drop(path, tell)
+        if not over():
+            return 0
     for engine in candidates():
-        if engine.key != keep and over():
+        if engine.key != keep:
             _try_to_evict(engine, tell)
+            if not over():
+                return 0
     return over()
 
 
 def _drop(path: Path, tell: Callable[[str], None]) -> None:
+    """Remove what was set aside, unless somebody had it open before."""
+    key = path.name.removeprefix(store.DAMAGED).rpartition("-")[0]
+    if usage.users(key):
+        return
     size = _size(path)
     shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
@@ -212,7 +224,7 @@ def read_size(text: str, name: str = "The budget") -> int | None:
     Raises:
         InputError: It is no size.
     """
-    return None if text.strip().lower() in ("none", "no", "0") else parse_bytes(text, name)
+    return None if text.strip().lower() in ("none", "no") else parse_bytes(text, name)
 
 
 def parse_bytes(text: str, name: str) -> int:
@@ -226,7 +238,7 @@ def parse_bytes(text: str, name: str) -> int:
         InputError: It is no size.
     """
     match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match["number"]) <= 0:
+    if match is None:
         raise InputError(f"{name} must be a size such as 200GiB or 50GB; got {text!r}.")
     prefix, binary = match["prefix"].upper(), bool(match["binary"])
     power = "KMGTP".index(prefix) + 1 if prefix else 0

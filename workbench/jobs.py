@@ -148,10 +148,11 @@ class Job:
                 f"The job {self.id} runs on the host {owner.host}; cancel it there: "
                 f"workbench jobs cancel {self.id}"
             )
+        patience = self._patience() if patience is None else patience
         with contextlib.suppress(OSError):  # also where the disk is full
             # Before anybody is killed, so that nobody takes the job for one that died by itself.
             append(self.path, "cancel")
-        end(self.path, owner, self._patience() if patience is None else patience)
+        end(self.path, owner, patience)
         view.update()
         if view.end is None:
             with contextlib.suppress(OSError):
@@ -161,8 +162,10 @@ class Job:
         return view.state()
 
     def _patience(self) -> float:
-        inside = str(self.request.get("toolchain", "")).startswith(CONTAINERS)
-        return 30.0 if inside else 5.0
+        request = files.read_json(self.path / "spec.json")
+        if not isinstance(request, dict):
+            return 30.0  # nobody knows
+        return 30.0 if str(request.get("toolchain", "")).startswith(CONTAINERS) else 5.0
 
 
 def end_leftovers(name: str) -> None:
@@ -192,6 +195,8 @@ def find_job(name: str) -> Job:
     Raises:
         JobError: There is none, or more than one.
     """
+    if not name:
+        raise JobError("Say which job: its id was empty. `workbench jobs` lists them.")
     matches = _newest_first(path for path in folder().iterdir() if path.name.startswith(name))
     if len(matches) == 1:
         return matches[0]
@@ -312,17 +317,23 @@ def _spawn(path: Path) -> None:
     # Imported from where we were, also when the package is not installed; a variable such as
     # PYTHONPATH would reach the toolchain, whose packages are its own.
     command = [sys.executable, "-c", _RUN, str(Path(__file__).parents[1]), str(path)]
-    with open(path / "log.txt", "ab", opener=files.private) as log:
-        starter = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=path,
-            start_new_session=True,
-            # Absolute, since the runner works in another directory.
-            env=os.environ | {"WORKBENCH_HOME": str(files.home()), MARK: str(path.absolute())},
-        )
+    try:
+        with open(path / "log.txt", "ab", opener=files.private) as log:
+            starter = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=path,
+                start_new_session=True,
+                # Absolute, since the runner works in another directory.
+                env=os.environ | {"WORKBENCH_HOME": str(files.home()), MARK: str(path.absolute())},
+            )
+    except OSError as error:
+        text = f"The runner of the job could not be started: {error.strerror}."
+        with contextlib.suppress(OSError):  # so that nobody waits for it
+            append(path, "failed", text=text)
+        raise JobError(text) from error
     # The starter forks the runner and ends at once, so that no zombie is ever left with us.
     if starter.wait() != 0:
         tail = (path / "log.txt").read_text(encoding="utf-8", errors="replace")[-500:]

@@ -107,6 +107,8 @@ class Watch:
         if view.end:
             _keep(now, entry)
             self._known[name] = entry
+        elif entry.state == "killed" and view.owner:
+            self._known[name] = entry  # such a process does not come back; for another host it may
         else:
             self._views[name[:2]] = view
         return entry

@@ -67,6 +67,11 @@ def _checkpoint(engine: Engine) -> list[Path]:
     if where is None:
         return []
     path = Path(where)
+    if not path.is_dir():
+        raise StoreError(
+            f"The checkpoint {path}, which the engine {engine.key} was made from and needs, is not "
+            "there. Bring it back, or build again from where it is."
+        )
     if (
         path.is_dir()
         and fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]

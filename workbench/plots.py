@@ -50,7 +50,7 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
     figure = go.Figure()
     if not manifests:
         return _empty(figure, "The store holds no engine yet. Run this cell again after a build.")
-    keys = [manifest["key"][:12] for manifest in manifests]
+    keys = [str(manifest.get("key", ""))[:12] for manifest in manifests]
     seconds: dict[str, list[float | None]] = {}
     for place, manifest in enumerate(manifests):
         for stage in manifest["build"]["stages"]:

@@ -30,6 +30,7 @@ from workbench.heartbeat import heartbeat
 from workbench.jobs import Job
 from workbench.journal import WAIT, Journal
 from workbench.model import Model
+from workbench.owner import boot
 from workbench.queues import Place, Slot, processor, turn
 from workbench.sampling import Sampling
 from workbench.session import Session
@@ -40,6 +41,7 @@ from workbench.units import format_bytes
 STAGES = {
     "download": "download the model",
     "fingerprint": "fingerprint the weights",
+    "room": "make room in the store",
     "smoke": "load and generate",
     "publish": "write to the store",
 }
@@ -52,7 +54,7 @@ _JOB_LOG = os.fdopen(1, "ab", closefd=False)
 
 def stage_order(backend: Backend) -> list[str]:
     """Return the names of all stages that a build may have, in their order."""
-    before, after = ("download", "fingerprint"), ("smoke", "publish")
+    before, after = ("download", "fingerprint", "room"), ("smoke", "publish")
     return [*before, *backend.stages, *after]
 
 
@@ -69,19 +71,21 @@ def run_build(journal: Journal) -> dict[str, Any]:
     with heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
-    engine, explanation = store.look_up(identity)
-    journal.note(explanation)
-    if engine:
-        return {"engine": engine.key, "reused": True}
-    work.tell_covering(model, identity)
-    with work.turn() as waited:
-        # Somebody else may have built it meanwhile.
-        engine = store.look_up(identity)[0] if waited else None
+        engine, explanation = store.look_up(identity)
+        journal.note(explanation)
         if engine:
-            journal.note(f"The engine {engine.key} was published while this build waited.")
             return {"engine": engine.key, "reused": True}
-        work.check_room(model)
+        work.tell_covering(model, identity)
+    with work.turn() as waited:
+        if waited:
+            journal.stage("room", STAGES["room"])
         with heartbeat(journal, work.backend.uses_gpu):
+            # Somebody else may have built it meanwhile.
+            engine = store.look_up(identity)[0]
+            if engine:
+                journal.note(f"The engine {engine.key} was published meanwhile.")
+                return {"engine": engine.key, "reused": True}
+            work.make_room(model)
             engine = work.build(model, source, identity, smoke=request["smoke"])
         history.record(engine, Job(journal.path).view(), work.device)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
@@ -96,7 +100,11 @@ def slots(backend: Backend, spec: BuildSpec) -> list[Slot]:
         return [processor()]
     ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
     needed = max(ranks, int(getattr(spec, "workers", 1)))
-    return [Slot(gpu.uuid, f"GPU {gpu.index} ({gpu.name})") for gpu in list_gpus()[:needed]]
+    # A ticket from before a restart of the machine is in nobody's way.
+    return [
+        Slot(f"{gpu.uuid}-{boot()[:8]}", f"GPU {gpu.index} ({gpu.name})")
+        for gpu in list_gpus()[:needed]
+    ]
 
 
 @dataclass(frozen=True)
@@ -139,13 +147,14 @@ class _Work:
         """Name of what this is built on."""
         return gpu_device(list_gpus()).name if self.backend.uses_gpu else host().name
 
-    def check_room(self, model: Model) -> None:
-        """Refuse where not even the least that is needed is free now.
+    def make_room(self, model: Model) -> None:
+        """Keep the store in its budget; refuse where not even the least that is needed is free.
 
         Raises:
             JobError: With the numbers.
         """
-        sweep()  # what the dead have left counts as free
+        sweep()
+        make_room(extra=self._disk(model), tell=self.journal.note)
         with contextlib.suppress(ModelError):  # what it needs is not known: it may work
             gpus = list_gpus() if self.backend.uses_gpu else ()
             check_now(self.journal, self.backend.need(self.spec, model), gpus)
@@ -178,7 +187,6 @@ class _Work:
 
     def build(self, model: Model, source: Path, identity: Identity, *, smoke: bool) -> Engine:
         """Compile, try and publish an engine; nothing half done is left."""
-        make_room(extra=self._disk(model), tell=self.journal.note)
         temporary = files.temporary_name(store.folder(), self.journal.path.name)
         try:
             temporary.mkdir(mode=0o700)

@@ -57,6 +57,8 @@ def find_engine(key: str) -> Engine:
     Raises:
         StoreError: There is none, or more than one.
     """
+    if not key:
+        raise StoreError("Say which engine: its key was empty. `workbench engines` lists them.")
     # A whole key needs no look at all the others.
     whole = read_engine(folder() / key) if key and Path(key).name == key else None
     matches = [whole] if whole else [e for e in list_engines() if e.key.startswith(key)]
@@ -108,6 +110,9 @@ def set_aside(engine: Engine, why: str) -> str:
     """
     aside = folder() / f"{DAMAGED}{engine.key}-{uuid.uuid4().hex[:12]}"
     sentence = f"The engine {engine.key} is damaged: {why}."
+    now = read_engine(engine.path)
+    if now and now.manifest != engine.manifest:
+        return f"{sentence} It was built again meanwhile."
     try:
         engine.path.rename(aside)
     except FileNotFoundError:

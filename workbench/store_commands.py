@@ -11,9 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from workbench import archive, backends, eviction, jobs, listing, store, usage
-from workbench.build import Plan, engine_of
-from workbench.console import ByteProgress, follow
-from workbench.engine import Engine
+from workbench.build import Plan, cancel
+from workbench.console import ByteProgress, finish
 from workbench.errors import InputError, StoreError
 from workbench.files import read_lines
 from workbench.journal import State
@@ -45,6 +44,10 @@ def _declare(parser: argparse.ArgumentParser, verbs: Mapping[str, Verb]) -> Acti
             name, help=purpose, description=f"{purpose.capitalize()}.", allow_abbrev=False
         )
         flags(below)
+        if name == "list":
+            # What was given before the word counts too.
+            for action in below._actions:  # noqa: SLF001 - argparse has no other way
+                action.default = argparse.SUPPRESS
     verbs["list"][1](parser)
     return lambda parsed: verbs[parsed.what or "list"][2](parsed)
 
@@ -92,8 +95,16 @@ def _verify(parsed: argparse.Namespace) -> int:
     engines = [store.find_engine(key) for key in parsed.keys] or store.list_engines()
     damaged = 0
     for engine in engines:
-        with ByteProgress(f"{engine.key}  reading") as progress:
-            why = engine.damage(thorough=True, progress=progress)
+        try:
+            with ByteProgress(f"{engine.key}  reading") as progress:
+                why = engine.damage(thorough=True, progress=progress)
+        except StoreError as error:
+            damaged += 1
+            print(f"{engine.key}  {error}", flush=True)
+            continue
+        if why and not engine.path.exists():
+            print(f"{engine.key}  was removed meanwhile", flush=True)
+            continue
         damaged += bool(why)
         print(
             printable(store.set_aside(engine, why) if why else f"{engine.key}  sound"), flush=True
@@ -236,7 +247,10 @@ def _show_job(parsed: argparse.Namespace) -> int:
 def _log(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
     try:
-        sys.stdout.write(printable(job.log.read_text(encoding="utf-8", errors="replace")))
+        with job.log.open(encoding="utf-8", errors="replace", newline="\n") as log:
+            for line in log:
+                # A progress bar writes over its line; what stood last is what a terminal shows.
+                print(printable(line.rstrip("\r\n").rpartition("\r")[2]))
     except FileNotFoundError:
         print("It has printed nothing.", file=sys.stderr)
     return 0
@@ -261,10 +275,17 @@ def _retry(parsed: argparse.Namespace) -> int:
 
 def _watch(job: jobs.Job) -> int:
     """Show a job's progress to its end, and say where the engine is."""
-    plan = Plan.make(backends.make_spec(job.request.get("spec", {})))
-    engine: Engine = engine_of(job, follow(job, plan))
+    engine = finish(job, _plan_of(job))
     print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
     return 0
+
+
+def _plan_of(job: jobs.Job) -> Plan | None:
+    """Return the plan of a job's build; None where its model is not at hand any more, or here."""
+    try:
+        return Plan.make(backends.make_spec(job.request.get("spec", {})))
+    except InputError:
+        return None
 
 
 def _cancel_flags(parser: argparse.ArgumentParser) -> None:
@@ -274,7 +295,7 @@ def _cancel_flags(parser: argparse.ArgumentParser) -> None:
 def _cancel(parsed: argparse.Namespace) -> int:
     for name in parsed.ids:
         job = jobs.find_job(name)
-        print(f"{job.id} {job.cancel()}", flush=True)
+        print(f"{job.id} {cancel(job)}", flush=True)
     return 0
 
 

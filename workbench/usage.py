@@ -119,7 +119,11 @@ def removing(key: str) -> Iterator[None]:
 
 
 def users(key: str) -> list[Owner]:
-    """Return the processes that use an engine; one on another host counts, since nobody knows."""
+    """Return the processes that use an engine; one on another host counts, since nobody knows.
+
+    Raises:
+        StoreError: The claims cannot be read just now.
+    """
     return _living(key, USING)
 
 
@@ -193,11 +197,7 @@ def _write(key: str, suffix: str) -> Claim:
 def _living(key: str, suffix: str) -> list[Owner]:
     """Return the owners of claims of one kind; claims of the dead are removed."""
     found = []
-    try:
-        paths = list((files.home() / "usage" / key).glob(f"*{suffix}"))
-    except OSError:
-        return []
-    for path in paths:
+    for path in _listed(files.home() / "usage" / key, suffix):
         record = files.read_json(path)
         owner = Owner.from_record(record.get("owner")) if isinstance(record, dict) else None
         if owner is None:
@@ -207,3 +207,16 @@ def _living(key: str, suffix: str) -> list[Owner]:
         else:
             found.append(owner)
     return found
+
+
+def _listed(known: Path, suffix: str) -> list[Path]:
+    """Return the claims of one kind; what cannot be read is no proof that there are none."""
+    try:
+        return [path for path in known.iterdir() if path.name.endswith(suffix)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"Nobody can tell who uses the engine {known.name}: {known} cannot be read "
+            f"({error.strerror})."
+        ) from error

@@ -15,7 +15,6 @@ from workbench.errors import JobError
 from workbench.jobs import Job, newest_attempt
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
-from workbench.rules import refuse
 from workbench.spec import BuildSpec
 from workbench.units import printable
 from workbench.widgets.form import BuildForm
@@ -117,7 +116,7 @@ class BuildPanel(EngineSource):
     def _look_for_cover(self) -> BuildSpec:
         """Return the spec that is asked for; note the engines that cover it."""
         spec = self._source.check() if isinstance(self._source, BuildForm) else self._source
-        refuse(Plan.make(spec).findings)
+        Plan.make(spec).check_rules()
         self._offered = covering(spec, smoke=self._smoke)
         return spec
 
@@ -151,7 +150,7 @@ class BuildPanel(EngineSource):
         if self._build and self._build.job:
             self._cancel_button.disabled = True
             self.progress.say("cancelling ...")
-            self.in_background(self._build.job.cancel)
+            self.in_background(self._build.cancel)
 
     def wait(self) -> Engine:
         """Wait for the engine.

@@ -14,7 +14,6 @@ from workbench.build import Plan
 from workbench.errors import InputError, SpecError, WorkbenchError
 from workbench.flags import typed
 from workbench.model import Model
-from workbench.rules import refuse
 from workbench.spec import BuildSpec, Parameter, parameters_of
 from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
 from workbench.units import printable
@@ -195,7 +194,7 @@ class BuildForm(Panel):
             ModelError: The model cannot be used.
         """
         plan = self.plan
-        refuse(plan.findings)
+        plan.check_rules()
         return plan.spec
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ import ipywidgets as widgets
 
 from workbench import jobs, listing
 from workbench.backends import make_spec
-from workbench.build import Plan, engine_of
+from workbench.build import Plan, cancel, engine_of
 from workbench.engine import age
 from workbench.errors import InputError, JobError, WorkbenchError
 from workbench.jobs import Job
@@ -117,7 +118,7 @@ class JobsPanel(ListPanel):
         if job := self._job:
             self.cancel_button.disabled = True
             self.progress.say("cancelling ...")
-            self.in_background(job.cancel)
+            self.in_background(functools.partial(cancel, job))
 
     def retry(self) -> None:
         """Start the next attempt at what the chosen job was asked for, and choose that one."""
@@ -162,8 +163,9 @@ class JobsPanel(ListPanel):
         return [_row(entry, now) for entry in found[:count]], len(found)
 
     def _choose(self, name: str) -> None:
-        self._job = Job.named(name) if name else None
-        self._view = self._job.view() if self._job else None
+        job = Job.named(name) if name else None
+        # Both or none: it may be gone by now.
+        self._job, self._view = job, job.view() if job else None
         self._over = False
         self.progress.clear()
         hidden(self._details, self._job)

@@ -114,6 +114,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             yield
         except WorkbenchError as error:
             self.show_error(str(error))
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            self.show_error(printable(f"The system refused{where}: {error.strerror or error}."))
         except Exception as error:  # noqa: BLE001 - see the docstring
             traceback.print_exc()
             self.show_error(f"Unexpected {type(error).__name__}: {error}")
