@@ -36,6 +36,7 @@ def publish(contents: dict[str, bytes] = CONTENTS, **spec: Any) -> Engine:
     details = {
         "model": {"name": "made", "parameters": 1000},
         "limits": {},
+        "facts": {},
         "build": {"stages": [{"name": "trace", "seconds": 1.5}], "smoke": {"ran": False}},
     }
     return store.publish(temporary, identity, details)

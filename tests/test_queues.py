@@ -120,7 +120,7 @@ def test_what_the_waiter_wants_may_be_published_meanwhile(
     engine = store.publish(temporary, faulty.identity(seed=1), details)
     holder[1].open()
     assert second.wait().manifest == engine.manifest
-    assert "published while this build waited" in job_of(second).view().notes[-1]
+    assert "was published meanwhile" in job_of(second).view().notes[-1]
 
 
 HOLD = """

@@ -285,7 +285,8 @@ def test_who_sets_aside_too_late_puts_the_new_engine_back(home: Path) -> None:
     flip(stale.path / "engine.bin")
     assert store.set_aside(stale, "played")
     again = make()
-    assert store.set_aside(stale, "played") == f"The engine {stale.key} is damaged: played."
+    told = f"The engine {stale.key} is damaged: played. It was built again meanwhile."
+    assert store.set_aside(stale, "played") == told
     assert store.sound_engine(again.key).manifest == again.manifest
     assert len(store.list_damaged()) == 1
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
     from workbench.model import Model
-    from workbench.notebook import headless, publish_result, run_notebook, spec_from
+    from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
     from workbench.sampling import Sampling
@@ -38,7 +38,13 @@ _HOMES = {
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.model": ("Model",),
-    "workbench.notebook": ("headless", "publish_result", "run_notebook", "spec_from"),
+    "workbench.notebook": (
+        "check_injected",
+        "headless",
+        "publish_result",
+        "run_notebook",
+        "spec_from",
+    ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
@@ -64,6 +70,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "StreamPanel",
     "WorkbenchError",
     "__version__",
+    "check_injected",
     "covering",
     "find_engine",
     "find_job",

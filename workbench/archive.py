@@ -217,7 +217,10 @@ def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> StoreError:
-    return StoreError(f"{path} exists, and it was not overwritten. Give another name, or say so.")
+    return StoreError(
+        f"{path} exists, and it was not overwritten. Give another name, or say that it may be "
+        "(--overwrite)."
+    )
 
 
 def import_engine(

@@ -163,6 +163,20 @@ def make_room(
     return over()
 
 
+def drop(name: str, tell: Callable[[str], None]) -> None:
+    """Remove an engine that was set aside, by its name in the store.
+
+    Raises:
+        StoreError: There is none of that name, or somebody has it open.
+    """
+    path = next((path for path in store.list_damaged() if path.name == name), None)
+    if path is None:
+        raise StoreError(f"Nothing was set aside as {name}. `workbench engines` lists what was.")
+    _drop(path, tell)
+    if path.exists():
+        raise StoreError(f"{name} was not removed: it is in use, or cannot be removed.")
+
+
 def _drop(path: Path, tell: Callable[[str], None]) -> None:
     """Remove what was set aside, unless somebody had it open before."""
     key = path.name.removeprefix(store.DAMAGED).rpartition("-")[0]
@@ -222,9 +236,18 @@ def read_size(text: str, name: str = "The budget") -> int | None:
     """Return the bytes that somebody wrote as a budget; None for "none".
 
     Raises:
-        InputError: It is no size.
+        InputError: It is no size that a store can have.
     """
-    return None if text.strip().lower() in ("none", "no") else parse_bytes(text, name)
+    if text.strip().lower() in ("none", "no"):
+        return None
+    size = parse_bytes(text, name)
+    if size == 0 or text.strip()[-1].isdecimal():
+        # Nobody means 200 bytes, and every engine would go.
+        raise InputError(
+            f"{name} must be a size with its unit, such as 200GiB; got {text!r}. none takes a "
+            "budget away."
+        )
+    return size
 
 
 def parse_bytes(text: str, name: str) -> int:

@@ -65,6 +65,15 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
     return make_spec({"backend": backend.name, **values})
 
 
+def check_injected(namespace: Mapping[str, Any]) -> None:
+    """Refuse what papermill passed and the notebook does not declare: `check_injected(globals())`.
+
+    Raises:
+        SpecError: A parameter is unknown or of another type (papermill itself only logs that).
+    """
+    _check_injected(namespace, {})
+
+
 def _check_injected(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
     """Compare what papermill injected with what the notebook declared before it."""
     cells = [cell for cell in namespace.get("In", []) if cell.strip()]

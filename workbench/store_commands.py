@@ -113,7 +113,12 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 
 def _evict_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="Engines to remove.")
+    parser.add_argument(
+        "keys",
+        nargs="*",
+        metavar="KEY",
+        help="Engines to remove; also the name of one that was set aside.",
+    )
     parser.add_argument(
         "--to",
         metavar="SIZE",
@@ -122,19 +127,26 @@ def _evict_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _tell(text: str) -> None:
+    print(printable(text), flush=True)
+
+
 def _evict(parsed: argparse.Namespace) -> int:
     for key in parsed.keys:
+        if key.startswith(store.DAMAGED):
+            eviction.drop(key, tell=_tell)
+            continue
         key = store.find_engine(key).key  # noqa: PLW2901 - the whole key from here on
         print(f"Removed the engine {key} ({format_bytes(eviction.evict(key))}).")
     if parsed.keys and not parsed.to:
         return 0
-    limit = eviction.read_size(parsed.to) if parsed.to else eviction.budget()
+    limit = eviction.parse_bytes(parsed.to, "--to") if parsed.to else eviction.budget()
     if limit is None:
         raise InputError(
             "Say what shall go: keys of engines, or --to SIZE. There is no budget yet; "
             "`workbench engines budget 200GiB` sets one."
         )
-    over = eviction.make_room(limit, tell=lambda text: print(printable(text)))
+    over = eviction.make_room(limit, tell=_tell)
     print(f"The store holds {eviction.store_usage()}.")
     if over:
         raise StoreError(
