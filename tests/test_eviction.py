@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -414,3 +415,40 @@ def test_a_link_that_somebody_made_is_used_but_not_removed(home: Path, tmp_path:
         evict(engine.key)
     assert make_room(0) == engine.bytes
     assert engine.path.is_symlink()
+
+
+def test_a_pin_that_is_finished_between_two_looks_counts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = stock.make()
+    pinning = usage.claim(engine.key)
+    look = usage.users
+
+    def users(key: str) -> list[Owner]:
+        # Whoever pins it is done at the very moment of the first look.
+        files.write_json(usage.folder(key) / "pinned", {})
+        pinning.release()
+        return look(key)
+
+    monkeypatch.setattr(usage, "users", users)
+    with pytest.raises(StoreError, match="it is pinned"):
+        eviction.evict(engine.key)
+    assert store.find_engine(engine.key).damage() == ""
+
+
+def test_claims_that_cannot_be_read_keep_the_engine(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = stock.make()
+    usage.claim(engine.key)
+    read = os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        if path == usage.folder(engine.key):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(StoreError, match="nobody can tell who uses it"):
+        eviction.evict(engine.key)
+    assert eviction.candidates() == []

@@ -227,3 +227,24 @@ def test_a_notebook_that_is_killed_leaves_the_build_and_finds_it_again(
 
 def _pids(job: Job) -> set[int]:
     return {process.pid for process in processes_of(job.path)}
+
+
+def test_the_command_line_takes_over_too(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    faults = json.dumps([fault("compile", "stall", until=gate)])
+    command = [sys.executable, "-m", "workbench.cli", "build", "--backend", "fault", "--no-smoke"]
+    words = ["--model", str(faulty.model), "--fault", faults]
+    with subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        gate.wait_reached()
+        (job,) = jobs.list_jobs()
+        owner = job.view().owner
+        assert owner is not None
+        os.kill(owner.pid, signal.SIGKILL)
+        gate.open()
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"The process of {job.id} is gone; " in told
+    assert f"Engine {faulty.identity().key}: " in told
+    assert len(built()) == 1
