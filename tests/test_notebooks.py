@@ -179,6 +179,18 @@ def test_the_builds_notebook_refuses_wrong_parameters(
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(("shwo", "3"), "Did you mean 'show'"), (("show", "many"), "show must be a whole number")],
+)
+def test_plain_papermill_on_the_builds_notebook_refuses_them_too(
+    tmp_path: Path, words: tuple[str, str], sentence: str
+) -> None:
+    run = _papermill(BUILDS, tmp_path / "out.ipynb", "-p", *words)
+    assert run.returncode != 0
+    assert sentence in run.stderr
+
+
+@pytest.mark.parametrize(
     ("given", "declared", "ok"),
     [
         ({"a": 1}, {"a": 2}, True),
