@@ -35,6 +35,12 @@ def test_what_the_running_stage_has_taken_is_subtracted() -> None:
     )
 
 
+def test_a_last_stage_that_takes_longer_than_ever_is_said_so() -> None:
+    assert remaining(_view(convert=None), RANGES, ORDER, 121.0) == (
+        "longer than in 3 builds like this"
+    )
+
+
 def test_nothing_is_said_without_past_builds_or_without_a_running_stage() -> None:
     assert remaining(_view(load=None), {}, ORDER, 100.0) == ""
     assert remaining(_view(load=101.0), RANGES, ORDER, 102.0) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,14 +38,15 @@ def open_engine(engine: Engine | Build | str) -> Session:
         )
     asked = {} if isinstance(engine, str) else engine.asked
     key = store.find_engine(engine if isinstance(engine, str) else engine.key).key
-    claim = usage.claim(key)
-    try:
+    with contextlib.ExitStack() as undo:
         # From here on nobody removes it.
+        claim = usage.claim(key)
+        undo.callback(claim.release)
         engine = store.sound_engine(key)
         backend = get_backend(engine.backend)
         toolchain, versions = toolchain_of(backend)
         _check_bound(engine, backend, versions)
-        return Session(
+        session = Session(
             engine.path,
             engine.backend,
             {**engine.limits, **asked},
@@ -52,9 +54,8 @@ def open_engine(engine: Engine | Build | str) -> Session:
             mounts=_checkpoint(engine),
             release=claim.release,
         )
-    except BaseException:
-        claim.release()
-        raise
+        undo.pop_all()
+    return session
 
 
 def _checkpoint(engine: Engine) -> list[Path]:

@@ -181,6 +181,8 @@ def remaining(
 ) -> str:
     """Return the expected time left as a range from past builds, or nothing without any.
 
+    Once the last stage has taken longer than ever, only that is said.
+
     Args:
         view: Of the job.
         ranges: What each stage took in past builds.
@@ -203,6 +205,8 @@ def remaining(
     low, high = sum(r.low for r in ahead), sum(r.high for r in ahead)
     builds = min(r.builds for r in ahead)
     plural = "s" if builds > 1 else ""
+    if high == 0.0:
+        return f"longer than in {builds} build{plural} like this{ahead[0].note}"
     return (
         f"about {low:.0f} to {high:.0f} s left, from {builds} build{plural} like this"
         f"{ahead[0].note}"

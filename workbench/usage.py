@@ -73,11 +73,10 @@ def claim(key: str) -> Claim:
             f"Nobody can be told that the engine {key} is in use, so it could be removed "
             f"meanwhile: {error.strerror} in {files.home()}. Free some space, then try again."
         ) from error
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(mine.release)
         _wait_for_evictors(key)
-    except BaseException:
-        mine.release()
-        raise
+        undo.pop_all()
     touch(key)
     return mine
 
