@@ -175,6 +175,7 @@ def test_counts_that_cannot_be_are_not_shown(faulty: Faulty) -> None:
     gate = faulty.gate()
     build = faulty.start(fault("write", "send", raw=raw), fault("write", "stall", until=gate))
     gate.wait_reached()
+    until(lambda: "write" in job_of(build).view().stages)  # all before it is journalled by now
     stage = job_of(build).view().stages["compile"]
     assert (stage.done, stage.total) == (4, 4)
     gate.open()

@@ -46,7 +46,10 @@ def _stalled(faulty: Faulty) -> tuple[Build, Job, Gate]:
         fault("load", "print", text="weights are here"), fault("compile", "stall", until=gate)
     )
     gate.wait_reached()
-    return build, job_of(build), gate
+    job = job_of(build)
+    # What the worker said before is on its way to the journal.
+    until(lambda: (stage := job.view().stages.get("compile")) and stage.done == 3)
+    return build, job, gate
 
 
 def _signal_all(processes: list[psutil.Process], number: int) -> None:

@@ -210,11 +210,19 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line to a journal; see `append_record`."""
+def append_line(path: Path, record: dict[str, Any], *, sync: bool = False) -> None:
+    """Append one JSON line to a journal; see `append_record`.
+
+    Args:
+        path: The journal.
+        record: The line.
+        sync: Wait until it is on the disk.
+    """
     descriptor = open_journal(path)
     try:
         append_record(descriptor, record)
+        if sync:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -199,8 +199,7 @@ def _append(engine: Engine, values: Mapping[str, Any]) -> None:
         "versions": dict(identity.get("toolchain", {})),
         **values,
     }
-    files.append_line(_file(engine), line)
-    files.sync_file(_file(engine))
+    files.append_line(_file(engine), line, sync=True)
 
 
 def _folder() -> Path:

@@ -233,8 +233,9 @@ class Journal:
         with contextlib.suppress(OSError):
             (self.path / RESERVE).unlink(missing_ok=True)
         self._append(event, **values)
-        with contextlib.suppress(OSError):  # it is written; only the disk does not say so
-            files.sync_file(self.path / "journal.jsonl")
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # it is written; only the disk does not say so
+                os.fsync(self._descriptor)
 
     def _append(self, event: str, **values: Any) -> None:
         if self._descriptor is None:
