@@ -328,7 +328,7 @@ def test_what_is_no_file_counts_as_empty_and_stops_nobody(home: Path, kind: str)
 def test_a_disk_that_is_full_costs_the_record_and_not_the_build(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
