@@ -592,7 +592,7 @@ def test_a_checkpoint_that_moved_is_found_again(gpu: pytest.MonkeyPatch, tmp_pat
     values = {"backend": "tensorrt_llm_torch", "max_input_len": 256}
     engine = start_build({**values, "model": str(model)}, smoke=False).wait()
     model.rename(tmp_path / "moved")
-    with pytest.raises(SessionError, match="is gone"):
+    with pytest.raises(StoreError, match="is gone"):
         open_engine(engine)
     build = start_build({**values, "model": str(tmp_path / "moved")}, smoke=False)
     assert build.wait().key == engine.key

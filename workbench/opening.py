@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from workbench import store, usage
@@ -42,14 +43,14 @@ def open_engine(engine: Engine | Build | str) -> Session:
         # From here on nobody removes it.
         claim = usage.claim(key)
         undo.callback(claim.release)
-        engine = store.sound_engine(key)
+        engine = replace(store.sound_engine(key), asked=asked)
         backend = get_backend(engine.backend)
         toolchain, versions = toolchain_of(backend)
         _check_bound(engine, backend, versions)
         session = Session(
             engine.path,
             engine.backend,
-            {**engine.limits, **asked},
+            engine.limits,
             toolchain,
             mounts=_checkpoint(engine),
             release=claim.release,
@@ -70,13 +71,10 @@ def _checkpoint(engine: Engine) -> list[Path]:
     path = Path(where)
     if not path.is_dir():
         raise StoreError(
-            f"The checkpoint {path}, which the engine {engine.key} was made from and needs, is not "
-            "there. Bring it back, or build again from where it is."
+            f"The checkpoint {path} is gone, which the engine {engine.key} was made from and "
+            "needs. Bring it back, or build again from where it is."
         )
-    if (
-        path.is_dir()
-        and fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]
-    ):
+    if fingerprint(path, cache_folder()) != engine.manifest["identity"]["weights"]:
         raise StoreError(
             f"The checkpoint {path} has changed since {engine.key} was made from it. Build again."
         )
