@@ -248,3 +248,9 @@ def test_the_command_line_takes_over_too(faulty: Faulty) -> None:
     assert f"The process of {job.id} is gone; " in told
     assert f"Engine {faulty.identity().key}: " in told
     assert len(built()) == 1
+    # One that is dead already is only looked at.
+    attach = [sys.executable, "-m", "workbench.cli", "jobs", "attach", job.id]
+    late = subprocess.run(attach, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert late.returncode == 1
+    assert "gone without a last word" in late.stderr
+    assert len(jobs.list_jobs()) == 2

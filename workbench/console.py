@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.generation import Generation
 from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
-from workbench.journal import View
+from workbench.journal import ENDED, View
 from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
 from workbench.summaries import (
@@ -56,8 +56,10 @@ def finish(job: Job, plan: Plan | None, spec: BuildSpec | None = None) -> Engine
     Raises:
         JobError: It published no engine; says why.
     """
+    # Who looks at one that died long ago wants no build.
+    waits = job.state() not in ENDED
     view = follow(job, plan)
-    if after := successor(job, view):
+    if waits and (after := successor(job, view)):
         print(f"The process of {job.id} is gone; {after.id} takes over.", flush=True)
         job, view = after, follow(after, plan)
     return engine_of(job, view, spec)

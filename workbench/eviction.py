@@ -180,7 +180,11 @@ def drop(name: str, tell: Callable[[str], None]) -> None:
 def _drop(path: Path, tell: Callable[[str], None]) -> None:
     """Remove what was set aside, unless somebody had it open before."""
     key = path.name.removeprefix(store.DAMAGED).rpartition("-")[0]
-    if usage.users(key):
+    try:
+        used = bool(usage.users(key))
+    except StoreError:
+        used = True  # nobody can tell
+    if used:
         return
     size = _size(path)
     shutil.rmtree(path, ignore_errors=True)
