@@ -62,8 +62,12 @@ def gpu_machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that lives as long as the test run, for engines that only are read."""
-    return tmp_path_factory.mktemp("shared") / "home"
+    """A store that lives as long as the test run, for engines that only are read.
+
+    Processes of pytest-xdist share it: what two of them ask for is built once, as promised.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,12 @@ def _facts(journal: Journal) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("has", "free_on_gpu", "level", "words"),
     [
-        ({"disk": 9}, 70, "refuse", "writes at least 10.0 GiB, but the disk is full: 9.00 GiB are"),
+        (
+            {"disk": 9},
+            70,
+            "refuse",
+            "writes at least 10.0 GiB, and only 9.00 GiB are free on the disk",
+        ),
         ({"disk": 11}, 70, "warn", "may write up to 12.0 GiB, and 11.0 GiB are free in"),
         (
             {"total": 3, "available": 2},
@@ -142,7 +147,7 @@ def test_swap_is_memory_that_a_process_may_have(machine: Callable[..., None]) ->
 
 def test_the_form_refuses_what_cannot_work(machine: Callable[..., None], home: Path) -> None:
     machine(disk=0.001)
-    with pytest.raises(SpecError, match=r"the disk is full: 1\.02 MiB are free in"):
+    with pytest.raises(SpecError, match=r"only 1\.02 MiB are free on the disk of"):
         start_build(make_spec({}))
     assert not (home / "jobs").exists()
 
@@ -153,7 +158,7 @@ def test_the_form_refuses_what_cannot_work(machine: Callable[..., None], home: P
 @pytest.mark.parametrize(
     ("has", "free_on_gpu", "words"),
     [
-        ({"disk": 9}, 70, r"writes at least 10\.0 GiB, but .* 9\.00 GiB are free in .* Free some"),
+        ({"disk": 9}, 70, r"writes at least 10\.0 GiB, and only 9\.00 GiB are free on the disk of .* Free some"),
         ({"available": 3}, 70, r"at least 4\.00 GiB of memory; 3\.00 GiB are available.* Close"),
         ({}, 19, r"at least 20\.0 GiB on the GPU; 19\.0 GiB of 80\.0 GiB are free on H100\. End"),
     ],

@@ -451,6 +451,35 @@ def test_a_foreign_ticket_goes_when_its_journal_has_a_last_word(faulty: Faulty) 
     assert not ticket.exists()
 
 
+def test_the_ticket_of_a_dead_container_goes_and_that_of_a_living_one_stays(
+    faulty: Faulty,
+) -> None:
+    """The kernel keeps a lock on a ticket as long as its process lives, in whatever container."""
+    foreign = replace(Owner.current(), namespace="pid:[1]")
+    ticket = _ticket(processor(), 1, "theirs-001", foreign)
+    files.write_json(ticket, files.read_json(ticket) | {"locked": True})
+    os.utime(ticket, (1.0, 1.0))
+    with ticket.open() as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        build = faulty.start()
+        until(lambda: waits(build))
+        assert place_of(build)["behind"] == "theirs-001"
+        assert ticket.exists()
+    build.wait()
+    assert not ticket.exists()
+
+
+def test_a_build_holds_a_lock_on_its_ticket(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    build = faulty.start(fault("compile", "stall", until=gate))
+    gate.wait_reached()
+    [ticket] = queue_of(processor()).glob("0*")
+    with ticket.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    gate.open()
+    build.wait()
+
+
 def test_strangers_in_the_queue_are_in_nobodys_way_and_stay(faulty: Faulty, tmp_path: Path) -> None:
     queue = files.make_folder(queue_of(processor()))
     (queue / "00000001-empty.json").touch()

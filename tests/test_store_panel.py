@@ -129,11 +129,12 @@ def test_what_is_pinned_or_used_is_not_removed_and_the_reason_is_said(faulty: Fa
     (engine,) = _engines(faulty, 1)
     panel = _chosen(engine)
     panel.pin_button.click()
-    assert panel.table.rows[0][6] == "it is pinned"
+    assert panel.table.rows[0][6] == "it is pinned (in the engines panel)"
     assert panel.pin_button.description == "Unpin"
     panel.evict_button.click()
     panel.confirm_button.click()
-    assert panel._error_text == f"The engine {engine.key} was not removed: it is pinned."
+    kept = "it is pinned (in the engines panel)"
+    assert panel._error_text == f"The engine {engine.key} was not removed: {kept}."
     panel.pin_button.click()
     assert panel.pin_button.description == "Pin"
     claim = usage.claim(engine.key)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from workbench import __version__
 from workbench.errors import InputError, WorkbenchError
 from workbench.units import printable
 
@@ -26,6 +27,9 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (0 fine, 1 failed, 2 bad input, 130 interrupted)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        _parser(None, words)[0].print_help(sys.stderr)
+        return 2
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:
         parser, action = _parser(chosen, words)
@@ -63,6 +67,7 @@ def _parser(
         description="Choose, compile, stream and compare TensorRT-LLM engines.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     action: Callable[[argparse.Namespace], int] = _nothing
     for name, purpose in VERBS.items():

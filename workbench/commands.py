@@ -219,7 +219,7 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - papermill takes a second
 
         output = parsed.output or run_path(parsed.notebook)
-        print(f"The executed notebook is {output}", file=sys.stderr, flush=True)
+        print(f"The executed notebook goes to {output}", file=sys.stderr, flush=True)
         results = run_notebook(parsed.notebook, output, dict(parsed.parameters))
         print(printable_json(results))
         return 0

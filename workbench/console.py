@@ -93,7 +93,8 @@ def follow(job: Job, plan: Plan | None) -> View:
             elif live and not stage.ended:
                 now = time.time()
                 left = remaining(view, ranges, order, now)
-                line = f"  {stage_line(stage, ranges, now)}  {left}"
+                # What is left stands first: a narrow terminal cuts the line.
+                line = "  " + "  ".join(filter(None, [left, stage_line(stage, ranges, now)]))
                 # A line that wraps could not be written over.
                 width = shutil.get_terminal_size().columns - 1
                 print(line[:width], end="", flush=True)

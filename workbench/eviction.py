@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +43,13 @@ class Usage:
         return f"{words} of a budget of {format_bytes(self.budget)}" if self.budget else words
 
 
-def store_usage() -> Usage:
-    """Return what the store holds now."""
-    engines = sum(engine.bytes for engine in store.list_engines())
+def store_usage(listed: Iterable[Engine] | None = None) -> Usage:
+    """Return what the store holds now.
+
+    Args:
+        listed: Its engines, where they were listed just now: each manifest is read for that.
+    """
+    engines = sum(engine.bytes for engine in (store.list_engines() if listed is None else listed))
     return Usage(engines, sum(_size(path) for path in store.list_damaged()), budget())
 
 
@@ -85,7 +89,10 @@ def why_kept(key: str) -> str:
     if users:
         return f"process {users[0].pid} on {users[0].host} uses it"
     # Last: who pins it claims it meanwhile, so a claim that is gone has left its pin.
-    return "it is pinned" if usage.is_pinned(key) else ""
+    if not usage.is_pinned(key):
+        return ""
+    note = usage.pin_note(key)
+    return f"it is pinned ({note})" if note else "it is pinned"
 
 
 def evict(key: str) -> int:

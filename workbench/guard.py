@@ -46,7 +46,7 @@ class Room:
         match self.resource:
             case "disk":
                 return (
-                    f"the build writes at least {low}, but the disk is full: {free} are free in "
+                    f"the build writes at least {low}, and only {free} are free on the disk of "
                     f"{self.where}."
                 )
             case "memory":

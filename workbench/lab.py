@@ -37,8 +37,10 @@ def start(
     """Become JupyterLab, opened at a notebook; does not return.
 
     Raises:
-        InputError: There is no notebook of that name.
+        InputError: There is no notebook of that name, or no such port.
     """
+    if port is not None and not 0 < port < 65536:
+        raise InputError(f"A port is a number from 1 to 65535; got {port}.")
     folder = notebooks_folder()
     if not (folder / notebook).is_file():
         names = ", ".join(sorted(path.name for path in folder.glob("*.ipynb")))

@@ -91,10 +91,14 @@ def turn(slot: Slot, job: str, report: Callable[[Place], None]) -> Iterator[None
     # Behind all others; two with the same number are ordered by their jobs.
     number = max((_number(name) for name in _tickets(queue)), default=0) + 1
     ticket = queue / f"{number:08d}-{job}.json"
-    record = {"job": job, "owner": Owner.current().record(), "time": time.time()}
+    record = {"job": job, "owner": Owner.current().record(), "time": time.time(), "locked": True}
     lock = os.open(queue / "lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+    mine = -1
     try:
         files.write_json(ticket, record)
+        # Other containers on this machine cannot see our process, but that it holds this.
+        mine = os.open(ticket, os.O_RDWR)
+        _take(mine)
         _await(queue, ticket, lock, report)
         _clear(queue, ticket.name)
         with contextlib.suppress(OSError):  # it is only told to people
@@ -105,7 +109,8 @@ def turn(slot: Slot, job: str, report: Callable[[Place], None]) -> Iterator[None
             # Before the next one comes: also what has left our process tree, as daemons do.
             end_leftovers(job)
     finally:
-        os.close(lock)
+        for descriptor in filter(lambda number: number >= 0, (lock, mine)):
+            os.close(descriptor)
         with contextlib.suppress(OSError):  # the ticket of one that is gone counts no more
             ticket.unlink(missing_ok=True)
 
@@ -160,7 +165,7 @@ def _look(queue: Path, mine: str) -> tuple[Place | None, bool]:
 def _is_removed(ticket: Path) -> bool:
     """Remove a ticket whose owner is gone, and end all that its job left; say whether it was so."""
     found = _read(ticket)
-    if not found or not _is_over(*found):
+    if not found or not (_is_over(*found) or _is_let_go(ticket, found[0])):
         return False
     end_leftovers(found[1])
     with contextlib.suppress(OSError):  # it is in nobody's way
@@ -201,6 +206,24 @@ def _is_over(owner: Owner, job: str) -> bool:
         # Another container on this machine: its journal is all that we can see of it.
         return (Job.named(job).path / "spec.json").is_file() and Job.named(job).state() in ENDED
     return presence == "gone"
+
+
+def _is_let_go(ticket: Path, owner: Owner) -> bool:
+    """Say whether a ticket from another container on this machine has lost its process.
+
+    The kernel that runs both lets go of a lock when its holder dies.
+    """
+    if owner.boot != boot() or owner.counts_here():
+        return False
+    record = files.read_json(ticket)
+    if not isinstance(record, dict) or not record.get("locked"):
+        return False
+    with contextlib.suppress(OSError), ticket.open() as file:  # it is held, or nobody can tell
+        # Its owner locks it as soon as it has written it.
+        if time.time() - os.fstat(file.fileno()).st_mtime > SIGN:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def _stands_still(process: psutil.Process | None) -> bool:

@@ -65,7 +65,11 @@ def find_engine(key: str) -> Engine:
     if len(matches) == 1:
         return matches[0]
     what = "is no engine" if not matches else f"are {len(matches)} engines"
-    raise StoreError(f"There {what} whose key begins with '{key}'. `workbench engines` lists them.")
+    aside = [path.name for path in list_damaged() if path.name.startswith(f"{DAMAGED}{key}")]
+    why = f" One was damaged and set aside as {aside[-1]}; build it again." if aside else ""
+    raise StoreError(
+        f"There {what} whose key begins with '{key}'.{why} `workbench engines` lists them."
+    )
 
 
 def sound_engine(key: str) -> Engine:

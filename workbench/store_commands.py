@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from workbench.build import Plan, cancel
 from workbench.console import ByteProgress, finish
 from workbench.errors import InputError, StoreError
 from workbench.files import read_lines
-from workbench.journal import State
-from workbench.summaries import job_line
+from workbench.journal import ENDED, State
+from workbench.summaries import command_line, fact_line, job_line, stage_line
 from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
@@ -93,6 +92,8 @@ def _some_keys(parser: argparse.ArgumentParser) -> None:
 def _verify(parsed: argparse.Namespace) -> int:
     """Read every byte of engines; set aside what is damaged, and say so with the status."""
     engines = [store.find_engine(key) for key in parsed.keys] or store.list_engines()
+    if not engines:
+        print("The store holds no engine yet.")
     damaged = 0
     for engine in engines:
         try:
@@ -247,12 +248,31 @@ def _list_jobs(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _show_flags(parser: argparse.ArgumentParser) -> None:
+    _job_id(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="Print its request and its whole journal as JSON."
+    )
+
+
 def _show_job(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
-    print(job_line(listing.entry_of(job, job.view()), time.time()))
-    print(printable_json(job.request))
-    for record in read_lines(job.path / "journal.jsonl")[0]:
-        print(json.dumps(record))
+    if parsed.json:
+        journal = read_lines(job.path / "journal.jsonl")[0]
+        print(printable_json({"id": job.id, "request": job.request, "journal": journal}))
+        return 0
+    view = job.view()
+    print(job_line(listing.entry_of(job, view), time.time()))
+    if command := command_line(job.request):
+        print(printable(f"  {command}"))
+    for line in [*(stage_line(stage, {}) for stage in view.stages.values()), fact_line(view)]:
+        if line:
+            print(f"  {line}")
+    for note in view.notes:
+        print(printable(f"  {note}"))
+    if view.end and view.end.get("text"):
+        print(printable(f"  {view.end['text']}"))
+    print(printable(f"  Its log: {job.log}"))
     return 0
 
 
@@ -307,7 +327,9 @@ def _cancel_flags(parser: argparse.ArgumentParser) -> None:
 def _cancel(parsed: argparse.Namespace) -> int:
     for name in parsed.ids:
         job = jobs.find_job(name)
-        print(f"{job.id} {cancel(job)}", flush=True)
+        over = job.state() in ENDED
+        state = cancel(job)
+        print(f"{job.id} {f'had ended before: {state}' if over else state}", flush=True)
     return 0
 
 
@@ -325,7 +347,7 @@ _ENGINES: dict[str, Verb] = {
 
 _JOBS: dict[str, Verb] = {
     "list": ("list jobs, the newest first", _list_flags, _list_jobs),
-    "show": ("show what a job was asked for, and its journal", _job_id, _show_job),
+    "show": ("show what a job was asked for and what became of it", _show_flags, _show_job),
     "log": ("print what a job's processes printed", _job_id, _log),
     "attach": ("watch a job to its end", _job_id, _attach),
     "cancel": ("stop jobs and all that they started", _cancel_flags, _cancel),

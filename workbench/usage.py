@@ -164,6 +164,12 @@ def is_pinned(key: str) -> bool:
     return (files.home() / "usage" / key / "pinned").is_file()
 
 
+def pin_note(key: str) -> str:
+    """Return why somebody pinned an engine, as far as they said it."""
+    record = files.read_json(files.home() / "usage" / key / "pinned")
+    return str(record.get("why") or "") if isinstance(record, dict) else ""
+
+
 def forget(key: str) -> None:
     """Remove what is known about the use of an engine that is gone, but for claims of others.
 

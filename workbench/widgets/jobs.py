@@ -56,7 +56,10 @@ class JobsPanel(ListPanel):
         choices = {"all": "", OPEN: OPEN, **{words: name for name, (_, words) in STATES.items()}}
         if state not in choices.values():
             known = [name for name in choices.values() if name]
-            raise InputError(f"There is no state '{state}' of a job.{nearest(state, known)}")
+            raise InputError(
+                f"There is no state '{state}' of a job.{nearest(state, known)} There is: "
+                f"{', '.join(known)}."
+            )
         self._entries = listing.Watch()
         self._listed: list[Entry] = []
         self._job: Job | None = None

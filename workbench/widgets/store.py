@@ -162,9 +162,10 @@ class StorePanel(ListPanel):
 
     def record(self) -> dict[str, Any]:
         """Return what the store holds as plain values: a number of engines, and bytes."""
-        held = eviction.store_usage()
+        engines = store.list_engines()
+        held = eviction.store_usage(engines)
         return {
-            "engines": len(store.list_engines()),
+            "engines": len(engines),
             "engine_bytes": held.engines,
             "set_aside_bytes": held.damaged,
             "budget_bytes": held.budget,
@@ -176,7 +177,7 @@ class StorePanel(ListPanel):
         self.table.empty = (
             "No engine is like that." if engines else "The store holds no engine yet."
         )
-        self._show_held()
+        self._show_held(engines)
         now = time.time()
         return [_row(engine, now) for engine in found[:count]], len(found)
 
@@ -231,10 +232,10 @@ class StorePanel(ListPanel):
     def _say(self, text: str) -> None:
         self._result.value = f'<span role="status">{html.escape(printable(text))}</span>'
 
-    def _show_held(self) -> None:
+    def _show_held(self, engines: Sequence[Engine]) -> None:
         """Show how much the store holds, against its budget where there is one."""
         self._show_chosen()
-        held = eviction.store_usage()
+        held = eviction.store_usage(engines)
         words = html.escape(f"The store holds {held}{'' if held.budget else ', without a budget'}.")
         self._held.value = f'<div role="status">{words}</div>{_bar(held)}'
         aside = [path.name for path in store.list_damaged()]
