@@ -158,7 +158,7 @@ def test_the_form_refuses_what_cannot_work(machine: Callable[..., None], home: P
 @pytest.mark.parametrize(
     ("has", "free_on_gpu", "words"),
     [
-        ({"disk": 9}, 70, r"writes at least 10\.0 GiB, and only 9\.00 GiB are free on the disk of .* Free some"),
+        ({"disk": 9}, 70, r"writes at least 10\.0 GiB, and only 9\.00 GiB are .* Free some"),
         ({"available": 3}, 70, r"at least 4\.00 GiB of memory; 3\.00 GiB are available.* Close"),
         ({}, 19, r"at least 20\.0 GiB on the GPU; 19\.0 GiB of 80\.0 GiB are free on H100\. End"),
     ],
