@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
+    from workbench.bench import measure, run_trial
     from workbench.build import Plan, covering, start_build
     from workbench.errors import WorkbenchError
     from workbench.generation import Generation
@@ -19,19 +20,25 @@ if TYPE_CHECKING:
     from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
+    from workbench.results import find_trial, frame, list_trials
     from workbench.sampling import Sampling
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
+    from workbench.sweep import Sweep, run_sweep, start_sweep
+    from workbench.sweep_plan import SweepPlan
+    from workbench.trial import Trial
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
+    from workbench.workload import Workload
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
+    "workbench.bench": ("measure", "run_trial"),
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
     "workbench.errors": ("WorkbenchError",),
@@ -43,17 +50,24 @@ _HOMES = {
         "headless",
         "publish_result",
         "run_notebook",
+        "run_sweep",
+        "run_trial",
         "spec_from",
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
+    "workbench.results": ("find_trial", "frame", "list_trials"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
+    "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
+    "workbench.sweep_plan": ("SweepPlan",),
+    "workbench.trial": ("Trial",),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
+    "workbench.workload": ("Workload",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -68,25 +82,36 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Session",
     "StorePanel",
     "StreamPanel",
+    "Sweep",
+    "SweepPlan",
+    "Trial",
     "WorkbenchError",
+    "Workload",
     "__version__",
     "check_injected",
     "covering",
     "find_engine",
     "find_job",
+    "find_trial",
+    "frame",
     "get_backend",
     "headless",
     "latency_figure",
     "list_engines",
     "list_jobs",
+    "list_trials",
     "make_spec",
+    "measure",
     "open_engine",
     "publish_result",
     "run_notebook",
+    "run_sweep",
+    "run_trial",
     "show",
     "spec_from",
     "stages_figure",
     "start_build",
+    "start_sweep",
 ]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from workbench import results
 from workbench.backends import get_backend, make_spec
 from workbench.build import Build, cancel, engine_of, start_build, successor
@@ -47,6 +49,7 @@ def run_trial(
     workload: Workload | Mapping[str, Any] | None = None,
     *,
     time_limit: float | None = None,
+    again: bool = True,
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on the engine of a spec, which is built if it is not there.
@@ -59,6 +62,8 @@ def run_trial(
         workload: How; plain values are made into a workload first.
         time_limit: Seconds that building may take, and measuring again as many; waiting for the
             device counts for neither.
+        again: Measure also what was measured before. Without it that trial is returned, also one
+            that another process writes while this one waits for the device.
         report: Told what goes on.
 
     Raises:
@@ -68,19 +73,23 @@ def run_trial(
     """
     spec = spec if isinstance(spec, BuildSpec) else make_spec(spec)
     workload = workload if isinstance(workload, Workload) else Workload.parse(workload or {})
-    record = new_record(
-        point_of(spec, workload), spec.model_dump(mode="json"), workload.model_dump(mode="json")
-    )
-    started = time.monotonic()
+    point = point_of(spec, workload)
+    record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
     try:
+        if not again and (known := results.latest(point)):
+            return known
         check_lengths(spec, workload)
         engine = _engine(spec, record, time_limit, report)
-        with _device(spec, record["point"], report):
+        with _device(spec, point, report):
+            if not again and (known := results.latest(point)):
+                return known
             _measure_in_time(engine, workload, record, time_limit, report)
+            return results.save(record)
     except (WorkbenchError, TimeoutError) as error:
+        if not again and (known := results.latest(point)):
+            return known
         record |= {"status": "failed", "reasons": [str(error)]}
-    record["seconds"] = time.monotonic() - started
-    return results.save(record)
+        return results.save(record)
 
 
 def check_lengths(spec: BuildSpec, workload: Workload) -> None:
@@ -195,7 +204,8 @@ def _measure_in_time(
     Raises:
         TimeoutError: The limit was over.
     """
-    deadline = None if time_limit is None else time.monotonic() + time_limit
+    started = time.monotonic()
+    deadline = None if time_limit is None else started + time_limit
     try:
         with kill_children_at(deadline):
             _measure_engine(engine, workload, record, deadline, report)
@@ -203,6 +213,8 @@ def _measure_in_time(
         if deadline is None or time.monotonic() < deadline:
             raise
         raise TimeoutError(f"The time limit of {time_limit:g} s was over. {error}") from error
+    finally:
+        record["seconds"] = time.monotonic() - started
 
 
 def _measure_engine(
@@ -304,8 +316,10 @@ def vocabulary_of_engine(engine: Engine) -> list[int]:
 
 def _memory(session: Session, *, uses_gpu: bool) -> dict[str, int]:
     """Return the most memory that the processes of a session had, and what is taken of the GPUs."""
-    tree = descendants(session.pid)
-    told = {"host_peak_bytes": sum(peak for _, peak in map(sizes_of, tree))}
+    told = {}
+    with contextlib.suppress(psutil.NoSuchProcess):  # then the requests say what happened
+        tree = descendants(session.pid)
+        told["host_peak_bytes"] = sum(peak for _, peak in map(sizes_of, tree))
     if uses_gpu:
         told["gpu_bytes"] = sum(gpu.memory_bytes - gpu.memory_free for gpu in list_gpus())
     return told

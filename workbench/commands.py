@@ -20,6 +20,7 @@ from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
+from workbench.trial_commands import declare_sweep, declare_trial, declare_trials
 from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
@@ -250,6 +251,9 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "build": _build,
     "commands": _commands,
     "stream": _stream,
+    "trial": declare_trial,
+    "trials": declare_trials,
+    "sweep": declare_sweep,
     "lab": _lab,
     "run": _run,
     "engines": declare_engines,

@@ -141,6 +141,8 @@ def entry_of(job: Job, view: View) -> Entry:
 
 def describe(job: Job) -> str:
     """Say in a few words what a job was asked for."""
+    if job.request.get("kind") == "sweep":
+        return f"sweep {job.request.get('name')} of {len(job.request.get('points', ()))} points"
     try:
         spec = backends.make_spec(job.request.get("spec", {}))
     except WorkbenchError:

@@ -61,6 +61,11 @@ def trials_of(point: str) -> list[Trial]:
     return sorted(found, key=lambda trial: (trial.created, trial.id), reverse=True)
 
 
+def latest(point: str) -> Trial | None:
+    """Return the newest trial of a point, whatever came out; None where there is none."""
+    return next(iter(trials_of(point)), None)
+
+
 def _read(path: Path) -> Trial | None:
     """Return the trial in a file, or None: a file of a later version, or one that is no record."""
     record = files.read_json(path)

@@ -5,7 +5,8 @@
 The first part of a name is the point: a hash of spec and workload, so that a sweep finds what was
 measured. A record holds everything that a chart, a comparison or a doubt needs:
 
-    format, id, point, created, seconds, source (workbench, or the tool it was imported from)
+    format, id, point, created, source (workbench, or the tool that it was imported from)
+    seconds   that loading and measuring took
     status    done, invalid (the self-check found what cannot be true) or failed
     reasons   why it is not done, sentences
     warnings  what makes it doubtful, such as a busy machine

@@ -1,0 +1,133 @@
+"""The verbs of the command line that measure: trial, trials and sweep."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from workbench import backends, results
+from workbench.bench import run_trial
+from workbench.console import watch_sweep
+from workbench.flags import add_flags, given
+from workbench.sweep import Sweep, start_sweep
+from workbench.sweep_plan import SweepPlan
+from workbench.trial_words import trial_lines
+from workbench.units import printable, printable_json
+from workbench.workload import Workload
+
+Action = Callable[[argparse.Namespace], int]
+
+
+def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench trial`: measure one workload on one engine."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--backend", default=backends.DEFAULT)
+    name = chooser.parse_known_args(words)[0].backend
+    spec_class = backends.get_backend(name).spec_class
+    parser.add_argument(
+        "--backend",
+        default=backends.DEFAULT,
+        metavar="NAME",
+        help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
+    )
+    add_flags(parser, Workload, "workload")
+    add_flags(parser, spec_class, f"build parameters of {name}")
+    parser.set_defaults(gone=spec_class.gone_names())
+    _time_limit(parser)
+    _json_flag(parser)
+
+    def run(parsed: argparse.Namespace) -> int:
+        spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
+        workload = Workload.parse(given(parsed, Workload))
+        trial = run_trial(spec, workload, time_limit=parsed.time_limit, report=_tell)
+        if parsed.json:
+            print(printable_json(trial.record))
+        else:
+            print("\n".join(trial_lines(trial)))
+        return 0 if trial.valid else 1
+
+    return run
+
+
+def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench trials`: list what was measured, or show one."""
+    del words
+    parser.add_argument("id", nargs="?", metavar="ID", help="Show this trial; by default, all.")
+    parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
+    _json_flag(parser)
+
+    def run(parsed: argparse.Namespace) -> int:
+        if parsed.id:
+            trial = results.find_trial(parsed.id)
+            print(printable_json(trial.record) if parsed.json else "\n".join(trial_lines(trial)))
+            return 0
+        found = results.list_trials(valid=parsed.valid)
+        if parsed.json:
+            print(printable_json(results.rows(found)))
+            return 0
+        for trial in found:
+            print(trial)
+        if not found:
+            print("There is no trial yet. `workbench trial` measures one.")
+        return 0
+
+    return run
+
+
+def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench sweep`: many trials, from a TOML file."""
+    del words
+    parser.add_argument("file", type=Path, help="A TOML file; see workbench/sweep.py.")
+    parser.add_argument("--plan", action="store_true", help="Only show what it would take.")
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="Measure points again whose trial failed or is invalid.",
+    )
+    parser.add_argument("--detach", action="store_true", help="Do not wait for its end.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        sweep = Sweep.read(parsed.file)
+        plan = SweepPlan.make(sweep, retry_failed=parsed.retry_failed)
+        print("\n".join(plan.lines()), flush=True)
+        if parsed.plan:
+            return 0
+        job, new = start_sweep(sweep, retry_failed=parsed.retry_failed)
+        if not new:
+            print(f"This very sweep runs already: {job.id}")
+        if parsed.detach:
+            print(f"It runs without this terminal. Attach: workbench jobs attach {job.id}")
+            return 0
+        try:
+            status = watch_sweep(job)
+        except KeyboardInterrupt:
+            print(
+                f"\nThe sweep goes on without this terminal. Attach again: workbench jobs attach "
+                f"{job.id}; stop it: workbench jobs cancel {job.id}",
+                file=sys.stderr,
+            )
+            raise
+        for trial in sweep.trials():
+            print(trial)
+        return status
+
+    return run
+
+
+def _time_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="Give up when building takes longer, or measuring. Default: no limit.",
+    )
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
