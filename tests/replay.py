@@ -15,11 +15,18 @@ from workbench.sampling import Sampling
 class Replay:
     """Gives each running request one token a step; steps are `pace` seconds apart.
 
-    Steps keep to a schedule: one that comes late is followed by the next at its own time.
+    Steps keep to a schedule: one that comes late is followed by the next at its own time. With
+    `together` above 1 that many come at once, as where a proxy merges chunks.
     """
 
-    def __init__(self, pace: float = 0.0, *, refuse: Callable[[Any], bool] = lambda _: False):
-        self._pace, self._refuse = pace, refuse
+    def __init__(
+        self,
+        pace: float = 0.0,
+        *,
+        together: int = 1,
+        refuse: Callable[[Any], bool] = lambda _: False,
+    ) -> None:
+        self._pace, self._together, self._refuse = pace, together, refuse
         self._running: dict[Generation, int] = {}
         self._lock = threading.Condition()
         self._closed = False
@@ -76,12 +83,12 @@ class Replay:
         with self._lock:
             running = list(self._running)
         for generation in running:
-            generation.take_tokens([7], "x", [], now)
+            generation.take_tokens([7] * self._together, "x", [], now)
             with self._lock:
                 if generation not in self._running:
                     continue
-                self._running[generation] -= 1
-                over = self._running[generation] == 0
+                self._running[generation] -= self._together
+                over = self._running[generation] <= 0
                 if over:
                     del self._running[generation]
             if over:

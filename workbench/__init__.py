@@ -50,8 +50,6 @@ _HOMES = {
         "headless",
         "publish_result",
         "run_notebook",
-        "run_sweep",
-        "run_trial",
         "spec_from",
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),

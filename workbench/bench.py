@@ -34,6 +34,7 @@ from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.surroundings import Watch, doubts, surroundings
 from workbench.trial import Trial, new_record, point_of
+from workbench.units import format_seconds
 from workbench.workload import Workload
 
 Report = Callable[[str], None]
@@ -298,7 +299,20 @@ def complete(
     )
     record["repetitions"], record["summary"] = measured.repetitions, summary
     record["environment"]["busy_during"] = measured.busy
+    record["warnings"] += late(workload, summary)
     record |= {"status": "invalid" if reasons else "done", "reasons": reasons}
+
+
+def late(workload: Workload, summary: Mapping[str, Any]) -> list[str]:
+    """Say so where requests of a rate were not sent when they should have been."""
+    error = summary["scheduling_error"]
+    if not (error and workload.request_rate) or error["p99"] * workload.request_rate <= 1:
+        return []
+    words = (
+        f"1 % of the requests were sent more than {format_seconds(error['p99'])} late, which is "
+        "longer than they are apart: this machine cannot keep the request_rate."
+    )
+    return [words]
 
 
 def vocabulary_of_engine(engine: Engine) -> list[int]:
