@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball"},
+    {"errors", "units", "releases", "tarball", "sse"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus"},
     {"fit", "digests"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
@@ -43,7 +43,8 @@ LAYERS = [
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},
     {"generation"},
-    {"session"},
+    {"opened", "openai_protocol"},
+    {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"build", "compilation"},
     {"opening", "recipe"},
     {"runner", "summaries", "notebook", "plots", "account"},
