@@ -34,6 +34,7 @@ LAYERS = [
     {"model"},
     {"weights", "trtllm_weights"},
     {"memory", "trtllm_memory"},
+    {"eager_memory"},
     {"containers", "environments"},
     {"toolchain", "backends"},
     {"process"},

@@ -65,6 +65,7 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
+        self.lacks = get_backend(backend).lacks
         self._release = release
         try:
             self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
@@ -146,11 +147,13 @@ class Session:
 
         Raises:
             SpecError: An option is unknown or ill-typed.
-            RequestError: The prompt is none, or a message lacks its role or content.
+            RequestError: The prompt is none, a message lacks its role or content, or an option is
+                one that this backend lacks.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
+        sampling.refuse(self.lacks)
         fields = prompt_fields(prompt)
         with self._lock:
             if self._error:
@@ -230,10 +233,10 @@ class Session:
     def _read_one(self, message: Mapping[str, Any]) -> str:
         """Take one message; return why the worker is about to end, if it says so."""
         if message["event"] == "tokens":
-            for number, ids, text, logprobs in message["batch"]:
+            for number, ids, text, logprobs, *more in message["batch"]:
                 generation = self._generations.get(number)
                 if generation:
-                    generation.take_tokens(ids, text, logprobs, message["time"])
+                    generation.take_tokens(ids, text, logprobs, message["time"], *more)
         elif message["event"] == "error":
             return str(message["message"])
         else:

@@ -252,4 +252,8 @@ BACKEND = Backend(
     need=need,
     limits=limits,
     commands=commands,
+    lacks={
+        "top_logprobs": "OpenVINO GenAI gives the probability of the chosen token alone while it "
+        "streams; Session.score gives the others afterwards.",
+    },
 )
