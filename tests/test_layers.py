@@ -44,7 +44,7 @@ LAYERS = [
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},
     {"generation"},
-    {"opened", "openai_protocol"},
+    {"opened", "openai_protocol", "scores"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"build", "compilation"},
     {"opening", "recipe"},

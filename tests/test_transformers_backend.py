@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,18 +65,57 @@ def test_top_k_of_one_is_greedy_at_any_temperature(plain: Session) -> None:
     assert narrow == greedy
 
 
-@pytest.mark.parametrize(
-    "penalty",
-    [{"repetition_penalty": 1.3}, {"presence_penalty": 1.5}, {"frequency_penalty": 0.7}],
-    ids=lambda penalty: next(iter(penalty)),
-)
-def test_penalties_mean_what_they_mean_to_the_compiled_engine(
-    plain: Session, demo_session: Session, penalty: dict[str, float]
+def test_repetition_penalty_means_what_it_means_to_the_compiled_engine(
+    plain: Session, demo_session: Session
 ) -> None:
-    options = {"max_tokens": 60, "ignore_eos": True, **penalty}
-    ours, compiled = (s.generate([7, 7, 7], **options).wait() for s in (plain, demo_session))
-    free = plain.generate([7, 7, 7], max_tokens=60, ignore_eos=True).wait()
-    assert ours.token_ids == compiled.token_ids != free.token_ids
+    options = {"max_tokens": 60, "ignore_eos": True}
+    free = plain.generate([7, 7, 7], **options).wait().token_ids
+    ours, compiled = (
+        session.generate([7, 7, 7], repetition_penalty=3.0, **options).wait().token_ids
+        for session in (plain, demo_session)
+    )
+    assert ours == compiled != free
+
+
+def test_presence_and_frequency_penalties_count_what_was_generated(plain: Session) -> None:
+    options = {"max_tokens": 60, "ignore_eos": True, "top_logprobs": 10}
+    generation = plain.generate(
+        [7, 7, 7], presence_penalty=0.5, frequency_penalty=2.0, **options
+    ).wait()
+    counts: Counter[int] = Counter()
+    changed = 0
+    for token, place in zip(generation.token_ids, generation.alternatives, strict=True):
+        values = {
+            one.id: one.logprob - 2.0 * counts[one.id] - 0.5 * (counts[one.id] > 0) for one in place
+        }
+        assert token == max(values, key=values.__getitem__)
+        changed += token != place[0].id
+        counts[token] += 1
+    assert changed
+
+
+def test_scores_of_what_was_generated_are_those_that_it_had(plain: Session) -> None:
+    prompt = [5, 9, 40, 77]
+    generation = plain.generate(prompt, max_tokens=80, ignore_eos=True, top_logprobs=3).wait()
+    scores = plain.score([*prompt, *generation.token_ids], top=3, start=len(prompt))
+    assert [s.token.id for s in scores] == generation.token_ids
+    assert [s.token.logprob for s in scores] == pytest.approx(generation.logprobs, abs=1e-4)
+    for score, place in zip(scores, generation.alternatives, strict=True):
+        assert [one.text for one in score.alternatives] == [one.text for one in place]
+
+
+def test_scores_of_the_compiled_engine_are_those_of_transformers(
+    plain: Session, demo_session: Session
+) -> None:
+    ids = [5, 9, 40, 77, *demo_session.generate([5, 9, 40, 77], max_tokens=90).wait().token_ids]
+    ours, theirs = (session.score(ids) for session in (demo_session, plain))
+    assert len(ours) == len(theirs) == len(ids) - 1
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.token.id == other.token.id
+        assert math.exp(one.token.logprob) == pytest.approx(math.exp(other.token.logprob), abs=1e-4)
+        assert [a.logprob for a in one.alternatives] == pytest.approx(
+            [a.logprob for a in other.alternatives], abs=1e-4
+        )
 
 
 def test_a_stop_string_ends_the_text_before_it(plain: Session) -> None:
@@ -141,10 +182,9 @@ def test_it_tells_where_and_how_it_computes(plain: Session) -> None:
     assert plain.limits["max_batch_size"] == 1
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_it_computes_in_short_floats_too(recipe: Engine, dtype: str) -> None:
-    with open_session(recipe, dtype=dtype) as session:
-        assert session.facts["dtype"] == dtype
+def test_it_computes_in_the_precision_of_the_model(recipe: Engine) -> None:
+    with open_session(recipe, dtype="auto") as session:
+        assert session.facts["dtype"] == "bfloat16"
         assert len(session.generate(CHAT, max_tokens=4).wait().token_ids) == 4
 
 

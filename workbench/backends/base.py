@@ -90,6 +90,7 @@ class Backend:
         shapes: The compiled limits of which more serves as well, as far as they are asked for.
         lacks: Fields of `Sampling` that its sessions cannot do, each with the reason, as a
             sentence.
+        scores: Whether its sessions can score a text.
         bound: Distributions that must have the very versions which built an engine to open it.
     """
 
@@ -114,4 +115,5 @@ class Backend:
     not_runnable: Callable[[BuildSpec, Sequence[Gpu]], str] = always_runnable
     shapes: Callable[[BuildSpec, Model], Mapping[str, int | None]] = no_shapes
     lacks: Mapping[str, str] = field(default_factory=dict)
+    scores: bool = False
     bound: tuple[str, ...] = ()

@@ -251,5 +251,6 @@ BACKEND = Backend(
     need=need,
     limits=limits,
     commands=commands,
+    scores=True,
     lacks={"json_schema": _FREE_TEXT, "regex": _FREE_TEXT},
 )

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
 from .prompts import check_ids, input_ids, output_length
 from .recipe_build import RECIPE
+from .scoring import PIECE, check, positions
 from .text import TextStream, load_tokenizer
 from .transformers_sampling import generation_config, processors
 from .trtllm_chat import TOKENIZER, ChatTemplate, end_tokens
@@ -84,6 +86,23 @@ def _device(name: str) -> str:
     return ("cuda" if available else "cpu") if name == "auto" else name
 
 
+def forward(model: Any) -> Callable[[list[int], int], Any]:
+    """Return what gives the logits of a text piece by piece, see `scoring.positions`."""
+    import torch
+
+    cache: Any = None
+
+    def logits(ids: list[int], begin: int) -> Any:
+        nonlocal cache
+        piece = torch.tensor([ids[begin : begin + PIECE]], device=model.device)
+        with torch.inference_mode():
+            output = model(piece, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        return output.logits[0].float().cpu().numpy()
+
+    return logits
+
+
 class Request:
     """A request that was found acceptable."""
 
@@ -128,6 +147,8 @@ class Server:
                 self._take(message)
             elif message["op"] == "cancel":
                 self._cancel(message["id"])
+            elif message["op"] == "score":
+                self._score(message)
         first = 1 if self._running else 0
         for place, request in enumerate(self._waiting, start=first):
             if request.told != place:
@@ -144,6 +165,18 @@ class Server:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return
         self._waiting.append(Request(message["id"], ids, length, sampling))
+
+    def _score(self, message: dict[str, Any]) -> None:
+        """Answer a request for scores; what runs waits meanwhile."""
+        vocabulary = self._model.config.get_text_config().vocab_size
+        try:
+            check(message, vocabulary, self._limits["max_seq_len"])
+            ids, start, top = (message[name] for name in ("ids", "start", "top"))
+            found = positions(forward(self._model), ids, start, top, self._tokenizer)
+        except (Refusal, TypeError, ValueError, RuntimeError) as error:
+            self._channel.send(event="refused", id=message["id"], message=str(error))
+            return
+        self._channel.send(event="scored", id=message["id"], positions=found)
 
     def _cancel(self, number: int) -> None:
         if self._running and self._running.number == number:
