@@ -27,13 +27,14 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball"},
+    {"errors", "units", "releases", "tarball", "sse"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus"},
     {"fit", "digests"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
     {"model"},
     {"weights", "trtllm_weights"},
     {"memory", "trtllm_memory"},
+    {"eager_memory"},
     {"containers", "environments"},
     {"toolchain", "backends"},
     {"process"},
@@ -43,7 +44,8 @@ LAYERS = [
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},
     {"generation"},
-    {"session"},
+    {"opened", "openai_protocol", "scores"},
+    {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"build", "compilation"},
     {"opening", "recipe"},
     {"workload", "prompts", "load", "deadline", "surroundings", "measurement"},

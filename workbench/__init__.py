@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import measure, run_trial
     from workbench.build import Plan, covering, start_build
+    from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
@@ -41,6 +42,7 @@ _HOMES = {
     "workbench.bench": ("measure", "run_trial"),
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
+    "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
@@ -72,6 +74,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
     "BuildForm",
     "BuildPanel",
+    "Endpoint",
     "Generation",
     "JobsPanel",
     "Model",

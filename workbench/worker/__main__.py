@@ -26,7 +26,8 @@ ADAPTERS = {
         "build": "tensorrt_llm_build",
         "session": "tensorrt_llm_engine",
     },
-    "tensorrt_llm_torch": {"build": "tensorrt_llm_torch_build", "session": "tensorrt_llm_torch"},
+    "tensorrt_llm_torch": {"build": "recipe_build", "session": "tensorrt_llm_torch"},
+    "transformers": {"build": "recipe_build", "session": "transformers_session"},
 }
 
 
