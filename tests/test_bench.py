@@ -14,10 +14,11 @@ from tests.replay import Replay
 from tests.test_cli import _flags
 from workbench import results
 from workbench.backends import make_spec
-from workbench.bench import check_lengths, complete, late, measure, run_trial
+from workbench.bench import check_lengths, run_trial
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.errors import SpecError, ToolchainError, TrialError
+from workbench.measuring import complete, late, measure
 from workbench.trial import Trial, new_record, point_of
 from workbench.trial_words import trial_lines
 from workbench.workload import Workload

@@ -79,7 +79,7 @@ def test_other_prompts_in_the_same_file_are_another_point(faulty: Faulty, tmp_pa
     ("values", "sentence"),
     [
         ({"gird": {}}, "'gird' is not a known parameter. Did you mean 'grid'"),
-        ({"grid": {"spce": {}}}, "'spce' is neither"),
+        ({"grid": {"spce": {}}}, "'spce' is none of them"),
         ({"grid": {"spec": {"seed": 3}}}, r"seed in \[grid.spec\] must be a list"),
         ({"grid": {"spec": {"sed": [3]}}}, "Point 1 of the sweep: 'sed' is not a known parameter"),
         ({"points": [{"spec": {"size": "big"}}]}, "size must be a whole number"),

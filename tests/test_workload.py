@@ -151,7 +151,7 @@ def test_a_file_that_is_missing_or_empty_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file of prompts"):
         read_prompts(tmp_path / "none.txt")
     with pytest.raises(InputError, match="There is no file of prompts"):
-        content(Workload(prompts=str(tmp_path / "none.txt")))
+        content(str(tmp_path / "none.txt"))
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="has no prompt in it"):
         read_prompts(tmp_path / "empty.txt")

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
-    from workbench.bench import measure, run_trial
+    from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
+    from workbench.measuring import measure
     from workbench.model import Model
     from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
+    from workbench.quality import Quality
     from workbench.results import find_trial, frame, list_trials
     from workbench.sampling import Sampling
     from workbench.session import Session
@@ -39,13 +41,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
-    "workbench.bench": ("measure", "run_trial"),
+    "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
+    "workbench.measuring": ("measure",),
     "workbench.model": ("Model",),
     "workbench.notebook": (
         "check_injected",
@@ -55,6 +58,7 @@ _HOMES = {
         "spec_from",
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
+    "workbench.quality": ("Quality",),
     "workbench.results": ("find_trial", "frame", "list_trials"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
@@ -79,6 +83,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "JobsPanel",
     "Model",
     "Plan",
+    "Quality",
     "Sampling",
     "Session",
     "StorePanel",

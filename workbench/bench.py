@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -15,7 +14,6 @@ import psutil
 from workbench import results
 from workbench.backends import get_backend, make_spec
 from workbench.build import Build, cancel, engine_of, start_build, successor
-from workbench.checks import violations
 from workbench.deadline import kill_children_at
 from workbench.engine import Engine
 from workbench.errors import SpecError, WorkbenchError
@@ -23,31 +21,23 @@ from workbench.gpus import list_gpus
 from workbench.heartbeat import descendants, sizes_of
 from workbench.jobs import Job
 from workbench.journal import WAIT, View
-from workbench.load import Load, Target
-from workbench.measurement import summarize
+from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.opening import open_engine
-from workbench.prompts import WARMUP, make_requests, vocabulary_of
+from workbench.quality import Quality
 from workbench.queues import Place, Slot, turn
 from workbench.recipe import slots
-from workbench.sampling import Sampling
+from workbench.references import Comparison, vocabulary_of_engine
 from workbench.session import Session
 from workbench.spec import BuildSpec
-from workbench.surroundings import Watch, doubts, surroundings
+from workbench.surroundings import doubts, surroundings
 from workbench.trial import Trial, new_record, point_of
-from workbench.units import format_seconds
 from workbench.workload import Workload
-
-Report = Callable[[str], None]
-"""Is told what a trial does now, in a few words."""
-
-
-def say_nothing(_: str) -> None:
-    """Tell nobody."""
 
 
 def run_trial(
     spec: BuildSpec | Mapping[str, Any],
     workload: Workload | Mapping[str, Any] | None = None,
+    quality: Quality | Mapping[str, Any] | None = None,
     *,
     time_limit: float | None = None,
     again: bool = True,
@@ -61,6 +51,7 @@ def run_trial(
     Args:
         spec: What to measure; plain values are made into a spec first.
         workload: How; plain values are made into a workload first.
+        quality: What its answers are compared with, if with anything; a reference is built too.
         time_limit: Seconds that building may take, and measuring again as many; waiting for the
             device counts for neither.
         again: Measure also what was measured before. Without it that trial is returned, also one
@@ -74,17 +65,23 @@ def run_trial(
     """
     spec = spec if isinstance(spec, BuildSpec) else make_spec(spec)
     workload = workload if isinstance(workload, Workload) else Workload.parse(workload or {})
-    point = point_of(spec, workload)
+    quality = quality if isinstance(quality, Quality) else Quality.parse(quality or {})
+    point = point_of(spec, workload, quality)
     record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
     try:
         if not again and (known := results.latest(point)):
             return known
         check_lengths(spec, workload)
-        engine = _engine(spec, record, time_limit, report)
+        subject = _Subject(
+            _engine(spec, record, time_limit, report),
+            workload,
+            quality,
+            _reference(spec, quality, time_limit, report),
+        )
         with _device(spec, point, report):
             if not again and (known := results.latest(point)):
                 return known
-            _measure_in_time(engine, workload, record, time_limit, report)
+            _measure_in_time(subject, record, time_limit, report)
             return results.save(record)
     except (WorkbenchError, TimeoutError) as error:
         if not again and (known := results.latest(point)):
@@ -193,12 +190,30 @@ def _device(spec: BuildSpec, point: str, report: Report) -> Iterator[None]:
         yield
 
 
+def _reference(
+    spec: BuildSpec, quality: Quality, time_limit: float | None, report: Report
+) -> Engine | None:
+    """Return the reference engine, built where it is not there; None where none is wanted."""
+    if quality.reference is None:
+        return None
+    build = start_build(quality.reference_of(spec))
+    if build.job:
+        report("build the reference engine")
+    return _await_engine(build, time_limit)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured, how, and what its answers are compared with."""
+
+    engine: Engine
+    workload: Workload
+    quality: Quality
+    reference: Engine | None
+
+
 def _measure_in_time(
-    engine: Engine,
-    workload: Workload,
-    record: dict[str, Any],
-    time_limit: float | None,
-    report: Report,
+    subject: _Subject, record: dict[str, Any], time_limit: float | None, report: Report
 ) -> None:
     """Measure an engine, at most as long as the limit says.
 
@@ -209,7 +224,7 @@ def _measure_in_time(
     deadline = None if time_limit is None else started + time_limit
     try:
         with kill_children_at(deadline):
-            _measure_engine(engine, workload, record, deadline, report)
+            _measure_engine(subject, record, deadline, report)
     except (WorkbenchError, TimeoutError) as error:
         if deadline is None or time.monotonic() < deadline:
             raise
@@ -219,13 +234,14 @@ def _measure_in_time(
 
 
 def _measure_engine(
-    engine: Engine,
-    workload: Workload,
-    record: dict[str, Any],
-    deadline: float | None,
-    report: Report,
+    subject: _Subject, record: dict[str, Any], deadline: float | None, report: Report
 ) -> None:
     """Load an engine, measure it, and complete its record."""
+    engine, workload = subject.engine, subject.workload
+    comparison = None
+    if subject.quality.wanted:
+        report("ask the reference")
+        comparison = Comparison.prepare(engine, subject.quality, subject.reference)
     uses_gpu = get_backend(engine.backend).uses_gpu
     versions = engine.manifest["identity"]["toolchain"]
     record["environment"] = surroundings(versions, uses_gpu=uses_gpu)
@@ -236,96 +252,10 @@ def _measure_engine(
         vocabulary = vocabulary_of_engine(engine)
         measured = measure(session, workload, vocabulary, deadline=deadline, report=report)
         record["memory"] = _memory(session, uses_gpu=uses_gpu)
+        if comparison:
+            report("compare the answers")
+            record["quality"] = comparison.measure(session)
     complete(record, workload, measured, several_at_once=_speculates(record["spec"]))
-
-
-@dataclass
-class Measured:
-    """What came of the requests of a workload; `busy` is the share of the processor in use."""
-
-    repetitions: list[list[dict[str, Any]]] = field(default_factory=list)
-    busy: float = 0.0
-
-
-def measure(
-    target: Target,
-    workload: Workload,
-    vocabulary: Sequence[int] = (),
-    *,
-    deadline: float | None = None,
-    report: Report = say_nothing,
-) -> Measured:
-    """Send a workload to something that generates: its warm-up, then each repetition.
-
-    Args:
-        target: A session, or what has its `generate`.
-        workload: What to send, and when.
-        vocabulary: Ids that prompts are made of; not needed with a file of prompts.
-        deadline: On the monotonic clock.
-        report: Told which repetition runs.
-
-    Raises:
-        InputError: There are no prompts and no vocabulary.
-        TimeoutError: The deadline has passed.
-    """
-    sampling = Sampling(ignore_eos=workload.ignore_eos, seed=workload.seed % 2**31)
-
-    def run(repetition: int, schedule: Sequence[float] | None) -> list[dict[str, Any]]:
-        requests = make_requests(workload, repetition, vocabulary)
-        return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
-
-    if workload.warmup:
-        report("warm up")
-        run(WARMUP, None)
-    found, watch = Measured(), Watch()
-    for repetition in range(workload.repetitions):
-        report(f"measure, repetition {repetition + 1} of {workload.repetitions}")
-        found.repetitions.append(run(repetition, workload.schedule(repetition)))
-    found.busy = watch.share()
-    return found
-
-
-def complete(
-    record: dict[str, Any], workload: Workload, measured: Measured, *, several_at_once: bool = False
-) -> None:
-    """Add the requests, the figures and the verdict of the self-check to a record."""
-    open_loop = workload.request_rate is not None
-    summary = summarize(measured.repetitions, record["devices"], open_loop=open_loop)
-    reasons = violations(
-        measured.repetitions,
-        summary,
-        exact_output=workload.ignore_eos,
-        several_at_once=several_at_once,
-    )
-    record["repetitions"], record["summary"] = measured.repetitions, summary
-    record["environment"]["busy_during"] = measured.busy
-    record["warnings"] += late(workload, summary)
-    record |= {"status": "invalid" if reasons else "done", "reasons": reasons}
-
-
-def late(workload: Workload, summary: Mapping[str, Any]) -> list[str]:
-    """Say so where requests of a rate were not sent when they should have been."""
-    error = summary["scheduling_error"]
-    if not (error and workload.request_rate) or error["p99"] * workload.request_rate <= 1:
-        return []
-    words = (
-        f"1 % of the requests were sent more than {format_seconds(error['p99'])} late, which is "
-        "longer than they are apart: this machine cannot keep the request_rate."
-    )
-    return [words]
-
-
-def vocabulary_of_engine(engine: Engine) -> list[int]:
-    """Return the ordinary token ids of an engine, from wherever its tokenizer is."""
-    facts = engine.manifest.get("facts", {})
-    places = (
-        engine.path,
-        engine.limits.get("checkpoint"),
-        facts.get("checkpoint"),
-        engine.manifest["model"].get("source"),
-    )
-    found = (vocabulary_of(Path(place)) for place in places if place)
-    return next((ids for ids in found if ids), [])
 
 
 def _memory(session: Session, *, uses_gpu: bool) -> dict[str, int]:

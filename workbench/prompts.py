@@ -32,8 +32,12 @@ class Request:
     @property
     def input_len(self) -> int | None:
         """Its input tokens, where they are known before an engine has read it."""
-        counted = isinstance(self.prompt, list) and all(isinstance(i, int) for i in self.prompt)
-        return len(self.prompt) if counted else None
+        return len(self.prompt) if is_ids(self.prompt) else None
+
+
+def is_ids(prompt: Any) -> bool:
+    """Say whether a prompt is a list of token ids."""
+    return isinstance(prompt, list) and all(type(number) is int for number in prompt)
 
 
 WARMUP = -1
@@ -122,7 +126,7 @@ def _prompt(record: Mapping[str, Any]) -> Prompt | None:
     text, ids, messages = (record.get(name) for name in ("prompt", "input_ids", "messages"))
     if isinstance(text, str):
         return text
-    if isinstance(ids, list) and all(type(number) is int for number in ids):
+    if isinstance(ids, list) and is_ids(ids):
         return ids
     if isinstance(messages, list) and all(_is_message(message) for message in messages):
         return [{"role": m["role"], "content": m["content"]} for m in messages]
@@ -135,18 +139,18 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def content(workload: Workload) -> str | None:
-    """Return the checksum of the file of prompts, or None where prompts are made.
+def content(path: str | None) -> str | None:
+    """Return the checksum of a file of prompts, or None where there is none to read.
 
     Raises:
         InputError: There is no such file.
     """
-    if workload.prompts is None:
+    if path is None:
         return None
     try:
-        return files.checksum(Path(workload.prompts).expanduser())
+        return files.checksum(Path(path).expanduser())
     except OSError:
-        raise InputError(f"There is no file of prompts {workload.prompts}.") from None
+        raise InputError(f"There is no file of prompts {path}.") from None
 
 
 def vocabulary_of(folder: Path) -> list[int]:

@@ -10,6 +10,8 @@
     quantization = ["none", "int8", "int4"]
     [grid.workload]
     concurrency = [1, 4]
+    [quality]                       # what the answers of all points are compared with
+    reference = "quantization=none"
     [[points]]                      # ... and each of these is one
     spec = { quantization = "int4", max_batch_size = 8 }
 
@@ -25,19 +27,21 @@ import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from workbench import files, results
 from workbench.backends import make_spec
-from workbench.bench import Report, run_trial
+from workbench.bench import run_trial
 from workbench.build import with_absolute_paths
 from workbench.errors import InputError, SpecError
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import Journal
+from workbench.measuring import Report
+from workbench.quality import Quality
 from workbench.spec import BuildSpec, unknown_names
 from workbench.trial import Trial, point_of
 from workbench.workload import Workload
@@ -49,11 +53,12 @@ class Point:
 
     spec: BuildSpec
     workload: Workload
+    quality: Quality = field(default_factory=Quality)
 
     @cached_property
     def id(self) -> str:
         """What tells it from all others, see `point_of`."""
-        return point_of(self.spec, self.workload)
+        return point_of(self.spec, self.workload, self.quality)
 
     @property
     def title(self) -> str:
@@ -67,6 +72,7 @@ class Point:
         return {
             "spec": self.spec.model_dump(mode="json"),
             "workload": self.workload.model_dump(mode="json"),
+            "quality": self.quality.model_dump(mode="json"),
         }
 
     @classmethod
@@ -79,11 +85,17 @@ class Point:
         spec = make_spec(values.get("spec", {}))
         model = Path(spec.model).expanduser()
         spec = with_absolute_paths(spec, model if model.is_dir() else None)
-        workload = Workload.parse(values.get("workload", {}))
-        if workload.prompts:
-            path = Path(workload.prompts).expanduser().absolute()
-            workload = workload.replace(prompts=str(path))
-        return cls(spec, workload)
+        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
+        quality = values.get("quality", {})
+        return cls(
+            spec, workload, Quality.parse(_absolute(quality, "quality_prompts", "quality_text"))
+        )
+
+
+def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return values with those that are paths made absolute."""
+    paths = {name: Path(values[name]) for name in names if isinstance(values.get(name), str)}
+    return {**values, **{name: str(path.expanduser().absolute()) for name, path in paths.items()}}
 
 
 @dataclass(frozen=True)
@@ -159,8 +171,8 @@ class Sweep:
         return [trial for trial in found if trial]
 
 
-_KEYS = ("name", "time_limit", "spec", "workload", "grid", "points")
-_PARTS = ("spec", "workload")
+_KEYS = ("name", "time_limit", "spec", "workload", "quality", "grid", "points")
+_PARTS = ("spec", "workload", "quality")
 
 
 def _combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
@@ -202,7 +214,7 @@ def _table(value: Any, where: str) -> dict[str, Any]:
 
 def _check_parts(table: Mapping[str, Any], where: str) -> None:
     if unknown := [name for name in table if name not in _PARTS]:
-        raise SpecError(f"{where} has 'spec' and 'workload'; '{unknown[0]}' is neither.")
+        raise SpecError(f"{where} has {', '.join(_PARTS)}; '{unknown[0]}' is none of them.")
 
 
 def _values(part: str, name: str, given: Any) -> list[Any]:
@@ -229,6 +241,7 @@ def run_sweep(sweep: Sweep, progress: Progress, *, retry_failed: bool = False) -
         run_trial(
             point.spec,
             point.workload,
+            point.quality,
             time_limit=sweep.time_limit,
             again=retry_failed,
             report=progress(number, point),

@@ -30,6 +30,7 @@ from typing import Any
 
 from workbench.errors import TrialError
 from workbench.prompts import content
+from workbench.quality import Quality
 from workbench.spec import BuildSpec, parameters_of
 from workbench.units import format_seconds, printable
 from workbench.workload import Workload
@@ -139,10 +140,11 @@ def _workload_words(workload: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in workload.items() if k in known and known[k].default != v}
 
 
-def point_of(spec: BuildSpec, workload: Workload) -> str:
+def point_of(spec: BuildSpec, workload: Workload, quality: Quality | None = None) -> str:
     """Return what tells a point from all others: sixteen digits of a hash of spec and workload.
 
-    A file of prompts counts by its content. Parameters that came later are left out while they
+    A file of prompts counts by its content. What quality is measured of counts where there is any.
+    Parameters that came later are left out while they
     have the value that was there before them, so that earlier trials are found.
 
     Raises:
@@ -156,8 +158,11 @@ def point_of(spec: BuildSpec, workload: Workload) -> str:
     }
     if (folder := Path(spec.model).expanduser()).is_dir():
         decides["model"] = str(folder.absolute())
-    asked = {**workload.model_dump(mode="json"), "prompts": content(workload)}
-    text = json.dumps({"spec": decides, "workload": asked}, sort_keys=True)
+    asked = {**workload.model_dump(mode="json"), "prompts": content(workload.prompts)}
+    parts = {"spec": decides, "workload": asked}
+    if quality and quality.wanted:
+        parts["quality"] = quality.model_dump(mode="json") | quality.contents()
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ from workbench import backends, results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
 from workbench.flags import add_flags, given
+from workbench.quality import Quality
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial_words import trial_lines
@@ -33,6 +34,7 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
     )
     add_flags(parser, Workload, "workload")
+    add_flags(parser, Quality, "quality")
     add_flags(parser, spec_class, f"build parameters of {name}")
     parser.set_defaults(gone=spec_class.gone_names())
     _time_limit(parser)
@@ -41,7 +43,8 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     def run(parsed: argparse.Namespace) -> int:
         spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
         workload = Workload.parse(given(parsed, Workload))
-        trial = run_trial(spec, workload, time_limit=parsed.time_limit, report=_tell)
+        quality = Quality.parse(given(parsed, Quality))
+        trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
         if parsed.json:
             print(printable_json(trial.record))
         else:
