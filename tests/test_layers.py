@@ -54,7 +54,7 @@ LAYERS = [
     {"results"},
     {"bench", "references"},
     {"sweep", "sweep_plan", "trial_words"},
-    {"runner", "summaries", "notebook", "plots", "account"},
+    {"runner", "summaries", "notebook", "notebook_runs", "plots", "account"},
     {"report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},

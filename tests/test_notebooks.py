@@ -13,6 +13,7 @@ import pytest
 from tests.faults import Faulty, fault, job_of
 from workbench import docs
 from workbench.backends import get_backend
+from workbench.cli import main
 from workbench.errors import InputError, SpecError
 from workbench.notebook import (
     _typed_like,
@@ -21,14 +22,18 @@ from workbench.notebook import (
     run_notebook,
     spec_from,
 )
+from workbench.notebook_runs import run_file
 from workbench.spec import parameters_of
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
-EMBEDDED = [path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path != BUILDS]
-"""Those that build an engine on any machine; tests/test_tensorrt_llm.py runs the others."""
+TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
+EMBEDDED = [
+    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in (BUILDS, TRIAL)
+]
+"""Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
 
 def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
@@ -188,6 +193,85 @@ def test_plain_papermill_on_the_builds_notebook_refuses_them_too(
     run = _papermill(BUILDS, tmp_path / "out.ipynb", "-p", *words)
     assert run.returncode != 0
     assert sentence in run.stderr
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_trial_notebook_measures_and_publishes(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    words = {"quantization": "none", "input_len": "8", "output_len": "6", "requests": "3",
+             "concurrency": "2", "time_limit": "300"}  # fmt: skip
+    run = _papermill(TRIAL, output, *(w for name in words for w in ("-p", name, words[name])))
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["summary"]["output_tokens"] == 3 * 6
+    assert results["summary"]["errors"] == 0
+    shown = output.read_text()
+    for words_ in (results["trial"], "measure, repetition 1 of 1", "TTFT     p50", "Engines  "):
+        assert words_ in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("conurrency", "4", "Did you mean 'concurrency'"),
+        ("arrivals", "bursty", "arrivals must be one of poisson, constant"),
+        ("max_input_len", "16", "needs max_input_len 128, and the engine has 16"),
+    ],
+)
+def test_the_trial_notebook_refuses_wrong_parameters(
+    home: Path, tmp_path: Path, name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run_notebook(TRIAL, tmp_path / "out.ipynb", {name: value})
+    assert not (home / "jobs").exists()
+
+
+def _small(path: Path) -> Path:
+    """Write a notebook that needs nothing: it publishes its parameter, and fails at 3."""
+    cells = [
+        nbformat.v4.new_code_cell("value = 0", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import workbench as wb\nassert value != 3\nwb.publish_result(value=value)"
+        ),
+    ]
+    notebook = nbformat.read(TOUR, as_version=4)
+    notebook.cells = cells
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_notebook_runs_once_for_each_line_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(json.dumps({"value": number}) for number in (1, 2, 3)))
+    notebook = _small(tmp_path / "small.ipynb")
+    words = ["run", str(notebook), str(tmp_path / "out"), "--parameters", str(lines), "--jobs=2"]
+    assert main(words) == 1
+    told = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda t: t["line"])
+    assert [one.get("results") for one in told] == [{"value": 1}, {"value": 2}, None]
+    assert "AssertionError" in told[2]["error"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"small-{number:03d}.ipynb" for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"valu": 1}', "Line 2 of .*: 'valu' is not a known parameter. Did you mean 'value'"),
+        ('{"value": "x"}', "Line 2 of .*: value must be a whole number"),
+        ("[]", "Line 2 of .* is no JSON object"),
+    ],
+)
+def test_a_wrong_line_is_refused_before_any_notebook_runs(
+    tmp_path: Path, line: str, sentence: str
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"value": 1}\n' + line)
+    with pytest.raises(InputError, match=sentence):
+        run_file(_small(tmp_path / "small.ipynb"), tmp_path / "out", lines)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

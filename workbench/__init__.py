@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
     from workbench.quality import Quality
-    from workbench.results import find_trial, frame, list_trials
+    from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.sweep import Sweep, run_sweep, start_sweep
     from workbench.sweep_plan import SweepPlan
     from workbench.trial import Trial
+    from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
@@ -59,13 +60,14 @@ _HOMES = {
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.quality": ("Quality",),
-    "workbench.results": ("find_trial", "frame", "list_trials"),
+    "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
     "workbench.sweep_plan": ("SweepPlan",),
     "workbench.trial": ("Trial",),
+    "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
@@ -110,6 +112,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "measure",
     "open_engine",
     "publish_result",
+    "rows",
     "run_notebook",
     "run_sweep",
     "run_trial",
@@ -118,6 +121,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "stages_figure",
     "start_build",
     "start_sweep",
+    "trial_lines",
 ]
 
 

@@ -16,9 +16,14 @@ from typing import Any
 import nbformat
 
 from workbench.backends import DEFAULT, get_backend
-from workbench.spec import Parameter, parameters_of
+from workbench.quality import Quality
+from workbench.spec import Declared, Parameter, parameters_of
+from workbench.workload import Workload
 
 ROOT = Path(__file__).parents[1]
+
+RECORDS: dict[str, type[Declared]] = {"workload": Workload, "quality": Quality}
+"""What a notebook declares between "# --- NAME" and "# --- end" beside build parameters."""
 
 EFFECTS = {
     "identity": "which model",
@@ -66,6 +71,12 @@ def chosen_cell(backend: str, lines: str) -> str:
     return "\n".join(kept)
 
 
+def record_cell(record: type[Declared]) -> str:
+    """Return the lines that declare the parameters of a record in a notebook."""
+    declared = parameters_of(record).values()
+    return "\n".join(_declaration(parameter, parameter.default) for parameter in declared)
+
+
 def _declaration(parameter: Parameter, value: Any) -> str:
     written = json.dumps(value) if isinstance(value, str) else repr(value)
     return f"{parameter.name} = {written}  # {_comment(parameter)}"
@@ -101,6 +112,7 @@ def _readme(text: str) -> str:
 
 
 _CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
+_RECORD = re.compile(r"(# --- (workload|quality)\n).*?(# --- end)", re.DOTALL)
 _CHOSEN = re.compile(r"(# --- some build parameters of (\w+)\n)(.*?)(# --- end)", re.DOTALL)
 
 
@@ -111,6 +123,9 @@ def _notebook(text: str) -> str:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = _CELL.sub(
                 lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source
+            )
+            cell.source = _RECORD.sub(
+                lambda m: m[1] + record_cell(RECORDS[m[2]]) + "\n" + m[3], cell.source
             )
             cell.source = _CHOSEN.sub(
                 lambda m: m[1] + chosen_cell(m[2], m[3]) + "\n" + m[4], cell.source

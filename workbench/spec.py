@@ -118,6 +118,17 @@ class Declared(BaseModel):
         except ValidationError as error:
             raise SpecError("\n".join(_sentence(cls, e) for e in error.errors())) from None
 
+    @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Self:
+        """Make a record from a notebook's variables: `Workload.of(globals())`.
+
+        Raises:
+            SpecError: As `parse`.
+        """
+        return cls.parse(
+            {name: namespace[name] for name in parameters_of(cls) if name in namespace}
+        )
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some values changed, validated like a new one.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench import results, store
+from workbench.backends import make_spec
 from workbench.bench import check_lengths
 from workbench.build import Plan, built_for, key_values, toolchain_of, with_absolute_paths
 from workbench.digests import cache_folder
@@ -15,10 +16,12 @@ from workbench.engine import Engine, Identity
 from workbench.errors import WorkbenchError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.history import stage_ranges
+from workbench.quality import Quality
 from workbench.spec import BuildSpec
 from workbench.sweep import Point, Sweep
 from workbench.trial import Trial
 from workbench.units import format_bytes, format_seconds, printable
+from workbench.workload import Workload
 
 
 @dataclass
@@ -63,9 +66,15 @@ class SweepPlan:
     refused: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, sweep: Sweep, *, retry_failed: bool = False) -> SweepPlan:
-        """Look at models, store and history; nothing is built, loaded or downloaded."""
-        left = sweep.left(retry_failed=retry_failed)
+    def make(cls, sweep: Sweep, *, retry_failed: bool = False, again: bool = False) -> SweepPlan:
+        """Look at models, store and history; nothing is built, loaded or downloaded.
+
+        Args:
+            sweep: What to measure.
+            retry_failed: Also count points whose newest trial failed or is invalid as left.
+            again: Count all of them.
+        """
+        left = list(sweep.points) if again else sweep.left(retry_failed=retry_failed)
         plan = cls(len(sweep.points), len(sweep.points) - len(left))
         past = results.list_trials()
         seen: set[str] = set()
@@ -73,11 +82,18 @@ class SweepPlan:
             try:
                 check_lengths(point.spec, point.workload)
                 plan._add_engine(point.spec, seen)
+                if point.quality.reference:
+                    plan._add_engine(make_spec(point.quality.reference_of(point.spec)), seen)
             except WorkbenchError as error:
                 plan.refused[point.title] = str(error)
                 continue
             plan.trial_seconds.add(_seconds(point, past))
         return plan
+
+    @classmethod
+    def of_one(cls, spec: BuildSpec, workload: Workload, quality: Quality) -> SweepPlan:
+        """Look at what a single trial will take, whether it was measured before or not."""
+        return cls.make(Sweep("trial", (Point(spec, workload, quality),)), again=True)
 
     def _add_engine(self, spec: BuildSpec, seen: set[str]) -> None:
         """Count the engine of a spec, once for all points that share it.

@@ -24,11 +24,12 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import TrialError
+from workbench.metrics import percentiles
 from workbench.prompts import content
 from workbench.quality import Quality
 from workbench.spec import BuildSpec, parameters_of
@@ -87,6 +88,19 @@ class Trial:
         """Its figures; empty where it failed."""
         summary: Mapping[str, Any] = self.record["summary"]
         return summary
+
+    def generation(self, number: int) -> dict[str, Any] | None:
+        """Return a request of the first repetition as `latency_figure` takes it, if there is one.
+
+        Args:
+            number: Its place, from 0 on.
+        """
+        requests: list[dict[str, Any]] = next(iter(self.record["repetitions"]), [])
+        if number >= len(requests) or requests[number]["ttft"] is None:
+            return None
+        request = requests[number]
+        itl = asdict(percentiles(request["itl"])) if request["itl"] else None
+        return {**request, "itl": itl, "itl_seconds": request["itl"]}
 
     def __str__(self) -> str:
         line = f"{self.id}  {self.status:<8} {self.title}  {self._outcome()}"
