@@ -52,7 +52,7 @@ LAYERS = [
     {"checks", "quality"},
     {"trial", "measuring"},
     {"results"},
-    {"bench", "references"},
+    {"bench", "references", "foreign"},
     {"sweep", "sweep_plan", "trial_words"},
     {"runner", "summaries", "notebook", "notebook_runs", "plots", "account"},
     {"report"},

@@ -95,6 +95,8 @@ def test_a_true_trial_has_nothing_against_it() -> None:
         ({"ended": 0.3}, "stamped after we saw its end"),
         ({"finish_reason": "cancelled"}, "stopped before its end"),
         ({"error": "No room."}, "it failed: No room."),
+        ({"output_tokens": None, "stamped": "chunk"}, "nobody tells how many output tokens"),
+        ({"output_tokens": 2, "stamped": "chunk"}, "it came in more chunks: 3"),
     ],
 )
 def test_what_cannot_be_true_is_named(values: dict[str, Any], sentence: str) -> None:
@@ -108,6 +110,13 @@ def test_a_request_that_was_sent_again_is_found() -> None:
 def test_tokens_may_come_together_where_several_are_made_at_once() -> None:
     together = request(itl=[0.2, 0.0])
     assert found(together, several_at_once=True) == []
+
+
+def test_a_chunk_may_hold_several_tokens() -> None:
+    chunks = request(stamped="chunk", output_tokens=9, asked_output_tokens=9)
+    assert found(chunks) == []
+    summary = summarize([[chunks]], 1, open_loop=False)
+    assert summary["tpot"]["p50"] == pytest.approx(0.2 / 8)
 
 
 def test_a_short_output_is_fine_where_the_model_may_end() -> None:

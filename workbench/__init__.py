@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.build import Plan, covering, start_build
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
+    from workbench.foreign import import_trials
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
     from workbench.measuring import measure
@@ -47,6 +48,7 @@ _HOMES = {
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
+    "workbench.foreign": ("import_trials",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.measuring": ("measure",),
@@ -104,6 +106,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "frame",
     "get_backend",
     "headless",
+    "import_trials",
     "latency_figure",
     "list_engines",
     "list_jobs",

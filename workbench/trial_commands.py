@@ -11,6 +11,7 @@ from workbench import backends, results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
 from workbench.flags import add_flags, given
+from workbench.foreign import import_trials
 from workbench.quality import Quality
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
@@ -58,6 +59,13 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     """Declare `workbench trials`: list what was measured, or show one."""
     del words
     parser.add_argument("id", nargs="?", metavar="ID", help="Show this trial; by default, all.")
+    parser.add_argument(
+        "--import",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="Take in a report of trtllm-bench, GuideLLM or AIPerf, and show its trials.",
+    )
     parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
     _json_flag(parser)
 
@@ -66,7 +74,8 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             trial = results.find_trial(parsed.id)
             print(printable_json(trial.record) if parsed.json else "\n".join(trial_lines(trial)))
             return 0
-        found = results.list_trials(valid=parsed.valid)
+        found = import_trials(parsed.file) if parsed.file else results.list_trials()
+        found = [trial for trial in found if trial.valid or not parsed.valid]
         if parsed.json:
             print(printable_json(results.rows(found)))
             return 0
