@@ -39,7 +39,12 @@ def _llama(
 
 _TIED = {"tie_word_embeddings": True}
 _REPEATED = "the file holds the tied output layer a second time"
-_DEEPSEEK = {"qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "kv_lora_rank": 512}
+_DEEPSEEK = {
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+    "kv_lora_rank": 512,
+}
 
 KNOWN = (
     Known("meta-llama/Llama-2-7b-hf", "LlamaForCausalLM", 6_738_415_616,
