@@ -23,18 +23,14 @@ class Known:
     why: str = field(default="", repr=False)
 
 
-def _llama(
-    layers: int, hidden: int, inner: int, heads: int, kv_heads: int, vocabulary: int, **more: Any
-) -> dict[str, Any]:
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": vocabulary,
-        **more,
-    }
+_SIZES = (
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+    "num_key_value_heads", "vocab_size",
+)  # fmt: skip
+
+
+def _llama(*sizes: int, **more: Any) -> dict[str, Any]:
+    return {**dict(zip(_SIZES, sizes, strict=True)), **more}
 
 
 _TIED = {"tie_word_embeddings": True}
@@ -155,6 +151,11 @@ KNOWN = (
           _llama(30, 3072, 12288, 24, 2, 49152)),
     Known("CohereForAI/c4ai-command-r-v01", "CohereForCausalLM", 34_980_831_232,
           _llama(40, 8192, 22528, 64, 64, 256000, use_qk_norm=False)),
+    Known("ibm-granite/granite-3.1-8b-base", "GraniteForCausalLM", 8_170_848_256,
+          _llama(40, 4096, 12800, 32, 8, 49155, **_TIED)),
+    Known("bigcode/starcoderbase-1b", "GPTBigCodeForCausalLM", 1_137_207_296,
+          {"n_layer": 24, "n_embd": 2048, "n_head": 16, "n_inner": 8192, "n_positions": 8192,
+           "vocab_size": 49152, "multi_query": True}),
     Known("allenai/OLMo-2-1124-7B", "Olmo2ForCausalLM", 7_298_617_344,
           _llama(32, 4096, 11008, 32, 32, 100352)),
     Known("deepseek-ai/DeepSeek-V2-Lite", "DeepseekV2ForCausalLM", 15_706_484_224,

@@ -41,7 +41,7 @@ LINES = (
     Line("Llama-3.1-8B, fp8", 32, 8, 128, "fp8", 1, 263_008, 16.05,
          "https://github.com/NVIDIA/TensorRT-LLM/issues/4275"),
     Line("LLaVA-1.5-7B, on Vicuna-7B", 32, 32, 128, "auto", 2, 315_488, 77.02,
-         "https://github.com/NVIDIA/TensorRT-LLM/blob/main/triton_backend/docs/multimodal.md"),
+         "https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/multimodal.md"),
     Line("TinyLlama-1.1B", 22, 4, 64, "auto", 2, 1_800_032, 18.88,
          "https://github.com/ai-dynamo/dynamo/blob/34be266cb557c951d8df7fe0d5c5b89d2c4b76ea/"
          "examples/python_rs/llm/tensorrt_llm/README.md"),

@@ -77,6 +77,8 @@ def _latent_attention(config: Configuration) -> Shapes:
 
 
 def _deepseek_feed_forward(config: Configuration, layer: int) -> Shapes:
+    if config.number("moe_layer_freq", default=1) != 1:
+        config.refuse("moe_layer_freq")
     if layer < config.number("first_k_dense_replace"):
         yield from _dense(config)
         return
