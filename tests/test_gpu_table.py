@@ -121,6 +121,13 @@ def test_a_planned_gpu_is_empty_and_no_piece_of_hardware() -> None:
     assert gpu == Gpu(3, "H200 SXM 141GB", (9, 0), 143771 << 20, 143771 << 20, "planned-3")
 
 
+def test_a_plan_with_too_few_gpus_does_not_speak_of_this_machine() -> None:
+    spec = make_spec({"backend": "tensorrt_llm", "tp_size": 2})
+    plan = Plan.make(spec, gpus=(find("L4").as_gpu(),))
+    [finding] = [finding for finding in plan.findings if finding.field == "tp_size"]
+    assert "needs 2 GPUs to run, and the plan has 1" in finding.reason
+
+
 def test_a_plan_for_another_gpu_speaks_of_that_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> tuple[Gpu, ...]:
         pytest.fail("this machine's GPUs are none of its business")
