@@ -25,7 +25,7 @@ from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import Model
+from workbench.model import BRING_WEIGHTS, WEIGHTLESS, Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
@@ -48,8 +48,8 @@ class Plan:
     fit: Fit | None
     need: BuildNeed | None
     room: tuple[Finding, ...] = ()
-    """Those of the findings that say what this machine lacks; an engine that is there needs none
-    of it."""
+    """Those of the findings that say what this machine, or the GPU that is planned for, lacks; an
+    engine that is there needs none of it."""
 
     def check_rules(self) -> None:
         """Refuse what cannot work on any machine.
@@ -60,28 +60,35 @@ class Plan:
         refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
-    def make(cls, spec: BuildSpec) -> Plan:
+    def make(cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
+
+        Args:
+            spec: What would be built.
+            gpus: Those to plan for, by default this machine's. Processors need none.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
         model = read_model(spec)
-        gpus = list_gpus() if backend.uses_gpu else ()
-        device = gpu_device(gpus) if backend.uses_gpu else host()
-        findings = backend.findings(spec, model, gpus)
+        elsewhere = gpus is not None and backend.uses_gpu
+        seen = tuple(list_gpus() if gpus is None else gpus) if backend.uses_gpu else ()
+        device = gpu_device(seen) if backend.uses_gpu else host()
+        findings = backend.findings(spec, model, seen)
         fit, need = None, None
         room: list[Finding] = []
+        if model.counted_from == "configuration":
+            room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            room = guard.findings(need, fit, gpus)
+            room += guard.findings(need, fit, seen, elsewhere=elsewhere)
         findings += room
-        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need, tuple(room))
+        return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
