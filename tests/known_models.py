@@ -3,9 +3,10 @@
 Of each config.json only what decides about tensors. `parameters` is what the model's page on the
 hub shows (it counts the safetensors headers), a tied output layer counted once; where headers hold
 more than parameters, `stored` is what the page shows, and `why` says the difference. The pages and
-config.json are https://huggingface.co/<name> and its /blob/main/config.json. Numbers were looked up
-in public copies of the hub's answers and of index files (total_size), and all are transformers'
-own count, which `tests/test_architectures.py` takes.
+config.json are https://huggingface.co/<name> and its /blob/main/config.json. About half of the
+numbers were compared with public copies of the hub's answers and of index files (total_size); all
+are transformers' own count, which `tests/test_architectures.py` takes, and for the others that is
+the only check.
 """
 
 from __future__ import annotations

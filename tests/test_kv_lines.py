@@ -89,7 +89,8 @@ DEEPSEEK = {"kv_lora_rank": 512, "qk_rope_head_dim": 64}
 
 def test_latent_attention_is_kept_whole_on_every_gpu() -> None:
     """Kimi-K2.5 (DeepSeek V3's 61 layers), fp8 cache, 8 GPUs, PyTorch backend 1.3.0rc7 logged:
-    `Allocated 166.02 GiB for max tokens in paged KV cache (5073376).`
+    `Allocated 166.02 GiB for max tokens in paged KV cache (5073376).` (From a public test report
+    whose address is not known any more; so it counts as an example, not as evidence.)
     """
     model = sized(61, 64, 112, text_config=DEEPSEEK)
     size = per_token(model, "fp8", 8, keeps_latent=True)
