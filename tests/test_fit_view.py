@@ -1,4 +1,4 @@
-"""The fit view: what it says is what the arithmetic says, on each rank, now and with other limits."""
+"""The fit view says what the arithmetic says: on each rank, now and with other limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.test_trtllm_memory import decoder
 from workbench.backends import make_spec
 from workbench.build import Plan
 from workbench.fit import BuildNeed, Part
-from workbench.fit_plots import GIB, bars_of, fit_record, what_if_record
+from workbench.fit_plots import GIB, MIB, bars_of, fit_record, what_if_record
 from workbench.hardware import Device
 from workbench.plots import MEDIA_TYPE
 from workbench.whatif import LIMITS, what_if, what_if_curves
@@ -47,9 +47,9 @@ def test_a_bar_is_solid_up_to_the_low_end_and_hatched_up_to_the_high_one() -> No
     fit = embedded().fit
     assert fit is not None
     sizes = ends(fit_record(fit))
-    assert sizes["weights"] == [fit.weights.low / GIB]
-    assert sizes["weights, up to"] == [(fit.weights.high - fit.weights.low) / GIB]
-    assert sizes["KV cache (exact)"] == [fit.kv_cache.low / GIB]
+    assert sizes["weights"] == [fit.weights.low / MIB]
+    assert sizes["weights, up to"] == [(fit.weights.high - fit.weights.low) / MIB]
+    assert sizes["KV cache (exact)"] == [fit.kv_cache.low / MIB]
     assert "KV cache, up to" not in sizes
     hatched = [t for t in fit_record(fit)["data"] if "pattern" in t["marker"]]
     assert [t["name"] for t in hatched] == [
@@ -99,7 +99,8 @@ def test_the_weights_of_all_ranks_are_those_of_the_model() -> None:
     assert whole is not None
     assert spread is not None
     rotation = 4 * 131072 * 128
-    assert sum(r.parts[0].low for r in spread.ranks) == whole.weights.low + 4 * rotation
+    total = sum((r.last - r.first + 1) * r.parts[0].low for r in spread.ranks)
+    assert total == whole.weights.low + 4 * rotation
 
 
 def test_a_curve_goes_through_what_the_plan_says() -> None:
@@ -110,11 +111,13 @@ def test_a_curve_goes_through_what_the_plan_says() -> None:
             assert dict(zip(curve.values, curve.fits, strict=True))[curve.current] == plan.fit
 
 
-def test_more_of_a_limit_never_takes_less() -> None:
-    for curve in what_if_curves(embedded()):
-        totals = [fit.total_high for fit in curve.fits]
-        assert totals == sorted(totals)
-        assert totals[0] < totals[-1]
+@pytest.mark.parametrize("limit", ["max_batch_size", "max_seq_len"])
+def test_more_of_a_limit_takes_more(limit: str) -> None:
+    curve = what_if(embedded(), limit)
+    assert curve is not None
+    totals = [fit.total_low for fit in curve.fits]
+    assert totals == sorted(totals)
+    assert totals[-1] > totals[0]
 
 
 def test_a_curve_keeps_to_the_context_of_the_model() -> None:
@@ -124,13 +127,13 @@ def test_a_curve_keeps_to_the_context_of_the_model() -> None:
 
 
 def test_the_largest_value_is_the_last_that_is_sure_to_fit() -> None:
-    plan = large(max_batch_size=64, max_seq_len=131072)
-    curve = what_if(plan, "max_batch_size")
+    curve = what_if(embedded(max_batch_size=128, max_seq_len=2048), "max_batch_size")
     assert curve is not None
-    fits = dict(zip(curve.values, curve.fits, strict=True))
-    assert curve.largest is not None
-    assert fits[curve.largest].free_low >= 0
-    assert fits[2 * curve.largest].free_low < 0 if 2 * curve.largest in fits else True
+    small = [replace(fit, device=replace(fit.device, memory_available=GIB)) for fit in curve.fits]
+    fits = dict(zip(curve.values, small, strict=True))
+    largest = replace(curve, fits=tuple(small)).largest
+    assert largest is not None
+    assert fits[largest].free_low >= 0 > fits[2 * largest].free_low
 
 
 def test_plotly_knows_every_property_of_the_figures() -> None:
@@ -202,8 +205,18 @@ def test_a_line_says_how_far_a_limit_may_go() -> None:
     curve = what_if(large(), "max_batch_size")
     assert curve is not None
     assert curve_line(curve) == "max_batch_size 64: all values up to 1,024 fit."
-    none = replace(curve, fits=large(Device("small", "gpu", GIB, GIB, 0, 0)).fit and curve.fits)
-    assert curve_line(none) == curve_line(curve)
+    tiny = what_if(large(Device("small", "gpu", GIB, GIB, 0, 0)), "max_batch_size")
+    assert tiny is not None
+    assert curve_line(tiny) == "max_batch_size 64: no value from 1 on is sure to fit."
+
+
+def test_what_is_small_beside_the_device_is_drawn_large() -> None:
+    fit = embedded().fit
+    assert fit is not None
+    fit = replace(fit, device=replace(fit.device, memory_bytes=64 * GIB, memory_available=60 * GIB))
+    record = fit_record(fit)
+    assert "shapes" not in record["layout"]
+    assert "needed of 60.0 GiB available (MiB)" in record["layout"]["title"]["text"]
 
 
 def _fastest(work: Callable[[], object]) -> float:

@@ -15,7 +15,9 @@ from workbench.plots import GRID, LAYOUT, TEXT, bars_layout, literal
 from workbench.units import format_bytes, format_count
 from workbench.whatif import Curve
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
+SMALL = 8
+"""How many times the memory that is needed must be available for the rest to be left out."""
 
 COLOURS = {
     "weights": "#0072B2",
@@ -35,37 +37,44 @@ Record = dict[str, Any]
 
 
 def fit_record(fit: Fit) -> Record:
-    """Return the memory of a fit as stacked bars in GiB, one for all ranks that hold the same.
+    """Return the memory of a fit as stacked bars, one for all ranks that hold the same.
 
     What is needed in any case is solid; from the low to the high end of an estimate it is hatched.
-    A line marks the memory of the device.
+    A line marks the memory of the device, unless so much of it is free that nothing else could be
+    seen; then the title alone says it.
     """
     bars = bars_of(fit)
-    titles = [title for title, _ in bars]
     device = fit.device
+    small = fit.total_high * SMALL < device.memory_available
+    unit, size_of_unit = ("MiB", MIB) if small and fit.total_high < GIB else ("GiB", GIB)
     data: list[Record] = []
 
     def add(name: str, sizes: list[int], **marker: Any) -> None:
         if any(sizes):
-            data.append(_bar(titles, name, sizes, marker))
+            data.append(_bar([title for title, _ in bars], name, sizes, size_of_unit, marker))
 
-    add("in use by others", [device.memory_bytes - device.memory_available] * len(bars), color=GREY)
+    if not small:
+        taken = device.memory_bytes - device.memory_available
+        add("in use by others", [taken] * len(bars), color=GREY)
     for number, part in enumerate(fit.parts):
         row, colour = [parts[number] for _, parts in bars], COLOURS[part.name]
         add(f"{part.name} (exact)" if part.exact else part.name, [p.low for p in row], color=colour)
         hatch = {"shape": "/", "fgcolor": colour, "bgcolor": NONE, "size": 7}
         rest = [p.high - p.low for p in row]
         add(f"{part.name}, up to", rest, color=colour, pattern=hatch)
-    left = [device.memory_available - sum(p.high for p in parts) for _, parts in bars]
-    add("free", [max(0, size) for size in left], color=NONE, line={"color": TEXT, "width": 1})
+    if not small:
+        left = [device.memory_available - sum(p.high for p in parts) for _, parts in bars]
+        outline = {"color": TEXT, "width": 1}
+        add("free", [max(0, size) for size in left], color=NONE, line=outline)
+    of = f": needed of {format_bytes(device.memory_available)} available" if small else ""
     layout = {
         **bars_layout(len(bars), [trace["name"] for trace in data]),
-        "title": {"text": f"Memory on {literal(device.name)}"},
+        "title": {"text": f"Memory on {literal(device.name)}{of} ({unit})", "font": {"size": 14}},
         "barmode": "stack",
-        "xaxis": {"title": {"text": "GiB"}, "gridcolor": GRID, "zeroline": False},
+        "xaxis": {"gridcolor": GRID, "zeroline": False},
         "yaxis": {"autorange": "reversed", "type": "category"},
     }
-    if device.memory_bytes:
+    if device.memory_bytes and not small:
         layout |= _line(device.memory_bytes)
     return {"data": data, "layout": layout}
 
@@ -86,8 +95,8 @@ def what_if_record(curves: Sequence[Curve]) -> Record:
     data: list[Record] = []
     layout: Record = {
         **LAYOUT,
-        "height": 400,
-        "margin": {"l": 70, "r": 20, "t": 40, "b": 90},
+        "height": 370,
+        "margin": {"l": 70, "r": 20, "t": 40, "b": 65},
         "legend": {"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"},
     }
     for number, curve in enumerate(curves):
@@ -124,7 +133,12 @@ def _traces(curve: Curve, number: int) -> list[Record]:
         traces.append({"name": "available", **ends, **dash, **above})
     if curve.current in values:
         now = values.index(curve.current)
-        mark = {"mode": "markers", "marker": {"symbol": "diamond", "size": 10, "color": CURRENT}}
+        # Also where it lies on the edge of the plot, it is seen whole.
+        mark = {
+            "mode": "markers",
+            "cliponaxis": False,
+            "marker": {"symbol": "diamond", "size": 10, "color": CURRENT},
+        }
         x = curve.current
         traces.append({"name": "now", "x": [x, x], "y": [low[now], high[now]], **mark, **above})
         traces.append(
@@ -169,13 +183,15 @@ def _span(number: int, columns: int) -> list[float]:
     return [left, min(1, left + width)]
 
 
-def _bar(titles: Sequence[str], name: str, sizes: Sequence[int], marker: Record) -> Record:
+def _bar(
+    titles: Sequence[str], name: str, sizes: Sequence[int], unit: int, marker: Record
+) -> Record:
     """Return one use of memory on all bars."""
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
-        "x": [size / GIB for size in sizes],
+        "x": [size / unit for size in sizes],
         "y": list(titles),
         "marker": {"line": {"width": 0}, **marker},
         "customdata": [format_bytes(size) for size in sizes],

@@ -65,7 +65,7 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
         **bars_layout(len(keys), list(seconds)),
         title=f"The stages of {len(keys)} build{plural}",
         barmode="stack",
-        xaxis_title="time (s)",
+        xaxis_title={"text": "time (s)", "standoff": 4},
         yaxis={"autorange": "reversed", "type": "category"},
     )
     return figure
@@ -86,9 +86,15 @@ def bars_layout(bars: int, names: Sequence[str]) -> dict[str, Any]:
     plot = 20 + 30 * bars
     return {
         **LAYOUT,
-        "height": 50 + plot + 55 + legend,
-        "margin": {"l": 120, "r": 20, "t": 50, "b": 55 + legend},
-        "legend": {"orientation": "h", "x": 0, "y": -50 / plot, "yanchor": "top"},
+        "height": 50 + plot + 50 + legend,
+        "margin": {"l": 120, "r": 20, "t": 50, "b": 50 + legend},
+        "legend": {
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "y": -45 / plot,
+            "yanchor": "top",
+        },
         "showlegend": True,
     }
 

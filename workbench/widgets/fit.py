@@ -112,7 +112,8 @@ def facts_html(fit: Fit, need: BuildNeed | None) -> str:
 
 
 def _table(title: str, rows: Iterable[str]) -> str:
-    return f'<table><caption class="quiet">{_text(title)}</caption>{"".join(rows)}</table>'
+    caption = f'<caption class="quiet" style="text-align:left">{_text(title)}</caption>'
+    return f"<table>{caption}{''.join(rows)}</table>"
 
 
 def _row(part: Part, colour: str = "") -> str:
