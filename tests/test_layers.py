@@ -46,7 +46,7 @@ LAYERS = [
     {"session"},
     {"build", "compilation"},
     {"opening", "recipe"},
-    {"runner", "summaries", "notebook", "plots", "account", "whatif"},
+    {"runner", "summaries", "notebook", "plots", "account", "whatif", "forecast"},
     {"fit_plots"},
     {"report"},
     {"doctor"},
