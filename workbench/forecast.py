@@ -74,7 +74,7 @@ class Forecast:
 
     Attributes:
         load: What it is for.
-        system: What the database calls the GPU.
+        hardware: What the database calls the GPU.
         gpus: Their number.
         ttft: Time to first token.
         itl: Inter-token latency.
@@ -86,7 +86,7 @@ class Forecast:
     """
 
     load: Load
-    system: str
+    hardware: str
     gpus: int
     ttft: float
     itl: float
@@ -103,7 +103,7 @@ class Forecast:
         measured = self.sources.get("silicon", 0)
         source = (
             f"Predicted, not measured: {self.database}, with data of TensorRT-LLM {self.version} "
-            f"(PyTorch backend) on {self.system}; {measured} of {total} operations were timed on "
+            f"(PyTorch backend) on {self.hardware}; {measured} of {total} operations were timed on "
             "that GPU, the others are modelled."
         )
         asked = (
@@ -153,7 +153,7 @@ def forecast(plan: Plan, load: Load | None = None) -> Forecast:
         raise (InputError if answer.get("expected") else ToolchainError)(str(answer["message"]))
     return Forecast(
         load=load,
-        system=order["system"],
+        hardware=order["system"],
         gpus=int(answer["gpus"]),
         ttft=answer["ttft_ms"] / 1000,
         itl=answer["itl_ms"] / 1000,

@@ -6,6 +6,7 @@ The distribution `aisimulate` that follows it keeps that name for imports.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -69,5 +70,5 @@ def _sources(steps: Any) -> dict[str, int]:
 def _sentence(error: BaseException, folder: str) -> str:
     """Return what the library says in one line, without the paths of this machine."""
     text = str(error).replace(f"'{folder}'", "").replace(folder, "the model")
-    words = " ".join(text.split())
+    words = " ".join(re.sub(r" at /[^\s;,]+", "", text).split())
     return f"The database cannot say: {type(error).__name__}: {words[:400]}"
