@@ -421,3 +421,18 @@ def test_builds_without_a_prediction_correct_nothing(home: Path) -> None:
     _record(1, 1.0, peak_memory_bytes=GIB)
     _record(2, 1.0, peak_memory_bytes=GIB, need={"memory": "much"})
     assert corrected_need(NEED, *FAMILY, 1000, XEON) == NEED
+
+
+def test_a_long_history_is_read_once_and_again_when_a_build_was_added(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = files.read_lines
+    monkeypatch.setattr(files, "read_lines", lambda *a: reads.append(a) or read(*a))
+    _record(1, 10.0)
+    assert [_convert(), _convert()] == [Range(10.0, 10.0, 1)] * 2
+    once = len(reads)
+    assert _convert() == Range(10.0, 10.0, 1)
+    assert len(reads) == once
+    _record(2, 20.0)
+    assert _convert() == Range(10.0, 20.0, 2)

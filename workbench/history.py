@@ -11,6 +11,7 @@ scale it; they stand in each record and are chosen by when it is read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import time
@@ -226,7 +227,7 @@ def _alike(backend: str, quantization: str, parameters: int, device: str) -> tup
     _take_in()
     builds = [
         past
-        for past in _read(_family(backend, quantization), TAIL)
+        for past in _latest(_family(backend, quantization))
         if parameters / 2 <= past.parameters <= parameters * 2
     ]
     here = [past for past in builds if device in ("", past.device)]
@@ -277,6 +278,24 @@ def _family(backend: str, quantization: str) -> Path:
     """Return the file of a family; a name from a foreign manifest cannot lead out of the folder."""
     names = [re.sub(r"\W", "_", name)[:60] for name in (backend, quantization) if name]
     return _folder() / f"{'-'.join(names)}.jsonl"
+
+
+def _latest(path: Path) -> tuple[Past, ...]:
+    """Return the latest records of a family; read anew only when something was written.
+
+    A form asks at every change, and a long history takes longer to read than it may think.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return _as_it_was(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _as_it_was(path: Path, size: int, changed: int) -> tuple[Past, ...]:
+    del size, changed
+    return tuple(_read(path, TAIL))
 
 
 def _read(path: Path, tail: int | None = None) -> list[Past]:
