@@ -399,14 +399,15 @@ def test_three_builds_narrow_a_range_to_what_was_measured(home: Path) -> None:
     assert memory.low == int(4 * GIB * 0.5 / 1.1)
     assert memory.high == pytest.approx(4 * GIB * 0.6 * 1.1, abs=2)
     assert memory.basis == (
-        "measured on 3 builds like this; 1.00 GiB to 4.00 GiB by arithmetic alone"
+        "measured on 3 builds like this, which took 50% to 60% of the most; 1.00 GiB to 4.00 GiB "
+        "by arithmetic alone"
     )
 
 
 def test_a_single_build_only_widens_a_range(home: Path) -> None:
     memory = _measured(0.6).memory
     assert (memory.low, memory.high) == (GIB, 4 * GIB)
-    assert memory.basis.startswith("measured on 1 build like this; ")
+    assert memory.basis == "estimate; 1 build like this took 60% of the most"
 
 
 def test_who_took_more_than_predicted_raises_the_range(home: Path) -> None:

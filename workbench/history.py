@@ -212,14 +212,18 @@ def _corrected(part: Part, found: Iterable[float | None], note: str) -> Part:
     ratios = [ratio for ratio in found if ratio]
     if not ratios:
         return part
-    low, high = int(part.high * min(ratios) / MARGIN), int(part.high * max(ratios) * MARGIN)
+    least, most = min(ratios), max(ratios)
+    low, high = int(part.high * least / MARGIN), int(part.high * most * MARGIN)
+    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+    took = f"{least:.0%}" if f"{least:.0%}" == f"{most:.0%}" else f"{least:.0%} to {most:.0%}"
     if len(ratios) < ENOUGH:
         low, high = min(low, part.low), max(high, part.high)
-    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+        return replace(
+            part, low=low, high=high, measured=f"estimate; {builds} took {took} of the most"
+        )
     before = f"{format_bytes(part.low)} to {format_bytes(part.high)}"
-    return replace(
-        part, low=low, high=high, measured=f"measured on {builds}; {before} by arithmetic alone"
-    )
+    words = f"measured on {builds}, which took {took} of the most; {before} by arithmetic alone"
+    return replace(part, low=low, high=high, measured=words)
 
 
 def _alike(backend: str, quantization: str, parameters: int, device: str) -> tuple[list[Past], str]:
