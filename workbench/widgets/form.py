@@ -15,8 +15,9 @@ from workbench.errors import InputError, SpecError, WorkbenchError
 from workbench.flags import typed
 from workbench.model import Model
 from workbench.spec import BuildSpec, Parameter, parameters_of
-from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
+from workbench.summaries import MARKS, finding_lines, model_line
 from workbench.units import printable
+from workbench.widgets.fit import FitView
 from workbench.widgets.panel import Panel
 
 FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
@@ -44,6 +45,7 @@ class BuildForm(Panel):
         self._about = widgets.HTML()
         self._groups = widgets.VBox()
         self._facts = widgets.HTML()
+        self._fit = FitView()
         self._commands = widgets.HTML()
         commands = widgets.Accordion(
             [self._commands], titles=("Show commands",), selected_index=None
@@ -52,7 +54,8 @@ class BuildForm(Panel):
         self._plan: Plan | None = None
         self._commands_text = ""
         super().__init__(
-            "Build parameters", [self._choice, self._about, self._groups, self._facts, commands]
+            "Build parameters",
+            [self._choice, self._about, self._groups, self._facts, self._fit, commands],
         )
         self._show(spec or make_spec({"backend": DEFAULT}))
         self._choice.observe(self._on_backend, names="value")
@@ -137,7 +140,7 @@ class BuildForm(Panel):
         lines = [f"{name} = {value}" for name, value in self.values.items()]
         if self._plan:
             lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
-            lines += fit_lines(self._plan.fit) if self._plan.fit else []
+            lines += self._fit.plain(self._plan)
         return "\n".join([*lines, "", self._commands_text])
 
     def _boxes(self) -> list[widgets.Widget]:
@@ -180,6 +183,7 @@ class BuildForm(Panel):
         except WorkbenchError as error:
             self.show_error(str(error))
         self._facts.value = _facts_html(self._plan) if self._plan else ""
+        self._fit.show(self._plan)
         self._commands.value = f"<pre>{html.escape(self._commands_text)}</pre>"
         self.touch()
         if self._plan:
@@ -223,10 +227,6 @@ def _control(parameter: Parameter, value: Any) -> widgets.Widget:
     )
 
 
-_COLOURS = ("#1976d2", "#00897b", "#8e24aa", "#6d4c41")
-"""Of the parts of the memory bar, in their order; each part is named in the table too."""
-
-
 def _facts_html(plan: Plan) -> str:
     """Return the model, findings and memory estimate as HTML; all text is escaped."""
     findings = "".join(
@@ -234,34 +234,10 @@ def _facts_html(plan: Plan) -> str:
         f"{html.escape(str(finding))}</div>"
         for finding in plan.findings
     )
-    return (
-        f'<div class="quiet">{html.escape(model_line(plan.model))}</div>{findings}{_fit_html(plan)}'
-    )
+    return f'<div class="quiet">{html.escape(model_line(plan.model))}</div>{findings}'
 
 
 def _commands_text(spec: BuildSpec, model: Model | None) -> str:
     """Return the shell commands that do the same elsewhere, each under its title."""
     found = get_backend(spec.backend).commands(spec, model)
     return printable("\n\n".join(f"# {command.title}\n{command.text}" for command in found))
-
-
-def _fit_html(plan: Plan) -> str:
-    fit = plan.fit
-    if fit is None:
-        return ""
-    whole = max(plan.device.memory_bytes, fit.total_high)
-    bar, rows = [], []
-    for number, part in enumerate(fit.parts):
-        colour = _COLOURS[number % len(_COLOURS)]
-        bar.append(f'<div style="width:{100 * part.high / whole:.2f}%;background:{colour}"></div>')
-        rows.append(
-            f'<tr title="{html.escape(part.how)}"><td><span style="color:{colour}">&#9632;</span> '
-            f'{html.escape(part.name)}</td><td class="number">'
-            f"{html.escape(size_range(part.low, part.high))}</td>"
-            f'<td class="quiet">{"exact" if part.exact else "estimate"}</td></tr>'
-        )
-    label = html.escape(f"Memory of {plan.device.name}: {fit.summary}")
-    return (
-        f'<div class="bar" role="img" aria-label="{label}">{"".join(bar)}</div>'
-        f'<table>{"".join(rows)}</table><div class="quiet">{html.escape(fit.summary)}</div>'
-    )
