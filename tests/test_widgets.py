@@ -75,7 +75,7 @@ def test_wrong_values_are_sentences_in_the_form() -> None:
     _control(form, "threads").value = "many"
     assert _error(form) == (
         "threads must be a whole number from 1 to 1024, or none (what OpenVINO chooses for this "
-        "processor); got 'many' (str)."
+        "processor); got 'many'."
     )
     _control(form, "threads").value = "2"
     assert _error(form) == ""
