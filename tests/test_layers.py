@@ -38,7 +38,7 @@ LAYERS = [
     {"toolchain", "backends"},
     {"process"},
     {"engine"},
-    {"explanations", "usage"},
+    {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},

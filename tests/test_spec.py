@@ -32,7 +32,10 @@ def test_every_unknown_name_is_named() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"max_batch_size": "8"}, "max_batch_size must be a whole number from 1 to 256; got the text '8'"),
+        (
+            {"max_batch_size": "8"},
+            "max_batch_size must be a whole number from 1 to 256; got the text '8'",
+        ),
         ({"max_batch_size": 0}, "max_batch_size must be a whole number from 1 to 256; got 0"),
         ({"max_batch_size": True}, "max_batch_size must be a whole number"),
         ({"quantization": "int3"}, "quantization must be one of none, fp16, int8, int4; got"),
