@@ -28,7 +28,7 @@ RUNTIMES = {
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
     {"errors", "units", "releases", "tarball"},
-    {"files", "owner", "spec", "hardware", "metrics", "gpus"},
+    {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
     {"model"},

@@ -48,8 +48,8 @@ class Plan:
     fit: Fit | None
     need: BuildNeed | None
     room: tuple[Finding, ...] = ()
-    """Those of the findings that say what this machine lacks; an engine that is there needs none
-    of it."""
+    """Those of the findings that say what this machine, or the GPU that is planned for, lacks; an
+    engine that is there needs none of it."""
 
     def check_rules(self) -> None:
         """Refuse what cannot work on any machine.
@@ -60,15 +60,24 @@ class Plan:
         refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
-    def make(cls, spec: BuildSpec) -> Plan:
+    def make(cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
+
+        Args:
+            spec: What would be built.
+            gpus: Those to plan for, such as `workbench.gpu_table` has them; by default those of
+                this machine. A backend for processors ignores them.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
         model = read_model(spec)
-        gpus = list_gpus() if backend.uses_gpu else ()
+        elsewhere = gpus is not None and backend.uses_gpu
+        if not backend.uses_gpu:
+            gpus = ()
+        elif gpus is None:
+            gpus = list_gpus()
         device = gpu_device(gpus) if backend.uses_gpu else host()
         findings = backend.findings(spec, model, gpus)
         fit, need = None, None
@@ -79,9 +88,11 @@ class Plan:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            room = guard.findings(need, fit, gpus)
+            room = guard.findings(need, fit, gpus, elsewhere=elsewhere)
         findings += room
-        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need, tuple(room))
+        return cls(
+            spec, backend, model, device, tuple(gpus), tuple(findings), fit, need, tuple(room)
+        )
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
