@@ -45,7 +45,7 @@ LAYERS = [
     {"generation"},
     {"session"},
     {"build", "compilation"},
-    {"opening", "recipe"},
+    {"opening", "recipe", "model_reader", "offers"},
     {"runner", "summaries", "notebook", "plots", "account"},
     {"report"},
     {"doctor"},

@@ -264,7 +264,7 @@ def test_a_form_shows_a_hostile_model_as_text(hostile_model: Path, clicking: Non
 
 def test_a_form_shows_an_error_as_text(clicking: None) -> None:
     form = BuildForm(make_spec({"backend": "openvino", "model": HOSTILE[:-1]}))
-    assert "&lt;script&gt;" in form._error.value
+    assert "&lt;script&gt;" in form._fields["model"]._message.value
     assert_panel_is_text(form)
 
 

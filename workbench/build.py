@@ -60,19 +60,22 @@ class Plan:
         refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
-    def make(cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None) -> Plan:
+    def make(
+        cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None, model: Model | None = None
+    ) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
 
         Args:
             spec: What would be built.
             gpus: Those to plan for, such as `workbench.gpu_table` has them; by default those of
                 this machine. A backend for processors ignores them.
+            model: That of the spec, where it was read already.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
-        model = read_model(spec)
+        model = model or read_model(spec)
         elsewhere = gpus is not None and backend.uses_gpu
         if not backend.uses_gpu:
             gpus = ()
@@ -246,7 +249,7 @@ def start_build(
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity:
         engine, explanation = store.look_up(identity)
         if engine:
@@ -293,7 +296,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity is None or store.look_up(identity)[0]:
         return []
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
@@ -304,7 +307,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
 
 
-def _known_identity(
+def known_identity(
     plan: Plan, spec: BuildSpec, versions: Mapping[str, str], device: Mapping[str, str]
 ) -> Identity | None:
     """Return what decides the engine, or None where the weights would have to be read first."""

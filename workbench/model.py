@@ -72,7 +72,8 @@ class Model:
     tied_embeddings: bool
     sliding_window: int | None
     has_chat_template: bool
-    tensors: tuple[Tensor, ...] = field(repr=False)
+    # A hash over all of them would take as long as what is remembered by it.
+    tensors: tuple[Tensor, ...] = field(repr=False, hash=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
     code: tuple[str, ...] = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from workbench.model import Model
 from workbench.tensors import Tensor
@@ -103,6 +104,7 @@ class Split:
         stages = [self.rank(stage) for stage in range(self.pp)]
         return max(low for low, _ in stages), max(high for _, high in stages)
 
+    @lru_cache(maxsize=256)  # noqa: B019 - small, and of models that are in use
     def rank(self, stage: int) -> tuple[int, int]:
         """Return the least and the most bytes of the weights of a rank of a pipeline stage."""
         sizes = [self.tensor(t) for t in self.model.tensors if self.stage_of(t) == stage]

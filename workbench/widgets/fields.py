@@ -18,25 +18,32 @@ SHORT = 16
 """Characters that fit into a control: what None stands for is said beside it where it is longer."""
 
 STYLE = """<style>
-.workbench-field { display: grid; grid-template-columns: 410px 32px minmax(0, 1fr) 52px;
-  column-gap: 6px; align-items: center; min-height: 50px; overflow: visible; }
+.workbench-field { display: grid; grid-template-columns: 372px 40px minmax(0, 1fr);
+  grid-template-rows: 1fr 1fr; grid-auto-flow: column; gap: 1px 8px; align-items: center;
+  min-height: 52px; overflow: visible; }
 .workbench-field > * { margin: 0; }
-.workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 238px;
+.workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
+  grid-row: 1 / 3; }
+.workbench-group { margin-top: 6px; }
+.workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 232px;
   flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;
   overflow-wrap: anywhere; padding-right: 8px; align-self: center; }
 .workbench-field .widget-checkbox > .widget-label { display: none; }
 .workbench-field .widget-checkbox label { display: flex; flex-direction: row-reverse;
   justify-content: flex-end; align-items: center; width: 100%; height: auto; white-space: normal; }
 .workbench-field .widget-text, .workbench-field .widget-dropdown,
-.workbench-field .widget-checkbox { height: auto; width: 410px; }
+.workbench-field .widget-checkbox { height: auto; width: 372px; }
 .workbench-field.changed .widget-label, .workbench-field.changed .widget-checkbox span {
   font-weight: 600; }
 .workbench-field.changed .widget-label::before,
 .workbench-field.changed .widget-checkbox span::before { content: "\\25CF\\00A0"; }
 .workbench-field:not(.changed) > .workbench-reset,
 .workbench-field:not(.remedied) > .workbench-remedy { visibility: hidden; }
-.workbench-field > button.jupyter-button { width: 100%; padding: 0; }
-.workbench-field .message { height: 48px; overflow: auto; font-size: 12px; line-height: 16px;
+.workbench-field > button.jupyter-button { width: 100%; height: 24px; line-height: 24px; padding: 0;
+  grid-column: 2; }
+.workbench-field > .workbench-message { grid-column: 3; }
+.workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
+.workbench-field .message { height: 48px; overflow: auto; scrollbar-width: thin; font-size: 12px; line-height: 16px;
   display: flex; flex-direction: column; justify-content: safe center; }
 .workbench-field .widget-html-content { line-height: inherit; }
 .workbench-field .message .finding, .workbench-field .message .error { margin: 0; padding: 0 6px;
@@ -44,15 +51,16 @@ STYLE = """<style>
 .workbench-field.invalid input, .workbench-field.invalid select {
   border: 2px solid var(--jp-error-color1, #d32f2f); }
 .workbench-fields { container-type: inline-size; width: 100%; }
-@container (max-width: 720px) {
-  .workbench-field { grid-template-columns: 410px 32px 52px minmax(0, 1fr); min-height: 84px; }
+@container (max-width: 660px) {
+  .workbench-field { grid-template-columns: 372px 40px 40px; grid-template-rows: auto auto;
+    min-height: 84px; }
+  .workbench-field > .jupyter-widgets.widget-inline-hbox { grid-row: 1; }
+  .workbench-field > button.workbench-remedy.jupyter-button { grid-column: 3; grid-row: 1; }
   .workbench-field > .workbench-message { grid-row: 2; grid-column: 1 / -1; padding-left: 12px; }
-  .workbench-field > .workbench-remedy { grid-column: 3; }
-  .workbench-field .message { justify-content: safe start; height: 34px; }
 }
 </style>"""
 
-_STYLE = {"description_width": "238px"}
+_STYLE = {"description_width": "232px"}
 
 
 class Field(widgets.Box):  # type: ignore[misc]
@@ -101,7 +109,8 @@ class Field(widgets.Box):  # type: ignore[misc]
     @value.setter
     def value(self, value: Any) -> None:
         text = isinstance(self.control, widgets.Text)
-        self.control.value = ("" if value is None else str(value)) if text else value
+        # A list whose value is None shows nothing at all.
+        self.control.value = "" if value is None else str(value) if text else value
 
     @property
     def changed(self) -> bool:
@@ -127,13 +136,24 @@ class Field(widgets.Box):  # type: ignore[misc]
         if fault:
             body = f'<div class="error" role="alert">{html.escape(printable(fault))}</div>'
         else:
-            body = "".join(map(_finding, findings)) or _help(self.parameter)
+            body = "".join(map(_finding, findings)) or self._help()
         self._message.value = f'<div class="message">{body}</div>'
         self.refused = bool(fault) or any(finding.level == "refuse" for finding in findings)
         self.told = bool(findings) and not self.refused
         self._mark("invalid", self.refused)
         self._mark("remedied", bool(self._changes))
         self._mark("changed", self.changed)
+
+    def _help(self) -> str:
+        """Return what the parameter is; where it was changed, also what its default is."""
+        parameter = self.parameter
+        words = [parameter.help]
+        if self.changed:
+            words.append(f"Default: {_shown(parameter, parameter.default)}.")
+        elif parameter.default is None:
+            words.append(f"Empty: {parameter.none_means}.")
+        said = html.escape(" ".join(words))
+        return f'<div class="quiet" title="{said}">{said}</div>'
 
     def _mark(self, name: str, on: bool) -> None:
         if on == (name in self._classes):
@@ -150,12 +170,8 @@ def _button(text: str, name: str, tooltip: str) -> widgets.Button:
 
 def _finding(finding: Finding) -> str:
     said = html.escape(printable(f"{finding.reason} {finding.remedy}".strip()))
-    return f'<div class="finding {finding.level}"><b>{MARKS[finding.level]}</b>: {said}</div>'
-
-
-def _help(parameter: Parameter) -> str:
-    words = f"{parameter.help} Default: {_shown(parameter, parameter.default)}."
-    return f'<div class="quiet">{html.escape(words)}</div>'
+    # What is longer than its place can be scrolled, and is there when it is pointed at.
+    return f'<div class="finding {finding.level}" title="{said}"><b>{MARKS[finding.level]}</b>: {said}</div>'
 
 
 def _shown(parameter: Parameter, value: Any) -> str:
@@ -177,8 +193,9 @@ def _control(parameter: Parameter) -> widgets.Widget:
     if parameter.kind == "choice":
         options: list[tuple[str, Any]] = [(str(choice), choice) for choice in parameter.choices]
         if parameter.optional:
-            options.insert(0, (f"({none})", None))
-        return widgets.Dropdown(options=options, value=parameter.default, **common)
+            options.insert(0, (f"({none})", ""))
+        default = "" if parameter.default is None else parameter.default
+        return widgets.Dropdown(options=options, value=default, **common)
     if parameter.kind == "switch":
         return widgets.Checkbox(value=parameter.default, **common)
     # A number is a text too: the number fields of ipywidgets turn 1.5 into 15 and 0 into 1, where

@@ -14,6 +14,7 @@ from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import Plan
 from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
+from workbench.model_reader import ModelReader
 from workbench.presets import Preset
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameters_of
@@ -56,6 +57,7 @@ class BuildForm(Panel):
             style=choosers.STYLE,
         )
         self._busy = False
+        self._reader = ModelReader()
         self._sets: dict[str, dict[str, Field]] = {}
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
         self._status = widgets.HTML()
@@ -157,7 +159,8 @@ class BuildForm(Panel):
             SpecError: A value is not what its parameter takes.
             ModelError: The model cannot be used.
         """
-        return Plan.make(self.spec, gpus=self._devices.gpus)
+        spec = self.spec
+        return Plan.make(spec, gpus=self._devices.gpus, model=self._reader.read(spec))
 
     def set(self, **values: Any) -> None:
         """Change fields by parameter name.
@@ -223,7 +226,7 @@ class BuildForm(Panel):
         spec = None if self._faults else self.spec
         if spec:
             try:
-                self._plan = Plan.make(spec, gpus=self._devices.gpus)
+                self._plan = self.plan
             except ModelError as error:
                 self._faults["model"] = str(error)
             except WorkbenchError as error:

@@ -38,6 +38,7 @@ class Groups(widgets.VBox):  # type: ignore[misc]
         for title, rows in groups.items():
             if title not in FOLDED:
                 heading = widgets.HTML(f'<b class="quiet">{html.escape(title)}</b>')
+                heading.add_class("workbench-group")
                 boxes += [heading, *rows]
         self._folded = [title for title in groups if title in FOLDED]
         if self._folded:

@@ -38,6 +38,10 @@ STYLE = """<style>
 .workbench-panel .finding.refuse { border-left-color: var(--jp-error-color1, #d32f2f); }
 .workbench-panel .finding.ignored { border-left-color: var(--jp-border-color1, #9e9e9e); }
 .workbench-panel .jupyter-button { flex: none; }
+/* The arrow of ipywidgets is dark grey, on a dark page too. */
+.workbench-panel .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg \
+xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath fill='%238a8a8a' \
+d='M4 6l5 6 5-6z'/%3E%3C/svg%3E"); }
 .workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
   font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
