@@ -6,20 +6,19 @@ What the job then does stands in `workbench.recipe`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, guard, store, usage
+from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import InputError, JobError, ModelError, ToolchainError
+from workbench.errors import JobError, ModelError, ToolchainError
 from workbench.eviction import sweep
-from workbench.fingerprint import fingerprint, is_known
+from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
@@ -336,21 +335,8 @@ def key_values(spec: BuildSpec) -> dict[str, Any]:
     """
     values = spec.canonical()
     for name, paths in spec.local_paths().items():
-        values[name] = [_content(name, path) for path in paths]
+        values[name] = [content_of(name, path) for path in paths]
     return values
-
-
-def _content(name: str, path: Path) -> str:
-    """Return a checksum over a file, or over the names and contents of all files in a directory."""
-    if path.is_file():
-        return files.checksum(path)
-    if not path.is_dir():
-        raise InputError(f"{name}: there is no file or directory {path}.")
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0{files.checksum(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:

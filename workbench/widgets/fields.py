@@ -43,8 +43,9 @@ STYLE = """<style>
   grid-column: 2; }
 .workbench-field > .workbench-message { grid-column: 3; }
 .workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
-.workbench-field .message { height: 48px; overflow: auto; scrollbar-width: thin; font-size: 12px; line-height: 16px;
-  display: flex; flex-direction: column; justify-content: safe center; }
+.workbench-field .message { height: 48px; overflow: auto; scrollbar-width: thin;
+  font-size: 12px; line-height: 16px; display: flex; flex-direction: column;
+  justify-content: safe center; }
 .workbench-field .widget-html-content { line-height: inherit; }
 .workbench-field .message .finding, .workbench-field .message .error { margin: 0; padding: 0 6px;
   line-height: 16px; }
@@ -171,7 +172,10 @@ def _button(text: str, name: str, tooltip: str) -> widgets.Button:
 def _finding(finding: Finding) -> str:
     said = html.escape(printable(f"{finding.reason} {finding.remedy}".strip()))
     # What is longer than its place can be scrolled, and is there when it is pointed at.
-    return f'<div class="finding {finding.level}" title="{said}"><b>{MARKS[finding.level]}</b>: {said}</div>'
+    return (
+        f'<div class="finding {finding.level}" title="{said}">'
+        f"<b>{MARKS[finding.level]}</b>: {said}</div>"
+    )
 
 
 def _shown(parameter: Parameter, value: Any) -> str:

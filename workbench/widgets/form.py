@@ -50,6 +50,7 @@ class BuildForm(Panel):
         Raises:
             InputError: There is no such device.
         """
+        spec = spec or make_spec({"backend": DEFAULT})
         self._choice = widgets.Dropdown(
             options=[(get_backend(name).title, name) for name in NAMES],
             description="backend",
@@ -78,23 +79,29 @@ class BuildForm(Panel):
         top = [widgets.HTML(fields.STYLE), self._choice, self._devices, self._about, self._facts]
         below = [self._others, self._fit, self._texts]
         super().__init__("Build parameters", [*top, self._presets, head, self._groups, *below])
-        self.show_spec(spec or make_spec({"backend": DEFAULT}))
+        self._show_backend(get_backend(spec.backend))
+        self.show_spec(spec)
         self._choice.observe(self._on_backend, names="value")
 
     def show_spec(self, spec: BuildSpec) -> None:
         """Show the fields of a spec's backend with its values."""
         with self._one_change():
-            self._backend = get_backend(spec.backend)
-            self._choice.value = spec.backend
-            self._fields = self._fields_of(self._backend)
+            if spec.backend != self._backend.name:
+                self._show_backend(get_backend(spec.backend))
             for name, value in spec.model_dump().items():
                 if name in self._fields:
                     self._fields[name].value = value
-            self._about.value = f'<div class="quiet">{html.escape(self._backend.about)}</div>'
-            self._devices.suit(self._backend)
-            self._presets.offer(spec.backend)
-            self._groups.arrange(self._fields)
-            self.explain({f.control.description: f.parameter.help for f in self._fields.values()})
+
+    def _show_backend(self, backend: Backend) -> None:
+        """Show the fields of a backend."""
+        self._backend = backend
+        self._choice.value = backend.name
+        self._fields = self._fields_of(backend)
+        self._about.value = f'<div class="quiet">{html.escape(backend.about)}</div>'
+        self._devices.suit(backend)
+        self._presets.offer(backend.name)
+        self._groups.arrange(self._fields)
+        self.explain({f.control.description: f.parameter.help for f in self._fields.values()})
 
     def _fields_of(self, backend: Backend) -> dict[str, Field]:
         """Return the fields of a backend, made when they are first shown."""
