@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball"},
+    {"errors", "units", "releases", "tarball", "latest"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
@@ -46,7 +46,8 @@ LAYERS = [
     {"session"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers"},
-    {"runner", "summaries", "notebook", "plots", "account"},
+    {"runner", "summaries", "notebook", "plots", "account", "whatif"},
+    {"fit_plots"},
     {"report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import ModelError, SpecError
 from workbench.fit import BuildNeed, Fit, Part
+from workbench.latest import keep_latest
 from workbench.units import format_bytes
 from workbench.weights import Compression, is_multiplied, role_of, weight_bytes
 
@@ -144,6 +145,7 @@ def _widths(dtype: str, device: Device) -> tuple[int, int]:
     return width, width if device.features & SHORT_FLOATS else FLOAT_BYTES["float32"]
 
 
+@keep_latest
 def _weights(model: Model, compression: Compression, widths: tuple[int, int]) -> Part:
     """Estimate the weights in memory: the mapped file, and beside it matrices laid out anew.
 

@@ -10,11 +10,12 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from workbench.errors import SpecError
-from workbench.fit import BuildNeed, Fit, Part
+from workbench.fit import BuildNeed, Fit, Part, Ranks
 from workbench.hardware import Device
+from workbench.latest import keep_latest
 from workbench.memory import FLOAT_BYTES, kv_bytes_per_token
 from workbench.model import Model
-from workbench.trtllm_weights import PACKINGS, Split, rotation_bytes
+from workbench.trtllm_weights import PACKINGS, Split
 from workbench.units import format_bytes
 
 MIB = 1 << 20
@@ -131,24 +132,52 @@ def trtllm_fit(
         of_what = f"without a GPU to fill, {sequences} sequences of full length"
     least = min(limit or length, length) * per_token
     kv_tokens = most // (BLOCK_TOKENS * per_token) * BLOCK_TOKENS
+    kv_cache = Part(
+        "KV cache",
+        least,
+        max(least, most),
+        exact=False,
+        how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
+        f"low end is one request of full length; the high end is {of_what}"
+        f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
+        remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
+    )
     return Fit(
         device=device,
         weights=weights,
-        kv_cache=Part(
-            "KV cache",
-            least,
-            max(least, most),
-            exact=False,
-            how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
-            f"low end is one request of full length; the high end is {of_what}"
-            f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
-            remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
-        ),
+        kv_cache=kv_cache,
         activations=activations,
         runtime=runtime,
         kv_tokens=kv_tokens,
         full_length_requests=kv_tokens // (length * max_beam_width),
+        ranks=_ranks(split, Fit(device, weights, kv_cache, activations, runtime, 0, 0)),
     )
+
+
+def _ranks(split: Split, fullest: Fit) -> tuple[Ranks, ...]:
+    """Return what each rank holds; neighbouring stages of a pipeline that hold the same are one.
+
+    Rank numbers go through the tensor-parallel group first (tensorrt_llm mapping.py). All ranks
+    keep as many blocks of KV cache as the fullest one, each for its own layers.
+    """
+    found: list[Ranks] = []
+    most_layers = split.layers_of(0)
+    for stage, (low, high) in enumerate(split.stages):
+        kv_cache = fullest.kv_cache
+        ends = [
+            end * split.layers_of(stage) // most_layers for end in (kv_cache.low, kv_cache.high)
+        ]
+        parts = (
+            replace(fullest.weights, low=low, high=high),
+            replace(kv_cache, low=ends[0], high=ends[1]),
+            fullest.activations,
+            fullest.runtime,
+        )
+        first = stage * split.tp
+        if found and found[-1].parts == parts:
+            first = found.pop().first
+        found.append(Ranks(first, (stage + 1) * split.tp - 1, parts))
+    return tuple(found)
 
 
 def trtllm_build_need(
@@ -219,6 +248,7 @@ def trtllm_build_need(
     return BuildNeed(memory, disk, device, min(workers, ranks))
 
 
+@keep_latest
 def _split(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: int) -> Split:
     """Check what decides about weights, and return how they are spread."""
     _require("quantization", quantization, PACKINGS)
@@ -238,7 +268,7 @@ def _weights(split: Split, quantization: str) -> Part:
         high,
         exact=exact,
         how=f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
-        f"table of rotary positions ({format_bytes(rotation_bytes(split.model)[1])})."
+        f"table of rotary positions ({format_bytes(split.rotation[1])})."
         + ("" if exact else " The range is for scales and padding, and for tables kept twice."),
         remedy="choose a smaller quantization, a smaller model or a larger tp_size",
     )

@@ -21,7 +21,7 @@ HERE = "this machine"
 COUNTS = (1, 2, 4, 8)
 """GPUs that a host usually has."""
 
-STYLE = {"description_width": "232px"}
+STYLE = {"description_width": "250px"}
 
 
 class PresetRow(widgets.VBox):  # type: ignore[misc]

@@ -18,21 +18,21 @@ SHORT = 16
 """Characters that fit into a control: what None stands for is said beside it where it is longer."""
 
 STYLE = """<style>
-.workbench-field { display: grid; grid-template-columns: 372px 40px minmax(0, 1fr);
+.workbench-field { display: grid; grid-template-columns: 388px 40px minmax(0, 1fr);
   grid-template-rows: 1fr 1fr; grid-auto-flow: column; gap: 1px 8px; align-items: center;
   min-height: 52px; overflow: visible; }
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
 .workbench-group { margin-top: 6px; }
-.workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 232px;
+.workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 250px;
   flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;
   overflow-wrap: anywhere; padding-right: 8px; align-self: center; }
 .workbench-field .widget-checkbox > .widget-label { display: none; }
 .workbench-field .widget-checkbox label { display: flex; flex-direction: row-reverse;
   justify-content: flex-end; align-items: center; width: 100%; height: auto; white-space: normal; }
 .workbench-field .widget-text, .workbench-field .widget-dropdown,
-.workbench-field .widget-checkbox { height: auto; width: 372px; }
+.workbench-field .widget-checkbox { height: auto; width: 388px; }
 .workbench-field.changed .widget-label, .workbench-field.changed .widget-checkbox span {
   font-weight: 600; }
 .workbench-field.changed .widget-label::before,
@@ -43,9 +43,12 @@ STYLE = """<style>
   grid-column: 2; }
 .workbench-field > .workbench-message { grid-column: 3; }
 .workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
-.workbench-field .message { height: 48px; overflow: auto; scrollbar-width: thin;
-  font-size: 12px; line-height: 16px; display: flex; flex-direction: column;
-  justify-content: safe center; }
+/* A finding takes the place of the help, so that nothing moves when it appears. */
+.workbench-field .message { position: relative; min-height: 48px; display: flex;
+  align-items: center; font-size: 12px; line-height: 16px; }
+.workbench-field .message > .said { position: absolute; inset: 0; overflow: auto;
+  scrollbar-width: thin; display: flex; flex-direction: column; justify-content: safe center; }
+.workbench-field .message > .said + .quiet { visibility: hidden; }
 .workbench-field .widget-html-content { line-height: inherit; }
 .workbench-field .message .finding, .workbench-field .message .error { margin: 0; padding: 0 6px;
   line-height: 16px; }
@@ -53,7 +56,7 @@ STYLE = """<style>
   border: 2px solid var(--jp-error-color1, #d32f2f); }
 .workbench-fields { container-type: inline-size; width: 100%; }
 @container (max-width: 660px) {
-  .workbench-field { grid-template-columns: 372px 40px 40px; grid-template-rows: auto auto;
+  .workbench-field { grid-template-columns: 388px 40px 40px; grid-template-rows: auto auto;
     min-height: 84px; }
   .workbench-field > .jupyter-widgets.widget-inline-hbox { grid-row: 1; }
   .workbench-field > button.workbench-remedy.jupyter-button { grid-column: 3; grid-row: 1; }
@@ -61,7 +64,7 @@ STYLE = """<style>
 }
 </style>"""
 
-_STYLE = {"description_width": "232px"}
+_STYLE = {"description_width": "250px"}
 
 
 class Field(widgets.Box):  # type: ignore[misc]
@@ -88,6 +91,8 @@ class Field(widgets.Box):  # type: ignore[misc]
         self._message = widgets.HTML()
         self._message.add_class("workbench-message")
         default = _shown(parameter, parameter.default)
+        words = html.escape(f"{parameter.help} Default: {default}.")
+        self._help = f'<div class="quiet">{words}</div>'
         self._reset = _button("↺", "workbench-reset", f"{parameter.name}: back to {default}")
         self._remedy = _button("Fix", "workbench-remedy", "")
         self._changes: dict[str, Any] = {}
@@ -135,26 +140,16 @@ class Field(widgets.Box):  # type: ignore[misc]
             for name, value in self._changes.items()
         )
         if fault:
-            body = f'<div class="error" role="alert">{html.escape(printable(fault))}</div>'
+            said = f'<div class="error" role="alert">{html.escape(printable(fault))}</div>'
         else:
-            body = "".join(map(_finding, findings)) or self._help()
-        self._message.value = f'<div class="message">{body}</div>'
+            said = "".join(map(_finding, findings))
+        over = f'<div class="said">{said}</div>' if said else ""
+        self._message.value = f'<div class="message">{over}{self._help}</div>'
         self.refused = bool(fault) or any(finding.level == "refuse" for finding in findings)
         self.told = bool(findings) and not self.refused
         self._mark("invalid", self.refused)
         self._mark("remedied", bool(self._changes))
         self._mark("changed", self.changed)
-
-    def _help(self) -> str:
-        """Return what the parameter is; where it was changed, also what its default is."""
-        parameter = self.parameter
-        words = [parameter.help]
-        if self.changed:
-            words.append(f"Default: {_shown(parameter, parameter.default)}.")
-        elif parameter.default is None:
-            words.append(f"Empty: {parameter.none_means}.")
-        said = html.escape(" ".join(words))
-        return f'<div class="quiet" title="{said}">{said}</div>'
 
     def _mark(self, name: str, on: bool) -> None:
         if on == (name in self._classes):

@@ -254,10 +254,10 @@ class BuildForm(Panel):
             field.say(self._faults.get(name, ""), by_field[name])
         self.show_error(self._faults.get("", ""))
         self._groups.count(self._fields)
-        self._facts.value = (
-            f'<div class="quiet workbench-model">{html.escape(model_line(model) if model else "")}'
-            "</div>"
-        )
+        if model or "model" in self._faults:
+            # Where another value is wrong, what was known of the model still holds.
+            told = model_line(model) if model else "The model is not known."
+            self._facts.value = f'<div class="quiet">{html.escape(told)}</div>'
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         self._status.value = (
             f'<div role="status">{html.escape(printable(self._status_line()))}</div>'
