@@ -13,7 +13,7 @@ from workbench.errors import SpecError
 from workbench.fit import BuildNeed, Fit, Part, Ranks
 from workbench.hardware import Device
 from workbench.latest import keep_latest
-from workbench.memory import FLOAT_BYTES, kv_bytes_per_token
+from workbench.memory import FLOAT_BYTES, kv_bytes_per_token, latent_size
 from workbench.model import Model
 from workbench.trtllm_weights import PACKINGS, Split
 from workbench.units import format_bytes
@@ -28,14 +28,25 @@ KV_DTYPES = ("auto", "int8", "fp8")
 
 
 def trtllm_kv_bytes_per_token(
-    model: Model, *, dtype: str, kv_cache_dtype: str, tp_size: int, pp_size: int
+    model: Model,
+    *,
+    dtype: str,
+    kv_cache_dtype: str,
+    tp_size: int,
+    pp_size: int,
+    keeps_latent: bool = False,
 ) -> int:
     """Return the bytes that one token takes in the KV cache of the fullest GPU, exact.
 
     2 x layers of the rank x ceil(kv_heads / tp_size) x head_size x bytes of an element
     (TensorRT-LLM, docs/source/legacy/reference/memory.md). Key-value heads are repeated where
     tp_size exceeds them; the first ranks of a pipeline take the layers that are left over
-    (tensorrt_llm mapping.py). A sliding window is not taken off.
+    (tensorrt_llm mapping.py). A sliding window is not taken off: it saves room only where
+    max_attention_window is set.
+
+    Of latent attention a token leaves kv_lora_rank + qk_rope_head_dim elements in each layer,
+    instead of keys and values, and every GPU of a layer keeps all of them (cache type SELFKONLY
+    of kvCacheManager.cpp; a log of Kimi-K2.5 on 8 GPUs gives exactly that).
 
     Args:
         model: The model.
@@ -43,6 +54,8 @@ def trtllm_kv_bytes_per_token(
         kv_cache_dtype: One of `KV_DTYPES`; auto is the type of the weights.
         tp_size: GPUs that share each layer.
         pp_size: Groups of GPUs that share the layers out.
+        keeps_latent: The runtime caches what latent attention compresses, as the PyTorch backend
+            does. What engines of trtllm-build keep was never verified.
 
     Raises:
         SpecError: A value is not one of those named, or not positive.
@@ -51,8 +64,11 @@ def trtllm_kv_bytes_per_token(
     _require("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
     _require_positive(tp_size=tp_size, pp_size=pp_size)
     width = FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1
+    layers = -(-model.layers // pp_size)
+    if keeps_latent and (latent := latent_size(model)):
+        return layers * latent * width
     head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
-    return -(-model.layers // pp_size) * -(-model.kv_heads // tp_size) * head * width
+    return layers * -(-model.kv_heads // tp_size) * head * width
 
 
 def trtllm_fit(
@@ -70,6 +86,7 @@ def trtllm_fit(
     kv_cache_free_gpu_memory_fraction: float,
     kv_cache_tokens: int | None,
     device: Device,
+    keeps_latent: bool = False,
 ) -> Fit:
     """Estimate the memory of a TensorRT-LLM session on one GPU, the fullest of its ranks.
 
@@ -91,6 +108,7 @@ def trtllm_fit(
         kv_cache_free_gpu_memory_fraction: Part of the free memory that the KV cache takes.
         kv_cache_tokens: Most tokens in the KV cache; None or 0 leaves it to the fraction.
         device: The GPU.
+        keeps_latent: As in `trtllm_kv_bytes_per_token`.
 
     Raises:
         SpecError: A value is not one of those named, or out of range.
@@ -111,7 +129,12 @@ def trtllm_fit(
         raise SpecError(f"kv_cache_tokens must not be negative; got {kv_cache_tokens}.")
     split = _split(model, dtype, quantization, tp_size, pp_size)
     per_token = trtllm_kv_bytes_per_token(
-        model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, tp_size=tp_size, pp_size=pp_size
+        model,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        tp_size=tp_size,
+        pp_size=pp_size,
+        keeps_latent=keeps_latent,
     )
     sequences = max_batch_size * max_beam_width
     weights = _weights(split, quantization)
