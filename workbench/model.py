@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ class Model:
         checkpoint.read_weights(path)
         return path
 
-    @property
+    @cached_property  # a form asks with every change
     def parameters(self) -> int:
         """Number of stored parameters, exact; a tied tensor counts once."""
         return sum(tensor.elements for tensor in self.tensors)

@@ -155,3 +155,18 @@ def test_nothing_is_cut_at_900_pixels(form_lab: Lab, chromium: Browser, theme: s
     assert json.dumps(page.value("form.faults")) == "{}"
     page.shut_down_kernel()
     page.close()
+
+
+LOST = """(lost) => getComputedStyle(document.querySelector(".workbench-panel"), "::before")
+  .content.includes("lost its kernel") === lost"""
+
+
+def test_a_panel_that_lost_its_kernel_says_so(form_lab: Lab, chromium: Browser) -> None:
+    page = _open(form_lab, chromium, "lost.ipynb", "wb.BuildForm()")
+    page.page.wait_for_function(LOST, arg=False)
+    page.restart_kernel()
+    page.page.wait_for_function(LOST, arg=True)
+    page.run_all()
+    page.page.wait_for_function(LOST, arg=False)
+    page.shut_down_kernel()
+    page.close()

@@ -84,7 +84,7 @@ class DeviceRow(widgets.HBox):  # type: ignore[misc]
             description="device",
             tooltip="The GPUs that the plan is for; builds always run on this machine.",
             style=STYLE,
-            layout=widgets.Layout(width="520px"),
+            layout=widgets.Layout(width="560px"),
         )
         self._count = widgets.Dropdown(
             options=list(COUNTS),

@@ -54,7 +54,7 @@ class BuildForm(Panel):
         self._choice = widgets.Dropdown(
             options=[(get_backend(name).title, name) for name in NAMES],
             description="backend",
-            layout=widgets.Layout(width="520px"),
+            layout=widgets.Layout(width="560px"),
             style=choosers.STYLE,
         )
         self._busy = False
