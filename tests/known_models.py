@@ -1,8 +1,11 @@
 """Configurations of known models, and the exact number of parameters that was published of each.
 
-Of each config.json only what decides about tensors. `parameters` is what the model page on the hub
-shows beside "Model size" (it counts the safetensors headers), a tied output layer counted once;
-where headers hold more than parameters, `stored` says what the page shows, and `why`.
+Of each config.json only what decides about tensors. `parameters` is what the model's page on the
+hub shows (it counts the safetensors headers), a tied output layer counted once; where headers hold
+more than parameters, `stored` is what the page shows, and `why` says the difference. The pages and
+config.json are https://huggingface.co/<name> and its /blob/main/config.json. Numbers were looked up
+in public copies of the hub's answers and of index files (total_size), and all are transformers'
+own count, which `tests/test_architectures.py` takes.
 """
 
 from __future__ import annotations

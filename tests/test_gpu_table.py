@@ -75,6 +75,45 @@ def test_the_rules_refuse_exactly_what_the_table_lacks(gpu: GpuModel, quantizati
     assert refused == (quantization not in gpu.throughput)
 
 
+CHIPS = {
+    "V100 SXM2 16GB": (80, 1530, 1024),
+    "V100 SXM2 32GB": (80, 1530, 1024),
+    "T4": (40, 1590, 1024),
+    "A10": (72, 1695, 1024),
+    "A30": (56, 1440, 2048),
+    "A40": (84, 1740, 1024),
+    "A100 PCIe 40GB": (108, 1410, 2048),
+    "A100 SXM 40GB": (108, 1410, 2048),
+    "A100 PCIe 80GB": (108, 1410, 2048),
+    "A100 SXM 80GB": (108, 1410, 2048),
+    "L4": (58, 2040, 1024),
+    "L40": (142, 2490, 512),
+    "L40S": (142, 2490, 1024),
+    "H100 PCIe 80GB": (114, 1620, 4096),
+    "H100 SXM 80GB": (132, 1830, 4096),
+    "H200 SXM 141GB": (132, 1830, 4096),
+    "B200 SXM 180GB": (148, 1860, 8192),
+    "RTX PRO 6000 Blackwell": (188, 2617, 1024),
+    "RTX 3090": (82, 1695, 512),
+    "RTX 4060 Ti 16GB": (34, 2535, 512),
+    "RTX 4070": (46, 2475, 512),
+    "RTX 4090": (128, 2520, 512),
+    "RTX 5070 Ti": (70, 2452, 512),
+    "RTX 5080": (84, 2617, 512),
+    "RTX 5090": (170, 2407, 512),
+}
+"""Multiprocessors, MHz of tensor cores at boost, and dense float16 operations a clock of each
+multiprocessor with sums in float32, from NVIDIA's architecture white papers. A sparse number would
+come out twice as high."""
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_throughput_is_what_the_chip_can_do_without_sparsity(name: str) -> None:
+    multiprocessors, megahertz, operations = CHIPS[name]
+    peak = multiprocessors * megahertz * 1e6 * operations
+    assert find(name).throughput["float16"] == pytest.approx(peak, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("name", "teraflops"),
     [("A100 SXM 80GB", 312), ("H100 SXM 80GB", 989.4), ("L4", 121), ("RTX 4090", 165.2)],
@@ -119,6 +158,13 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, words: str) -> N
 def test_a_planned_gpu_is_empty_and_no_piece_of_hardware() -> None:
     gpu = find("H200 SXM 141GB").as_gpu(3)
     assert gpu == Gpu(3, "H200 SXM 141GB", (9, 0), 143771 << 20, 143771 << 20, "planned-3")
+
+
+def test_a_plan_with_too_few_gpus_does_not_speak_of_this_machine() -> None:
+    spec = make_spec({"backend": "tensorrt_llm", "tp_size": 2})
+    plan = Plan.make(spec, gpus=(find("L4").as_gpu(),))
+    [finding] = [finding for finding in plan.findings if finding.field == "tp_size"]
+    assert "needs 2 GPUs to run, and the plan has 1" in finding.reason
 
 
 def test_a_plan_for_another_gpu_speaks_of_that_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import Model
+from workbench.model import BRING_WEIGHTS, WEIGHTLESS, Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
@@ -84,13 +84,15 @@ class Plan:
         findings = backend.findings(spec, model, gpus)
         fit, need = None, None
         room: list[Finding] = []
+        if model.counted_from == "configuration":
+            room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            room = guard.findings(need, fit, gpus, elsewhere=elsewhere)
+            room += guard.findings(need, fit, gpus, elsewhere=elsewhere)
         findings += room
         return cls(
             spec, backend, model, device, tuple(gpus), tuple(findings), fit, need, tuple(room)

@@ -23,8 +23,9 @@ from workbench.units import format_bytes, format_count, format_seconds, printabl
 
 def model_line(model: Model) -> str:
     """Return one line on what a model is."""
+    derived = " (derived from config.json)" if model.counted_from == "configuration" else ""
     return printable(
-        f"{model.architecture}, {format_count(model.parameters)} parameters, "
+        f"{model.architecture}, {format_count(model.parameters)} parameters{derived}, "
         f"{model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values) of "
         f"{model.head_size}, vocabulary {model.vocab_size:,}, context {model.context_length:,} "
         f"tokens, {format_bytes(model.weight_bytes)} of {model.dtype} weights"
