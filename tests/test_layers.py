@@ -49,7 +49,7 @@ LAYERS = [
     {"session"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers"},
-    {"runner", "summaries", "notebook", "plots", "account", "whatif"},
+    {"runner", "summaries", "notebook", "plots", "account", "whatif", "forecast"},
     {"fit_plots"},
     {"report"},
     {"doctor"},
