@@ -19,6 +19,7 @@ from workbench.engine import Engine
 from workbench.errors import InputError, SpecError
 from workbench.gpu_table import find
 from workbench.model import Model
+from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import PRESETS, Preset, presets_of
 from workbench.spec import parameters_of
@@ -288,6 +289,26 @@ def test_a_model_is_read_again_only_when_its_files_change(tmp_path: Path) -> Non
     config.write_text(json.dumps(changed))
     os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert reader.read(spec).context_length == 77
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: 'llama3'  # theirs\n---\n", "llama3"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_licence_is_what_the_model_card_declares(
+    tmp_path: Path, card: str, licence: str
+) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    (model / "README.md").write_text(card)
+    assert licence_of(model) == licence
+    shown = BuildForm(make_spec({"model": str(model)})).plain()
+    assert (f"Licence: {licence}" in shown) == bool(licence)
 
 
 # --- already built

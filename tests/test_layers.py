@@ -33,7 +33,7 @@ LAYERS = [
     {"configuration", "shapes"},
     {"llama_shapes", "expert_shapes", "gpt_shapes"},
     {"hub", "tensors", "checkpoint", "sizes", "fingerprint", "rules", "sampling", "flags"},
-    {"architectures"},
+    {"architectures", "model_card"},
     {"model"},
     {"weights", "trtllm_weights"},
     {"memory", "trtllm_memory"},

@@ -24,6 +24,7 @@ STYLE = """<style>
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
+.workbench-panel .model { white-space: pre-line; }
 .workbench-group { margin-top: 6px; }
 .workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 250px;
   flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;

@@ -14,6 +14,8 @@ from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import Plan
 from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
+from workbench.model import Model
+from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import Preset
 from workbench.rules import Finding
@@ -24,6 +26,7 @@ from workbench.widgets import choosers, fields
 from workbench.widgets.choosers import HERE, DeviceRow, PresetRow
 from workbench.widgets.fields import Field
 from workbench.widgets.fit import FitView
+from workbench.widgets.forecast import ForecastView
 from workbench.widgets.groups import Groups
 from workbench.widgets.panel import Panel
 from workbench.widgets.texts import SpecTexts
@@ -70,6 +73,7 @@ class BuildForm(Panel):
         self._reset.on_click(lambda _: self.reset())
         self._groups = Groups()
         self._fit = FitView()
+        self._forecast = ForecastView()
         self._texts = SpecTexts(self.show_spec, self.boundary)
         self._listeners: list[Callable[[BuildSpec], None]] = []
         self._plan: Plan | None = None
@@ -77,7 +81,7 @@ class BuildForm(Panel):
         head = widgets.HBox([self._reset, self._status])
         head.add_class("workbench-head")
         top = [widgets.HTML(fields.STYLE), self._choice, self._devices, self._about, self._facts]
-        below = [self._others, self._fit, self._texts]
+        below = [self._others, self._fit, self._forecast, self._texts]
         super().__init__("Build parameters", [*top, self._presets, head, self._groups, *below])
         self._show_backend(get_backend(spec.backend))
         self.show_spec(spec)
@@ -256,14 +260,15 @@ class BuildForm(Panel):
         self._groups.count(self._fields)
         if model or "model" in self._faults:
             # Where another value is wrong, what was known of the model still holds.
-            told = model_line(model) if model else "The model is not known."
-            self._facts.value = f'<div class="quiet">{html.escape(told)}</div>'
+            told = "\n".join(_model_facts(model)) if model else "The model is not known."
+            self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         self._status.value = (
             f'<div role="status">{html.escape(printable(self._status_line()))}</div>'
         )
         self._presets.mark(spec, model)
         self._fit.show(self._plan)
+        self._forecast.show(self._plan)
         self._texts.show(spec, model)
 
     def _status_line(self) -> str:
@@ -287,9 +292,15 @@ class BuildForm(Panel):
             lines.append(f"{mark} {name} = {field.value}{unit if field.value is not None else ''}")
         lines += ["", self._status_line(), *self._faults.values()]
         if self._plan:
-            lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
-            lines += self._fit.plain(self._plan)
+            lines += ["", *_model_facts(self._plan.model), *finding_lines(self._plan.findings)]
+            lines += [*self._fit.plain(self._plan), *self._forecast.plain()]
         return "\n".join([*lines, "", self._texts.commands])
+
+
+def _model_facts(model: Model) -> list[str]:
+    """Return what a model is, and under which licence where its model card says so."""
+    licence = model.path and licence_of(model.path)
+    return [model_line(model), *([f"Licence: {licence} (its model card)"] if licence else [])]
 
 
 def _whole_finding(finding: Finding) -> str:
