@@ -4,7 +4,8 @@
 
 For each backend a model of many gigabytes (its weights are holes in files) is chosen, then every
 field is changed and reset, and every preset is applied. The time is what the kernel needs from the
-change of a control to the last message for the browser.
+change of a control to the last message for the browser; on a busy machine the processor's time
+tells what is ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LIMIT = 0.050
 """Seconds."""
@@ -106,34 +107,42 @@ def another(parameter: Any) -> Any:
     return int(value) if parameter.kind == "integer" else value / 3
 
 
-def _timed(change: Callable[[], None]) -> float:
-    started = time.perf_counter()
+class Change(NamedTuple):
+    """A change and the seconds until it was answered, by the clock and by the processor."""
+
+    wall: float
+    processor: float
+    what: str
+
+
+def _timed(what: str, change: Callable[[], None]) -> Change:
+    wall, processor = time.perf_counter(), time.process_time()
     change()
-    return time.perf_counter() - started
+    return Change(time.perf_counter() - wall, time.process_time() - processor, what)
 
 
-def measure(model: Path, backend: str, rounds: int) -> list[tuple[float, str]]:
-    """Return the seconds of every change of a form, with what was changed."""
+def measure(model: Path, backend: str, rounds: int) -> list[Change]:
+    """Make every change of a form."""
     from workbench.backends import make_spec
     from workbench.presets import presets_of
     from workbench.widgets.form import BuildForm
 
     spec = make_spec({"backend": backend, "model": str(model)})
     form = BuildForm(spec, device="H200 SXM 141GB", gpu_count=4)
-    times = []
+    changes = []
     for _ in range(rounds):
         for name, field in form._fields.items():
             if name == "model":
                 continue
             value = another(field.parameter)
-            times.append((_timed(lambda f=field, v=value: setattr(f, "value", v)), name))
-            times.append((_timed(field.reset), f"{name} back"))
-        times += [
-            (_timed(lambda p=preset: form.apply(p)), f"preset {preset.name}")
+            changes.append(_timed(name, lambda f=field, v=value: setattr(f, "value", v)))
+            changes.append(_timed(f"{name} back", field.reset))
+        changes += [
+            _timed(f"preset {preset.name}", lambda p=preset: form.apply(p))
             for preset in presets_of(backend)
         ]
-        times.append((_timed(form.reset), "reset all"))
-    return times
+        changes.append(_timed("reset all", form.reset))
+    return changes
 
 
 def main() -> None:
@@ -146,16 +155,17 @@ def main() -> None:
         os.environ["WORKBENCH_HOME"] = str(Path(scratch) / "home")
         model = make_large_model(Path(scratch) / "llama-70b")
         for backend in ("openvino", "tensorrt_llm", "tensorrt_llm_torch"):
-            times = sorted(measure(model, backend, rounds))
-            seconds = [took for took, _ in times]
-            ninety_nine = seconds[int(0.99 * (len(seconds) - 1))]
-            worst, what = times[-1]
-            median = statistics.median(seconds)
+            changes = sorted(measure(model, backend, rounds))
+            worst = changes[-1]
             print(
-                f"{backend:<20} {len(times)} changes: median {1000 * median:.1f} ms, "
-                f"p99 {1000 * ninety_nine:.1f} ms, worst {1000 * worst:.1f} ms ({what})"
+                f"{backend:<20} {len(changes)} changes: "
+                f"median {1000 * statistics.median(c.wall for c in changes):.1f} ms, "
+                f"p99 {1000 * changes[int(0.99 * (len(changes) - 1))].wall:.1f} ms, "
+                f"worst {1000 * worst.wall:.1f} ms ({worst.what}); by the processor median "
+                f"{1000 * statistics.median(c.processor for c in changes):.1f} ms, "
+                f"worst {1000 * max(c.processor for c in changes):.1f} ms"
             )
-            slow |= worst > LIMIT
+            slow |= worst.wall > LIMIT
     if slow:
         raise SystemExit(f"A change took longer than {1000 * LIMIT:.0f} ms.")
 
