@@ -344,7 +344,7 @@ def test_without_a_gpu_everything_opens_and_says_what_is_missing(
     monkeypatch.delenv("STANDIN_GPUS", raising=False)
     form = BuildForm(make_spec({"backend": "tensorrt_llm", "max_batch_size": 4}))
     assert "trtllm-build" in form._texts.commands
-    assert "no NVIDIA GPU" in form._fit.value
+    assert "no NVIDIA GPU" in form.plain()
     panel = BuildPanel(form, start=True)
     _until(lambda: panel._error_text)
     assert (
