@@ -399,14 +399,15 @@ def test_three_builds_narrow_a_range_to_what_was_measured(home: Path) -> None:
     assert memory.low == int(4 * GIB * 0.5 / 1.1)
     assert memory.high == pytest.approx(4 * GIB * 0.6 * 1.1, abs=2)
     assert memory.basis == (
-        "measured on 3 builds like this; 1.00 GiB to 4.00 GiB by arithmetic alone"
+        "measured on 3 builds like this, which took 50% to 60% of the most; 1.00 GiB to 4.00 GiB "
+        "by arithmetic alone"
     )
 
 
 def test_a_single_build_only_widens_a_range(home: Path) -> None:
     memory = _measured(0.6).memory
     assert (memory.low, memory.high) == (GIB, 4 * GIB)
-    assert memory.basis.startswith("measured on 1 build like this; ")
+    assert memory.basis == "estimate; 1 build like this took 60% of the most"
 
 
 def test_who_took_more_than_predicted_raises_the_range(home: Path) -> None:
@@ -421,3 +422,18 @@ def test_builds_without_a_prediction_correct_nothing(home: Path) -> None:
     _record(1, 1.0, peak_memory_bytes=GIB)
     _record(2, 1.0, peak_memory_bytes=GIB, need={"memory": "much"})
     assert corrected_need(NEED, *FAMILY, 1000, XEON) == NEED
+
+
+def test_a_long_history_is_read_once_and_again_when_a_build_was_added(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = files.read_lines
+    monkeypatch.setattr(files, "read_lines", lambda *a: reads.append(a) or read(*a))
+    _record(1, 10.0)
+    assert [_convert(), _convert()] == [Range(10.0, 10.0, 1)] * 2
+    once = len(reads)
+    assert _convert() == Range(10.0, 10.0, 1)
+    assert len(reads) == once
+    _record(2, 20.0)
+    assert _convert() == Range(10.0, 20.0, 2)

@@ -67,9 +67,10 @@ def fit_record(fit: Fit) -> Record:
         outline = {"color": TEXT, "width": 1}
         add("free", [max(0, size) for size in left], color=NONE, line=outline)
     of = f": needed of {format_bytes(device.memory_available)} available" if small else ""
+    title = f"Memory on {literal(device.name)}{of} ({unit})"
     layout = {
         **bars_layout(len(bars), [trace["name"] for trace in data]),
-        "title": {"text": f"Memory on {literal(device.name)}{of} ({unit})", "font": {"size": 14}},
+        "title": {"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"},
         "barmode": "stack",
         "xaxis": {"gridcolor": GRID, "zeroline": False},
         "yaxis": {"autorange": "reversed", "type": "category"},

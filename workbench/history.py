@@ -11,6 +11,7 @@ scale it; they stand in each record and are chosen by when it is read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import time
@@ -211,14 +212,18 @@ def _corrected(part: Part, found: Iterable[float | None], note: str) -> Part:
     ratios = [ratio for ratio in found if ratio]
     if not ratios:
         return part
-    low, high = int(part.high * min(ratios) / MARGIN), int(part.high * max(ratios) * MARGIN)
+    least, most = min(ratios), max(ratios)
+    low, high = int(part.high * least / MARGIN), int(part.high * most * MARGIN)
+    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+    took = f"{least:.0%}" if f"{least:.0%}" == f"{most:.0%}" else f"{least:.0%} to {most:.0%}"
     if len(ratios) < ENOUGH:
         low, high = min(low, part.low), max(high, part.high)
-    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+        return replace(
+            part, low=low, high=high, measured=f"estimate; {builds} took {took} of the most"
+        )
     before = f"{format_bytes(part.low)} to {format_bytes(part.high)}"
-    return replace(
-        part, low=low, high=high, measured=f"measured on {builds}; {before} by arithmetic alone"
-    )
+    words = f"measured on {builds}, which took {took} of the most; {before} by arithmetic alone"
+    return replace(part, low=low, high=high, measured=words)
 
 
 def _alike(backend: str, quantization: str, parameters: int, device: str) -> tuple[list[Past], str]:
@@ -226,7 +231,7 @@ def _alike(backend: str, quantization: str, parameters: int, device: str) -> tup
     _take_in()
     builds = [
         past
-        for past in _read(_family(backend, quantization), TAIL)
+        for past in _latest(_family(backend, quantization))
         if parameters / 2 <= past.parameters <= parameters * 2
     ]
     here = [past for past in builds if device in ("", past.device)]
@@ -277,6 +282,24 @@ def _family(backend: str, quantization: str) -> Path:
     """Return the file of a family; a name from a foreign manifest cannot lead out of the folder."""
     names = [re.sub(r"\W", "_", name)[:60] for name in (backend, quantization) if name]
     return _folder() / f"{'-'.join(names)}.jsonl"
+
+
+def _latest(path: Path) -> tuple[Past, ...]:
+    """Return the latest records of a family; read anew only when something was written.
+
+    A form asks at every change, and a long history takes longer to read than it may think.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return _as_it_was(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _as_it_was(path: Path, size: int, changed: int) -> tuple[Past, ...]:
+    del size, changed
+    return tuple(_read(path, TAIL))
 
 
 def _read(path: Path, tail: int | None = None) -> list[Past]:

@@ -34,8 +34,8 @@ def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
     tokens, ttft = literal(record["output_tokens"]), 1000 * record["ttft"]
     figure.update_layout(
         title=f"{tokens} tokens, the first after {ttft:.3g} ms",
-        xaxis_title="token",
-        yaxis_title="inter-token latency (ms)",
+        xaxis={"title": "token", "gridcolor": GRID, "zeroline": False},
+        yaxis={"title": "inter-token latency (ms)", "gridcolor": GRID, "zerolinecolor": GRID},
         **LAYOUT,
     )
     return figure
@@ -65,7 +65,11 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
         **bars_layout(len(keys), list(seconds)),
         title=f"The stages of {len(keys)} build{plural}",
         barmode="stack",
-        xaxis_title={"text": "time (s)", "standoff": 4},
+        xaxis={
+            "title": {"text": "time (s)", "standoff": 4},
+            "gridcolor": GRID,
+            "zeroline": False,
+        },
         yaxis={"autorange": "reversed", "type": "category"},
     )
     return figure
