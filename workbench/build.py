@@ -66,8 +66,7 @@ class Plan:
 
         Args:
             spec: What would be built.
-            gpus: Those to plan for, such as `workbench.gpu_table` has them; by default those of
-                this machine. A backend for processors ignores them.
+            gpus: Those to plan for, by default this machine's. Processors need none.
             model: That of the spec, where it was read already.
 
         Raises:
@@ -76,12 +75,9 @@ class Plan:
         backend = get_backend(spec.backend)
         model = model or read_model(spec)
         elsewhere = gpus is not None and backend.uses_gpu
-        if not backend.uses_gpu:
-            gpus = ()
-        elif gpus is None:
-            gpus = list_gpus()
-        device = gpu_device(gpus) if backend.uses_gpu else host()
-        findings = backend.findings(spec, model, gpus)
+        seen = tuple(list_gpus() if gpus is None else gpus) if backend.uses_gpu else ()
+        device = gpu_device(seen) if backend.uses_gpu else host()
+        findings = backend.findings(spec, model, seen)
         fit, need = None, None
         room: list[Finding] = []
         if model.counted_from == "configuration":
@@ -92,11 +88,9 @@ class Plan:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            room += guard.findings(need, fit, gpus, elsewhere=elsewhere)
+            room += guard.findings(need, fit, seen, elsewhere=elsewhere)
         findings += room
-        return cls(
-            spec, backend, model, device, tuple(gpus), tuple(findings), fit, need, tuple(room)
-        )
+        return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
