@@ -6,20 +6,19 @@ What the job then does stands in `workbench.recipe`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, guard, store, usage
+from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import InputError, JobError, ModelError, ToolchainError
+from workbench.errors import JobError, ModelError, ToolchainError
 from workbench.eviction import sweep
-from workbench.fingerprint import fingerprint, is_known
+from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
@@ -60,18 +59,21 @@ class Plan:
         refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
-    def make(cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None) -> Plan:
+    def make(
+        cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None, model: Model | None = None
+    ) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
 
         Args:
             spec: What would be built.
             gpus: Those to plan for, by default this machine's. Processors need none.
+            model: That of the spec, where it was read already.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
-        model = read_model(spec)
+        model = model or read_model(spec)
         elsewhere = gpus is not None and backend.uses_gpu
         seen = tuple(list_gpus() if gpus is None else gpus) if backend.uses_gpu else ()
         device = gpu_device(seen) if backend.uses_gpu else host()
@@ -242,7 +244,7 @@ def start_build(
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity:
         engine, explanation = store.look_up(identity)
         if engine:
@@ -289,7 +291,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity is None or store.look_up(identity)[0]:
         return []
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
@@ -300,7 +302,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
 
 
-def _known_identity(
+def known_identity(
     plan: Plan, spec: BuildSpec, versions: Mapping[str, str], device: Mapping[str, str]
 ) -> Identity | None:
     """Return what decides the engine, or None where the weights would have to be read first."""
@@ -329,21 +331,8 @@ def key_values(spec: BuildSpec) -> dict[str, Any]:
     """
     values = spec.canonical()
     for name, paths in spec.local_paths().items():
-        values[name] = [_content(name, path) for path in paths]
+        values[name] = [content_of(name, path) for path in paths]
     return values
-
-
-def _content(name: str, path: Path) -> str:
-    """Return a checksum over a file, or over the names and contents of all files in a directory."""
-    if path.is_file():
-        return files.checksum(path)
-    if not path.is_dir():
-        raise InputError(f"{name}: there is no file or directory {path}.")
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0{files.checksum(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:

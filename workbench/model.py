@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,7 +81,8 @@ class Model:
     tied_embeddings: bool
     sliding_window: int | None
     has_chat_template: bool
-    tensors: tuple[Tensor, ...] = field(repr=False)
+    # A hash over all of them would take as long as what is remembered by it.
+    tensors: tuple[Tensor, ...] = field(repr=False, hash=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
     code: tuple[str, ...] = ()
     counted_from: Literal["headers", "configuration"] = "headers"
@@ -130,7 +132,7 @@ class Model:
         checkpoint.read_weights(path)
         return path
 
-    @property
+    @cached_property  # a form asks with every change
     def parameters(self) -> int:
         """Number of stored parameters, exact; a tied tensor counts once.
 
