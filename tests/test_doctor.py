@@ -126,6 +126,7 @@ def test_without_any_backend_the_status_is_one(
     monkeypatch.setattr("workbench.doctor.list_gpus", tuple)
     empty = _toolchain(tmp_path / "empty")
     monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", empty)
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TRANSFORMERS", empty)
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     # The interpreter that runs this has them, so that one variable is all it takes.
