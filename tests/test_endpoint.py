@@ -412,6 +412,7 @@ def stalling(*pieces: bytes) -> Script:
 
 
 SHORT = Patience(connect=5.0, first_token=0.3, between_tokens=0.3)
+LONG_FIRST = Patience(first_token=300.0, between_tokens=0.3)
 
 
 @pytest.mark.parametrize(
@@ -436,6 +437,10 @@ def test_patience_counts_from_token_to_token() -> None:
 
     generation, _ = generate(script, patience=Patience(between_tokens=0.6))
     assert (generation.text, generation.phase) == ("a" * 8, "finished")
+
+
+def test_patience_for_the_first_token_ends_with_it() -> None:
+    assert "sent nothing for 300 ms" in str(error_of(stalling(delta("a")), LONG_FIRST))
 
 
 def test_pings_do_not_count_as_tokens() -> None:
