@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball", "latest"},
+    {"errors", "units", "releases", "tarball", "latest", "sse"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"configuration", "shapes"},
@@ -37,6 +37,7 @@ LAYERS = [
     {"model"},
     {"weights", "trtllm_weights"},
     {"memory", "trtllm_memory"},
+    {"eager_memory"},
     {"containers", "environments"},
     {"toolchain", "backends"},
     {"process"},
@@ -46,7 +47,8 @@ LAYERS = [
     {"jobs", "archive", "guard", "heartbeat", "history"},
     {"queues", "eviction", "listing"},
     {"generation"},
-    {"session"},
+    {"opened", "openai_protocol", "scores"},
+    {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers"},
     {"runner", "summaries", "notebook", "plots", "account", "whatif", "forecast"},

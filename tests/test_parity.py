@@ -20,7 +20,7 @@ from workbench.model import Model
 PROMPTS, TOKENS = 8, 64
 
 
-def _eager(model: Path, prompts: list[list[int]]) -> list[list[int]]:
+def eager(model: Path, prompts: list[list[int]]) -> list[list[int]]:
     answer = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("eager.py")), str(model), str(TOKENS)],
         input=json.dumps(prompts),
@@ -57,4 +57,4 @@ def test_greedy_tokens_equal_eager_token_for_token(
     with open_session(engine) as session:
         running = [session.generate(p, max_tokens=TOKENS, ignore_eos=True) for p in prompts]
         ours = [generation.wait().token_ids for generation in running]
-    assert ours == _eager(path, prompts)
+    assert ours == eager(path, prompts)

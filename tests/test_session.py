@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -309,3 +310,102 @@ def test_many_threads_may_generate_at_once(demo_session: Session) -> None:
     for thread in threads:
         thread.join()
     assert [len(generation.token_ids) for generation in found] == [20] * 8
+
+
+def test_scores_name_the_tokens_and_their_alternatives(demo_session: Session) -> None:
+    generation = demo_session.generate(CHAT, max_tokens=12, logprobs=True).wait()
+    # The chat template's tokens are not told, so what came stands for a text of its own.
+    scores = demo_session.score(generation.token_ids, top=4)
+    assert [score.token.id for score in scores] == generation.token_ids[1:]
+    for score in scores:
+        values = [one.logprob for one in score.alternatives]
+        assert len(values) == 4
+        assert values == sorted(values, reverse=True)
+        assert score.token.logprob <= values[0] <= 0.0
+
+
+def test_scores_of_generated_tokens_are_those_that_they_had(demo_session: Session) -> None:
+    prompt = [5, 9, 40, 77]
+    generation = demo_session.generate(
+        prompt, max_tokens=100, logprobs=True, ignore_eos=True, temperature=1.2, seed=4
+    ).wait()
+    scores = demo_session.score([*prompt, *generation.token_ids], start=len(prompt))
+    assert [s.token.logprob for s in scores] == pytest.approx(generation.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "start", "sentence"),
+    [
+        ([5], 1, "A text of 1 tokens has scores from its token 1 on"),
+        ([5, 6], 0, "token 0 was asked for"),
+        ([5, 99_999], 1, "the token id 99999"),
+        ([5] * 321, 1, "The text has 321 tokens; this engine holds 320 (max_seq_len)"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    demo_session: Session, ids: list[int], start: int, sentence: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        demo_session.score(ids, start=start)
+    assert sentence in str(caught.value)
+    assert demo_session.active == 0
+
+
+def test_output_keeps_to_a_regex_or_a_schema(demo_session: Session) -> None:
+    number = demo_session.generate(CHAT, regex="[0-9]{3}-[ab]", max_tokens=30).wait()
+    assert re.fullmatch("[0-9]{3}-[ab]", number.text)
+    schema = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 2}
+    answer = demo_session.generate(
+        CHAT, json_schema=schema, max_tokens=200, temperature=1.0, seed=2
+    )
+    assert set(json.loads(answer.wait().text)) <= {1, 2}
+
+
+def test_a_form_that_was_read_before_joins_the_batch(demo_session: Session) -> None:
+    demo_session.generate(CHAT, regex="[0-9]{2}", max_tokens=30).wait()
+    running = demo_session.generate("a", max_tokens=250, ignore_eos=True)
+    _until(lambda: len(running.token_ids) > 1)
+    assert demo_session.generate(CHAT, regex="[0-9]{2}", max_tokens=30).wait().text.isdigit()
+    assert running.phase == "decode"
+    running.cancel()
+    running.wait()
+
+
+def test_a_grammar_that_cannot_be_read_is_refused_and_harms_nobody(demo_session: Session) -> None:
+    options = {"max_tokens": 100, "ignore_eos": True}
+    alone = demo_session.generate("a", **options).wait().token_ids
+    before = demo_session.generate("a", **options)
+    _until(lambda: len(before.token_ids) > 3)
+    unreadable = demo_session.generate("b", regex="((")
+    after = demo_session.generate("a", **options)
+    _until(lambda: unreadable.queue_place == 1)
+    assert "is read while nothing else runs" in unreadable.queue_reason
+    with pytest.raises(RequestError, match=r"cannot read the json_schema or regex \(.*parenthesis"):
+        unreadable.wait()
+    assert before.wait().token_ids == after.wait().token_ids == alone
+    with pytest.raises(RequestError, match="cannot read the json_schema"):
+        demo_session.generate("b", json_schema={"type": "nonsense"}).wait()
+    assert len(demo_session.generate("b", max_tokens=3, ignore_eos=True).wait().token_ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"json_schema": "{"}, "the schema is no JSON"),
+        ({"json_schema": "[]"}, "a schema is a JSON object"),
+        ({"json_schema": "{}", "regex": "a"}, "give json_schema or regex, not both"),
+        ({"top_logprobs": 11}, "top_logprobs must be a whole number from 0 to 10"),
+    ],
+)
+def test_forms_of_output_are_checked_before_anything_is_sent(
+    demo_session: Session, options: dict, sentence: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        demo_session.generate("a", **options)
+    assert sentence in str(caught.value)
+
+
+def test_what_a_backend_lacks_is_refused_with_the_reason(demo_session: Session) -> None:
+    with pytest.raises(RequestError, match=r"top_logprobs: OpenVINO GenAI gives .* Session\.score"):
+        demo_session.generate("a", top_logprobs=3)
+    assert set(demo_session.lacks) == {"top_logprobs"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.build import Plan, covering, start_build
+    from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
@@ -34,6 +35,7 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
+    "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
@@ -60,6 +62,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
     "BuildForm",
     "BuildPanel",
+    "Endpoint",
     "Generation",
     "JobsPanel",
     "Model",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from workbench.errors import RequestError
 from workbench.metrics import Timings
@@ -19,17 +19,30 @@ Phase = Literal["queued", "prefill", "decode", "finished", "stopped", "failed"]
 _END = object()
 
 
+class Alternative(NamedTuple):
+    """A token that could have come at a step; `logprob` is the natural logarithm of its chance.
+
+    A server does not always tell the id.
+    """
+
+    id: int | None
+    text: str
+    logprob: float
+
+
 @dataclass(frozen=True)
 class Delta:
     """What one step of the engine added to a generation.
 
     `text` may be empty while a character is unfinished; `logprobs` are natural logarithms, one a
-    token, where `Sampling.logprobs` asked for them.
+    token, where `Sampling.logprobs` asked for them; `alternatives` has for each token the most
+    probable ones at its place, where `Sampling.top_logprobs` asked for them.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    alternatives: tuple[tuple[Alternative, ...], ...] = ()
 
 
 class Generation:
@@ -49,6 +62,7 @@ class Generation:
         self.sampling = sampling
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
+        self.alternatives: list[tuple[Alternative, ...]] = []
         self.input_tokens: int | None = None
         self.phase: Phase = "queued"
         self.queue_place = 0
@@ -114,9 +128,12 @@ class Generation:
             "input_tokens": self.input_tokens,
             "finish_reason": self.finish_reason,
             "sampling": self.sampling.model_dump(mode="json"),
+            "stamped": self.timings.stamped,
             **self.timings.summary(),
             "itl_seconds": list(self.timings.itl),
             "engine_metrics": dict(self.engine_metrics),
+            "logprobs": list(self.logprobs),
+            "alternatives": [[list(one) for one in place] for place in self.alternatives],
         }
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -138,13 +155,23 @@ class Generation:
             case "refused":
                 self.fail(RequestError(event["message"]))
 
-    def take_tokens(self, ids: list[int], text: str, logprobs: list[float], now: float) -> None:
+    def take_tokens(
+        self,
+        ids: list[int],
+        text: str,
+        logprobs: list[float],
+        now: float,
+        alternatives: Sequence[Sequence[Sequence[Any]]] = (),
+    ) -> None:
         """Add the tokens of one step (called by the session's reader thread)."""
         self.phase = "decode"
         self.token_ids += ids
         self.logprobs += logprobs
         self._token_times += [now] * len(ids)
-        self._add(Delta(text, tuple(ids), tuple(logprobs)))
+        others = tuple(tuple(Alternative(*one) for one in place) for place in alternatives)
+        if others:
+            self.alternatives += others
+        self._add(Delta(text, tuple(ids), tuple(logprobs), others))
 
     def _add(self, delta: Delta) -> None:
         if delta.text:

@@ -10,7 +10,7 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,22 @@ class Timings:
     """When a request was made, was started, and gave each token (monotonic clock, seconds).
 
     `tokens` has one time a token. All stamps are of one host: requests and tokens share a clock.
+
+    From a server comes text in chunks, and a chunk is not always a token: then `tokens` has one
+    time a chunk, ITL is the gap between chunks, and `counted` is the number of tokens, or None
+    where nobody tells.
     """
 
     requested: float
     started: float | None
     tokens: tuple[float, ...]
+    stamped: Literal["token", "chunk"] = "token"
+    counted: int | None = None
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Number of tokens, or None where it is not known."""
+        return len(self.tokens) if self.stamped == "token" else self.counted
 
     @property
     def queued(self) -> float | None:
@@ -46,15 +57,19 @@ class Timings:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Decode speed: tokens after the first one by the time they took."""
-        if len(self.tokens) < 2 or self.tokens[-1] <= self.tokens[0]:
+        """Decode speed: tokens after the first one by the time they took.
+
+        Of chunks the first one is taken for one token; a little too fast where it had more.
+        """
+        count = self.output_tokens
+        if count is None or len(self.tokens) < 2 or self.tokens[-1] <= self.tokens[0]:
             return None
-        return (len(self.tokens) - 1) / (self.tokens[-1] - self.tokens[0])
+        return (count - 1) / (self.tokens[-1] - self.tokens[0])
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that panels and reports show, in seconds and tokens/s."""
         return {
-            "output_tokens": len(self.tokens),
+            "output_tokens": self.output_tokens,
             "queued": self.queued,
             "ttft": self.ttft,
             "itl": asdict(percentiles(self.itl)) if self.itl else None,

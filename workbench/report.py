@@ -11,7 +11,7 @@ from workbench.gpus import Gpu
 from workbench.hardware import Device
 from workbench.units import format_bytes
 
-BACKENDS = ("openvino", "tensorrt_llm", "tensorrt_llm_torch")
+BACKENDS = ("openvino", "tensorrt_llm", "tensorrt_llm_torch", "transformers")
 """The backends that compile or load a model themselves, in the order of the report."""
 
 

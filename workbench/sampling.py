@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
+from workbench.errors import RequestError
 from workbench.spec import Declared, parameter
 
 
@@ -69,6 +72,68 @@ class Sampling(Declared):
         default=False,
         help="Also give the natural logarithm of each token's probability.",
     )
+    top_logprobs: int = parameter(
+        0,
+        ge=0,
+        le=10,
+        help="Also give this many of the most probable tokens at each step, with their "
+        "log-probabilities.",
+    )
+    json_schema: str | None = parameter(
+        None,
+        help="A JSON schema, as JSON text, which the output has to follow.",
+        none_means="free text",
+    )
+    regex: str | None = parameter(
+        None,
+        help="A regular expression, which the whole output has to match.",
+        none_means="free text",
+    )
+
+    @field_validator("json_schema", mode="before")
+    @classmethod
+    def _schema_text(cls, value: Any) -> Any:
+        """Take a schema as text, or as a dictionary.
+
+        Raises:
+            ValueError: The text is no JSON object.
+        """
+        if isinstance(value, Mapping):
+            return json.dumps(value)
+        if isinstance(value, str):
+            try:
+                schema = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"the schema is no JSON ({error}).") from None
+            if not isinstance(schema, dict):
+                raise ValueError(  # noqa: TRY004 - pydantic takes no other
+                    'a schema is a JSON object, such as {"type": "object"}.'
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        """Refuse two forms for one output.
+
+        Raises:
+            ValueError: Both are given.
+        """
+        if self.json_schema is not None and self.regex is not None:
+            raise ValueError("give json_schema or regex, not both.")
+        return self
+
+    def refuse(self, lacks: Mapping[str, str]) -> None:
+        """Refuse options that are asked for and cannot be had.
+
+        Args:
+            lacks: Names of fields, each with the reason as a sentence.
+
+        Raises:
+            RequestError: Names the first one.
+        """
+        for name, reason in lacks.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise RequestError(f"{name}: {reason}")
 
     def with_seed(self) -> Sampling:
         """Return these options with a seed that is known, so that the text can be made again."""

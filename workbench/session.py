@@ -15,10 +15,11 @@ from typing import IO, Any, Self
 import psutil
 
 from workbench.backends import get_backend
-from workbench.errors import SessionError, ToolchainError
+from workbench.errors import RequestError, SessionError, ToolchainError
 from workbench.generation import Generation, prompt_fields
 from workbench.process import Worker, describe_exit, no_message
 from workbench.sampling import Sampling
+from workbench.scores import Score, Scoring
 from workbench.toolchain import Toolchain
 
 
@@ -59,12 +60,13 @@ class Session:
         self.limits = dict(limits)
         self._log = log or tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._own_log = log is None
-        self._generations: dict[int, Generation] = {}
+        self._generations: dict[int, Generation | Scoring] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
+        self.lacks = get_backend(backend).lacks
         self._release = release
         try:
             self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
@@ -146,17 +148,16 @@ class Session:
 
         Raises:
             SpecError: An option is unknown or ill-typed.
-            RequestError: The prompt is none, or a message lacks its role or content.
+            RequestError: The prompt is none, a message lacks its role or content, or an option is
+                one that this backend lacks.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
+        sampling.refuse(self.lacks)
         fields = prompt_fields(prompt)
         with self._lock:
-            if self._error:
-                raise self._error
-            if self._closed:
-                raise SessionError("This session is closed. Open the engine again.")
+            self._check_open()
             number = next(self._numbers)
             generation = Generation(sampling, functools.partial(self._cancel, number))
             self._generations[number] = generation
@@ -171,6 +172,42 @@ class Session:
             # The worker is gone; the thread that reads its channel is about to say why.
             generation.finished.wait(5.0)
         return generation
+
+    def score(
+        self, ids: Sequence[int], *, top: int = 5, start: int = 1, timeout: float | None = 300.0
+    ) -> list[Score]:
+        """Return the probability of each token of a text, and of the most probable ones there.
+
+        Generations that run wait meanwhile. OpenVINO loads the engine's graph once more for this,
+        at the first time: the worker then takes about the weights' memory again.
+
+        Args:
+            ids: The text: a prompt's tokens and those that were generated.
+            top: Number of alternatives at each place.
+            start: The first token that is scored; the very first of a text has no score.
+            timeout: Seconds to wait.
+
+        Raises:
+            RequestError: The backend has no scores, or the text is not one for this engine.
+            SessionError: The session is closed or its worker died.
+            TimeoutError: There is no answer after `timeout` seconds.
+        """
+        if not get_backend(self._backend).scores:
+            raise RequestError(f"The backend {self._backend} cannot score a text.")
+        scoring = Scoring()
+        with self._lock:
+            self._check_open()
+            number = next(self._numbers)
+            self._generations[number] = scoring
+        with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
+            self._worker.send(op="score", id=number, ids=list(ids), top=top, start=start)
+        return scoring.wait(timeout)
+
+    def _check_open(self) -> None:
+        if self._error:
+            raise self._error
+        if self._closed:
+            raise SessionError("This session is closed. Open the engine again.")
 
     def _cancel(self, number: int) -> None:
         with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
@@ -230,10 +267,10 @@ class Session:
     def _read_one(self, message: Mapping[str, Any]) -> str:
         """Take one message; return why the worker is about to end, if it says so."""
         if message["event"] == "tokens":
-            for number, ids, text, logprobs in message["batch"]:
+            for number, ids, text, logprobs, *more in message["batch"]:
                 generation = self._generations.get(number)
-                if generation:
-                    generation.take_tokens(ids, text, logprobs, message["time"])
+                if isinstance(generation, Generation):
+                    generation.take_tokens(ids, text, logprobs, message["time"], *more)
         elif message["event"] == "error":
             return str(message["message"])
         else:
@@ -244,7 +281,7 @@ class Session:
         generation = self._generations.get(message["id"])
         if generation is None:
             return
-        if message["event"] in ("end", "refused"):
+        if message["event"] in ("end", "refused", "scored"):
             # Before its waiters wake up: they may ask what is still active.
             del self._generations[message["id"]]
         try:

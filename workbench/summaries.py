@@ -233,7 +233,7 @@ def remaining(
 
 def timing_line(record: Mapping[str, Any]) -> str:
     """Return one line on how fast a generation was."""
-    words = [f"{record['output_tokens']} tokens"]
+    words = [_counted(record)]
     if record["ttft"] is not None:
         words.append(f"TTFT {milliseconds(record['ttft'])}")
     if record["itl"]:
@@ -245,6 +245,15 @@ def timing_line(record: Mapping[str, Any]) -> str:
     if record["tokens_per_second"]:
         words.append(f"{record['tokens_per_second']:.1f} tokens/s")
     return "   ".join(words)
+
+
+def _counted(record: Mapping[str, Any]) -> str:
+    """Say how much was generated; of a server, in how many chunks it came."""
+    tokens = record["output_tokens"]
+    if record.get("stamped", "token") == "token":
+        return f"{tokens} tokens"
+    chunks = f"{record['chunks']} chunks"
+    return f"{chunks}, tokens not told" if tokens is None else f"{tokens} tokens in {chunks}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from workbench.backends.base import Backend
     from workbench.spec import BuildSpec
 
-NAMES = ("openvino", "tensorrt_llm", "tensorrt_llm_torch")
+NAMES = ("openvino", "tensorrt_llm", "tensorrt_llm_torch", "transformers")
 DEFAULT = "openvino"
 
 

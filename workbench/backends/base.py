@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from workbench.fit import BuildNeed, Fit
@@ -88,6 +88,9 @@ class Backend:
         compiles_for_gpu: Whether an engine belongs to the kind of GPU that it was built on.
         not_runnable: Says why an engine of a spec cannot be loaded here at all, or nothing.
         shapes: The compiled limits of which more serves as well, as far as they are asked for.
+        lacks: Fields of `Sampling` that its sessions cannot do, each with the reason, as a
+            sentence.
+        scores: Whether its sessions can score a text.
         bound: Distributions that must have the very versions which built an engine to open it.
     """
 
@@ -111,4 +114,6 @@ class Backend:
     compiles_for_gpu: bool = False
     not_runnable: Callable[[BuildSpec, Sequence[Gpu]], str] = always_runnable
     shapes: Callable[[BuildSpec, Model], Mapping[str, int | None]] = no_shapes
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    scores: bool = False
     bound: tuple[str, ...] = ()

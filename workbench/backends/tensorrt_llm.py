@@ -12,6 +12,7 @@ from workbench.backends import trtllm_command, trtllm_rules
 from workbench.backends.base import Backend, Command
 from workbench.backends.trtllm_conversion import conversion
 from workbench.backends.trtllm_log import STAGES, LogTracker
+from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import list_gpus
@@ -196,6 +197,7 @@ BACKEND = Backend(
     steps=("convert", "build"),
     order=order,
     tracker=tracker,
+    lacks=LACKS,
     uses_gpu=True,
     compiles_for_gpu=True,
     not_runnable=not_runnable,

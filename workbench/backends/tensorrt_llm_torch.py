@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends.base import Backend, Command
 from workbench.backends.trtllm_log import LogTracker
+from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_torch_command import torch_commands
 from workbench.backends.trtllm_torch_rules import findings
 from workbench.fit import BuildNeed, Fit, Part
@@ -225,5 +226,6 @@ BACKEND = Backend(
     limits=limits,
     commands=commands,
     tracker=tracker,
+    lacks=LACKS,
     uses_gpu=True,
 )

@@ -28,7 +28,8 @@ ADAPTERS = {
         "session": "tensorrt_llm_engine",
     },
     "forecast": {"forecast": "forecast"},
-    "tensorrt_llm_torch": {"build": "tensorrt_llm_torch_build", "session": "tensorrt_llm_torch"},
+    "tensorrt_llm_torch": {"build": "recipe_build", "session": "tensorrt_llm_torch"},
+    "transformers": {"build": "recipe_build", "session": "transformers_session"},
 }
 
 

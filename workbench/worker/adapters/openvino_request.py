@@ -22,13 +22,17 @@ class New:
 
 @dataclass
 class Request:
-    """A request that was found acceptable; `handle` is set once it runs."""
+    """A request that was found acceptable; `handle` is set once it runs.
+
+    `form` is the JSON schema or the regular expression of its output, or empty.
+    """
 
     number: int
     ids: list[int]
     config: Any
     text: TextStream
     blocks: int
+    form: str = ""
     handle: Any = None
     told: int = 0
 
@@ -59,7 +63,8 @@ class Request:
                 "build with a larger kv_cache_tokens."
             )
         stream = TextStream(tokenizer, tuple(sampling["stop"]))
-        return cls(message["id"], ids, config, stream, blocks)
+        form = f"{sampling.get('json_schema') or ''}{sampling.get('regex') or ''}"
+        return cls(message["id"], ids, config, stream, blocks, form)
 
     def tensor(self) -> Any:
         """Return the prompt as OpenVINO takes it: int64 of shape (1, tokens)."""
@@ -110,6 +115,11 @@ def _configure(config: Any, sampling: dict[str, Any], length: int) -> None:
         config.rng_seed = sampling["seed"]
         if sampling["top_k"]:
             config.top_k = sampling["top_k"]
+    form = {name: sampling[name] for name in ("json_schema", "regex") if sampling.get(name)}
+    if form:
+        import openvino_genai
+
+        config.structured_output_config = openvino_genai.StructuredOutputConfig(**form)
     try:
         config.validate()
     except RuntimeError as error:

@@ -47,6 +47,9 @@ class Server:
 
         self._channel = channel
         self._limits = limits
+        self._engine = engine
+        self._scorer: Any = None
+        self._forms: set[str] = set()
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
         self._tokenizer = load_tokenizer(engine)
@@ -72,8 +75,55 @@ class Server:
             self._admit()
             if self._pipeline.has_non_finished_requests():
                 # Also after a cancel: the step is what frees the blocks.
-                self._pipeline.step()
+                self._step()
                 self._send_tokens()
+
+    def _step(self) -> None:
+        """Let the engine make one step.
+
+        A form of output is only read in the first step of its request. If it cannot be read, the
+        step fails, and whatever else is in it is lost; so a new form has that step for itself.
+
+        Raises:
+            RuntimeError: It fails for another reason.
+        """
+        try:
+            self._pipeline.step()
+        except RuntimeError as error:
+            request = self._newcomer()
+            if request is None:
+                raise
+            request.handle.cancel()
+            # Also alone in the step that drops it: in one with others it would be read again.
+            self._pipeline.step()
+            del self._running[request.number]
+            words = str(error).strip().rpartition("\n")[2].rpartition("cc:")[2]
+            self._channel.send(
+                event="refused",
+                id=request.number,
+                message=f"OpenVINO GenAI cannot read the json_schema or regex ({words}).",
+            )
+
+    def _newcomer(self) -> Request | None:
+        """Return the running request whose form has not been read yet, if there is one."""
+        new = (r for r in self._running.values() if r.form and r.form not in self._forms)
+        return next(new, None)
+
+    def _score(self, message: dict[str, Any]) -> None:
+        """Answer a request for scores; what runs waits meanwhile."""
+        from .openvino_score import Scorer
+        from .scoring import check
+
+        try:
+            check(message, self._vocabulary, self._limits["max_seq_len"])
+            if self._scorer is None:
+                self._scorer = Scorer(self._engine, _options(self._limits))
+            ids, start, top = (message[name] for name in ("ids", "start", "top"))
+            found = self._scorer.score(ids, start, top, self._tokenizer)
+        except (Refusal, TypeError, ValueError, RuntimeError) as error:
+            self._channel.send(event="refused", id=message["id"], message=str(error))
+            return
+        self._channel.send(event="scored", id=message["id"], positions=found)
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["op"] == "generate":
@@ -89,6 +139,8 @@ class Server:
             self._waiting.append(request)
         elif message["op"] == "cancel":
             self._cancel(message["id"])
+        elif message["op"] == "score":
+            self._score(message)
 
     def _fresh_config(self) -> Any:
         """Return a configuration that knows the model's end tokens, and nothing else of it.
@@ -146,6 +198,9 @@ class Server:
 
     def _obstacle(self, request: Request) -> str:
         """Say why a request has to wait, or nothing."""
+        alone = request.form and request.form not in self._forms
+        if (alone and self._running) or self._newcomer():
+            return "a new json_schema or regex is read while nothing else runs"
         if len(self._running) >= self._limits["max_batch_size"]:
             return f"max_batch_size {self._limits['max_batch_size']} is reached"
         used = sum(other.blocks for other in self._running.values())
@@ -161,6 +216,8 @@ class Server:
         for request in self._running.values():
             new = request.read()
             if new.ids:
+                if request.form:
+                    self._forms.add(request.form)
                 batch.append([request.number, new.ids, new.text, new.logprobs])
             if new.reason:
                 ended.append((request, new.reason))
@@ -200,13 +257,19 @@ def _load(engine: Path, limits: dict[str, Any]) -> Any:
     scheduler.max_num_seqs = limits["max_batch_size"]
     scheduler.enable_prefix_caching = limits["enable_prefix_caching"]
     scheduler.dynamic_split_fuse = limits["enable_chunked_prefill"]
+    options = _options(limits)
+    try:
+        return openvino_genai.ContinuousBatchingPipeline(str(engine), scheduler, "CPU", options)
+    except RuntimeError as error:
+        raise Refusal(f"OpenVINO cannot load this engine: {error}") from error
+
+
+def _options(limits: dict[str, Any]) -> dict[str, Any]:
+    """Return how OpenVINO computes."""
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISION[limits["dtype"]],
         "KV_CACHE_PRECISION": PRECISION[limits["kv_cache_dtype"]],
     }
     if limits["threads"]:
         options["INFERENCE_NUM_THREADS"] = limits["threads"]
-    try:
-        return openvino_genai.ContinuousBatchingPipeline(str(engine), scheduler, "CPU", options)
-    except RuntimeError as error:
-        raise Refusal(f"OpenVINO cannot load this engine: {error}") from error
+    return options

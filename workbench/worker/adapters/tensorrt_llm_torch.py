@@ -8,8 +8,8 @@ from typing import Any
 
 from .channel import Channel, Refusal
 from .own_code import code_free
+from .recipe_build import RECIPE
 from .tensorrt_llm_session import end_ids, load_and_serve
-from .tensorrt_llm_torch_build import RECIPE
 from .trtllm_chat import TOKENIZER
 from .trtllm_llm_api import LlmApi
 

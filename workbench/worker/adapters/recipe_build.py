@@ -1,4 +1,4 @@
-"""Write the recipe of a model for TensorRT-LLM's PyTorch backend: nothing is compiled."""
+"""Write the recipe of a model for backends that load the checkpoint: nothing is compiled."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""Scores: what an engine makes of a text that is there already, token by token."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import RequestError
+from workbench.generation import Alternative
+
+
+@dataclass(frozen=True)
+class Score:
+    """One token of a text, given those before it.
+
+    Attributes:
+        token: The token, with the natural logarithm of its probability.
+        alternatives: The most probable tokens at its place, the first one first.
+    """
+
+    token: Alternative
+    alternatives: tuple[Alternative, ...]
+
+
+class Scoring:
+    """A request for scores, while it waits for its answer."""
+
+    def __init__(self) -> None:
+        self.finished = threading.Event()
+        self._scores: list[Score] = []
+        self._error: Exception | None = None
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Apply the worker's answer (called by the session's reader thread)."""
+        if event["event"] == "refused":
+            self.fail(RequestError(event["message"]))
+            return
+        self._scores = [
+            Score(Alternative(*token), tuple(Alternative(*one) for one in others))
+            for token, others in event["positions"]
+        ]
+        self.finished.set()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error."""
+        self._error = error
+        self.finished.set()
+
+    def wait(self, timeout: float | None) -> list[Score]:
+        """Wait for the answer.
+
+        Raises:
+            RequestError: The engine refused the request.
+            SessionError: The worker died.
+            TimeoutError: There is none after `timeout` seconds.
+        """
+        if not self.finished.wait(timeout):
+            raise TimeoutError(f"There are no scores after {timeout} s.")
+        if self._error:
+            raise self._error
+        return self._scores
