@@ -101,8 +101,9 @@ def test_the_cuda_of_a_toolchain(versions: dict[str, str | None], cuda: str | No
 
 def test_what_runs_depends_on_all_packages() -> None:
     complete: dict[str, str | None] = dict.fromkeys(get_backend("openvino").packages, "1")
-    assert runnable(complete) == ("openvino",)
-    assert runnable({**complete, "nncf": None}) == ()
+    assert runnable(complete) == ("openvino", "transformers")
+    assert runnable({**complete, "nncf": None}) == ("transformers",)
+    assert runnable({**complete, "torch": None}) == ()
     engines = {"tensorrt-llm": "1.2.1", "tensorrt": "10.14.1"}
     assert runnable(engines) == ("tensorrt_llm", "tensorrt_llm_torch")
 
@@ -125,6 +126,7 @@ def test_without_any_backend_the_status_is_one(
     monkeypatch.setattr("workbench.doctor.list_gpus", tuple)
     empty = _toolchain(tmp_path / "empty")
     monkeypatch.setenv("WORKBENCH_TOOLCHAIN_OPENVINO", empty)
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TRANSFORMERS", empty)
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     # The interpreter that runs this has them, so that one variable is all it takes.
@@ -215,8 +217,8 @@ def test_one_backend_that_runs_is_enough() -> None:
     report = examine()
     broken = tuple(Remedy(name, "", "") for name in ("openvino", "tensorrt_llm"))
     assert dataclasses.replace(report, remedies=broken).ready
-    torch = Remedy("tensorrt_llm_torch", "", "")
-    assert not dataclasses.replace(report, remedies=(*broken, torch)).ready
+    others = tuple(Remedy(name, "", "") for name in ("tensorrt_llm_torch", "transformers"))
+    assert not dataclasses.replace(report, remedies=broken + others).ready
 
 
 def test_each_toolchain_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

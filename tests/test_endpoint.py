@@ -120,6 +120,10 @@ def test_an_event_may_have_several_data_lines_and_cr_alone() -> None:
     assert [e.data for e in reader.end()] == ["d"]
 
 
+def test_crlf_is_one_line_end() -> None:
+    assert [e.data for e in EventReader().feed(b"data: a\r\ndata: b\r\n\r\n")] == ["a\nb"]
+
+
 def test_an_event_without_end_is_not_kept_for_ever() -> None:
     reader = EventReader()
     half = b"x" * (LONGEST // 2)
@@ -408,6 +412,7 @@ def stalling(*pieces: bytes) -> Script:
 
 
 SHORT = Patience(connect=5.0, first_token=0.3, between_tokens=0.3)
+LONG_FIRST = Patience(first_token=300.0, between_tokens=0.3)
 
 
 @pytest.mark.parametrize(
@@ -420,6 +425,22 @@ SHORT = Patience(connect=5.0, first_token=0.3, between_tokens=0.3)
 )
 def test_who_says_nothing_is_not_waited_for(script: Script, sentence: str) -> None:
     assert sentence in str(error_of(script, SHORT))
+
+
+def test_patience_counts_from_token_to_token() -> None:
+    def script(connection: Connection) -> None:
+        connection.stream(end=False)
+        for _ in range(8):
+            connection.piece(delta("a"))
+            connection.until.wait(0.1)
+        connection.piece(delta(reason="stop") + DONE)
+
+    generation, _ = generate(script, patience=Patience(between_tokens=0.6))
+    assert (generation.text, generation.phase) == ("a" * 8, "finished")
+
+
+def test_patience_for_the_first_token_ends_with_it() -> None:
+    assert "sent nothing for 300 ms" in str(error_of(stalling(delta("a")), LONG_FIRST))
 
 
 def test_pings_do_not_count_as_tokens() -> None:

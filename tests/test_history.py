@@ -14,7 +14,17 @@ import pytest
 
 from workbench import files, history, store
 from workbench.engine import Engine, Identity
-from workbench.history import ELSEWHERE, RECENT, Range, keep, peak_range, record, stage_ranges
+from workbench.fit import BuildNeed, Part
+from workbench.history import (
+    ELSEWHERE,
+    RECENT,
+    Range,
+    corrected_need,
+    keep,
+    peak_range,
+    record,
+    stage_ranges,
+)
 from workbench.journal import Stage, View
 
 GIB = 1 << 30
@@ -148,6 +158,7 @@ def test_a_record_says_what_was_built_and_with_what(home: Path) -> None:
         "stages": {"convert": 12.0},
         "peak_memory_bytes": GIB,
         "peak_gpu_memory_bytes": None,
+        "predicted": None,
     }
 
 
@@ -364,3 +375,65 @@ def test_an_engine_of_long_ago_is_not_kept_again(
     keep(store.list_engines())
     assert len(_lines()) == 5
     assert _convert() == Range(12.0, 12.0, 1), "the tail holds one whole record"
+
+
+NEED = BuildNeed(
+    Part("memory", GIB, 4 * GIB, exact=False, how=""), Part("disk", 1, 2, exact=False, how="")
+)
+
+
+def _measured(*ratios: float, device: str = XEON) -> BuildNeed:
+    """Record builds whose peaks were these parts of what was predicted; correct `NEED` by them."""
+    for number, ratio in enumerate(ratios):
+        need = {"memory": [GIB, 8 * GIB], "disk": [1, 2]}
+        _record(number, 1.0, peak_memory_bytes=int(ratio * 8 * GIB), need=need)
+    return corrected_need(NEED, *FAMILY, 1000, device)
+
+
+def test_without_builds_a_need_is_what_was_predicted(home: Path) -> None:
+    assert _measured() == NEED
+
+
+def test_three_builds_narrow_a_range_to_what_was_measured(home: Path) -> None:
+    memory = _measured(0.5, 0.55, 0.6).memory
+    assert memory.low == int(4 * GIB * 0.5 / 1.1)
+    assert memory.high == pytest.approx(4 * GIB * 0.6 * 1.1, abs=2)
+    assert memory.basis == (
+        "measured on 3 builds like this, which took 50% to 60% of the most; 1.00 GiB to 4.00 GiB "
+        "by arithmetic alone"
+    )
+
+
+def test_a_single_build_only_widens_a_range(home: Path) -> None:
+    memory = _measured(0.6).memory
+    assert (memory.low, memory.high) == (GIB, 4 * GIB)
+    assert memory.basis == "estimate; 1 build like this took 60% of the most"
+
+
+def test_who_took_more_than_predicted_raises_the_range(home: Path) -> None:
+    assert _measured(1.2).memory.high == pytest.approx(4 * GIB * 1.2 * 1.1, abs=2)
+
+
+def test_builds_on_other_devices_correct_it_and_that_is_said(home: Path) -> None:
+    assert ELSEWHERE in _measured(0.5, device=EPYC).memory.basis
+
+
+def test_builds_without_a_prediction_correct_nothing(home: Path) -> None:
+    _record(1, 1.0, peak_memory_bytes=GIB)
+    _record(2, 1.0, peak_memory_bytes=GIB, need={"memory": "much"})
+    assert corrected_need(NEED, *FAMILY, 1000, XEON) == NEED
+
+
+def test_a_long_history_is_read_once_and_again_when_a_build_was_added(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = files.read_lines
+    monkeypatch.setattr(files, "read_lines", lambda *a: reads.append(a) or read(*a))
+    _record(1, 10.0)
+    assert [_convert(), _convert()] == [Range(10.0, 10.0, 1)] * 2
+    once = len(reads)
+    assert _convert() == Range(10.0, 10.0, 1)
+    assert len(reads) == once
+    _record(2, 20.0)
+    assert _convert() == Range(10.0, 20.0, 2)

@@ -19,9 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.hub_server import COMMIT, serve
+from tests.known_models import KNOWN
 from tests.tiny_models import Kind, make_tiny_model
-from workbench.errors import ModelError
+from workbench.backends import make_spec
+from workbench.build import Plan
+from workbench.errors import ModelError, SpecError
 from workbench.model import Model
+from workbench.rules import refuse
+from workbench.summaries import model_line
 from workbench.tensors import BITS, read_tensors
 
 KINDS = {
@@ -339,9 +344,14 @@ class TestRefusals:
         write_safetensors(directory / "model.safetensors", {"model.norm.weight": (8,)})
         assert "Use the text-only variant" in self.refused(directory)
 
-    def test_no_weights(self, model_directory: Path) -> None:
-        (model_directory / "model.safetensors").unlink()
-        assert "has no weights" in self.refused(model_directory)
+    def test_no_weights_of_an_architecture_that_is_not_known(self, tmp_path: Path) -> None:
+        directory = write_model(tmp_path / "m", architectures=["UnheardForCausalLM"])
+        (directory / "model.safetensors").unlink()
+        assert "has no weights here, and its tensors cannot be derived" in self.refused(directory)
+
+    def test_weights_under_another_name(self, model_directory: Path) -> None:
+        (model_directory / "model.safetensors").rename(model_directory / "mine.safetensors")
+        assert "has no weights: model.safetensors or" in self.refused(model_directory)
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
     def test_only_pickles(self, model_directory: Path, name: str) -> None:
@@ -540,6 +550,61 @@ def closed_port() -> str:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class TestConfigurationAlone:
+    """A directory with config.json and no weights is a model to plan with."""
+
+    @pytest.mark.parametrize("kind", ["qwen2", "gemma3"])
+    def test_it_is_the_model_that_has_weights(self, tmp_path: Path, kind: Kind) -> None:
+        whole = Model.read(make_tiny_model(kind, tmp_path / "whole"))
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        shutil.copy(tmp_path / "whole" / "config.json", alone)
+        model = Model.read(alone)
+        assert model.counted_from == "configuration"
+        assert whole.counted_from == "headers"
+        assert model.path is None
+        assert sorted(map(repr, model.tensors)) == sorted(map(repr, whole.tensors))
+        same = ("source", "path", "tensors", "counted_from", "has_chat_template")
+        without = dict.fromkeys(same)
+        mine, its = ({**vars(one), **without} for one in (model, whole))
+        assert mine == its
+
+    @pytest.mark.parametrize(
+        ("name", "kv_heads", "head_size"),
+        [
+            ("tiiuae/falcon-7b", 1, 64),
+            ("tiiuae/falcon-40b", 8, 64),
+            ("bigcode/starcoderbase-1b", 1, 128),
+            ("bigscience/bloom-560m", 16, 64),
+            ("EleutherAI/pythia-1b", 8, 256),
+            ("openai-community/gpt2", 12, 64),
+            ("google/gemma-3-4b-it", 4, 256),
+            ("microsoft/phi-4", 10, 128),
+            ("meta-llama/Llama-3.2-1B", 8, 64),
+        ],
+    )
+    def test_heads_for_keys_and_values_are_counted(
+        self, tmp_path: Path, name: str, kv_heads: int, head_size: int
+    ) -> None:
+        known = next(known for known in KNOWN if known.name == name)
+        config = {"architectures": [known.architecture], **known.config}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        model = Model.read(tmp_path)
+        assert (model.kv_heads, model.head_size) == (kv_heads, head_size)
+        assert model.parameters == known.parameters
+
+    def test_it_cannot_be_built_and_says_so(self, model_directory: Path) -> None:
+        (model_directory / "model.safetensors").unlink()
+        spec = make_spec({"backend": "openvino", "model": str(model_directory)})
+        plan = Plan.make(spec)
+        assert plan.fit is not None
+        with pytest.raises(SpecError, match="no weights, only its configuration"):
+            refuse(plan.room)
+        with pytest.raises(ModelError, match="Copy its safetensors files and its tokenizer there"):
+            plan.model.download()
+        assert "parameters (derived from config.json)" in model_line(plan.model)
 
 
 class TestHub:

@@ -29,9 +29,12 @@ REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
+BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
 EMBEDDED = [
-    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in (BUILDS, TRIAL)
+    path
+    for path in NOTEBOOKS
+    if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS, TRIAL)
 ]
 """Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
@@ -133,6 +136,51 @@ def test_workbench_run_refuses_before_it_starts_a_kernel(tmp_path: Path) -> None
 def test_a_failing_cell_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="beyond the model's context of 2048"):
         run_notebook(TOUR, tmp_path / "out.ipynb", {"max_input_len": 4000})
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_build_notebook_builds_what_is_chosen(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    # Neither is declared in the notebook's own cell.
+    run = _papermill(BUILD, output, "-p", "quantization", "none", "-p", "max_batch_size", "3")
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["engine"]
+    assert (results["spec"]["quantization"], results["spec"]["max_batch_size"]) == ("none", 3)
+    assert results["fit"].startswith("Fits: ")
+    shown = output.read_text()
+    assert "* max_batch_size = 3 requests" in shown
+
+
+def test_the_build_notebook_plans_for_a_gpu_that_is_elsewhere(home: Path, tmp_path: Path) -> None:
+    words = ("backend", "tensorrt_llm"), ("device", "H200 SXM 141GB"), ("gpu_count", "2")
+    more = ("tp_size", "2"), ("max_output_len", "64"), ("build", "False")
+    flags = [word for pair in words + more for word in ("-p", *pair)]
+    output = tmp_path / "out.ipynb"
+    run = _papermill(BUILD, output, *flags)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert (results["device"], results["engine"]) == ("H200 SXM 141GB", None)
+    assert results["fit"].startswith("Fits: ")
+    assert any("max_output_len" in finding for finding in results["findings"])
+    assert "trtllm-build" in output.read_text()
+    assert not (home / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("device", "H2000", "The table has no GPU 'H2000'"),
+        ("gpu_count", "3", "gpu_count must be one of 1, 2, 4, 8; got 3"),
+        ("max_bach_size", "3", "Did you mean 'max_batch_size'"),
+    ],
+)
+def test_the_build_notebook_refuses_wrong_parameters(
+    tmp_path: Path, name: str, value: str, sentence: str
+) -> None:
+    values = {"backend": "tensorrt_llm", name: value}
+    with pytest.raises(InputError, match=sentence):
+        run_notebook(BUILD, tmp_path / "out.ipynb", values)
 
 
 def test_the_builds_notebook_runs_on_an_empty_store(tmp_path: Path) -> None:

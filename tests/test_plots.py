@@ -51,3 +51,20 @@ def test_an_empty_store_is_a_sentence() -> None:
     figure = stages_figure([])
     assert not figure.data
     assert "no engine yet" in figure.layout.annotations[0].text
+
+
+def test_a_legend_has_room_for_all_its_entries() -> None:
+    few, many = (
+        stages_figure([_manifest("a", **{f"stage {n}": 1.0 for n in range(count)})])
+        for count in (3, 30)
+    )
+    # Below the bars, in rows of 22 px, and the figure is higher by as much.
+    assert many.layout.legend.orientation == "h"
+    rows = (many.layout.margin.b - few.layout.margin.b) / 22
+    assert rows >= 3
+    assert many.layout.height - few.layout.height == 22 * rows
+
+
+def test_an_empty_figure_leaves_no_hole() -> None:
+    assert stages_figure([]).layout.height <= 60
+    assert latency_figure(None).layout.height <= 60

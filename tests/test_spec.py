@@ -32,14 +32,17 @@ def test_every_unknown_name_is_named() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"max_batch_size": "8"}, "max_batch_size must be a whole number from 1 to 256; got '8'"),
+        (
+            {"max_batch_size": "8"},
+            "max_batch_size must be a whole number from 1 to 256; got the text '8'",
+        ),
         ({"max_batch_size": 0}, "max_batch_size must be a whole number from 1 to 256; got 0"),
         ({"max_batch_size": True}, "max_batch_size must be a whole number"),
         ({"quantization": "int3"}, "quantization must be one of none, fp16, int8, int4; got"),
         ({"group_size": 48}, "group_size must be one of 32, 64, 128, -1; got 48"),
         ({"symmetric": "yes"}, "symmetric must be true or false; got 'yes'"),
-        ({"max_seq_len": 1.5}, "or none (max_input_len + max_output_len); got 1.5 (float)"),
-        ({"model": 3}, "model must be text; got 3 (int)"),
+        ({"max_seq_len": 1.5}, "or none (max_input_len + max_output_len); got 1.5"),
+        ({"model": 3}, "model must be text; got 3"),
     ],
 )
 def test_ill_typed_values_say_what_was_expected(values: dict, sentence: str) -> None:
@@ -140,9 +143,9 @@ def test_sampling_takes_whole_numbers_for_numbers_and_one_stop_string() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"top_p": 1.5}, "top_p must be a number above 0 to 1; got 1.5 (float)."),
-        ({"min_p": 1.0}, "min_p must be a number from 0 below 1; got 1.0 (float)."),
-        ({"top_k": -1}, "top_k must be a whole number of at least 0; got -1 (int)."),
+        ({"top_p": 1.5}, "top_p must be a number above 0 to 1; got 1.5."),
+        ({"min_p": 1.0}, "min_p must be a number from 0 below 1; got 1.0."),
+        ({"top_k": -1}, "top_k must be a whole number of at least 0; got -1."),
     ],
 )
 def test_bounds_are_named_as_they_are(values: dict, sentence: str) -> None:

@@ -343,8 +343,8 @@ def test_without_a_gpu_everything_opens_and_says_what_is_missing(
     monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
     monkeypatch.delenv("STANDIN_GPUS", raising=False)
     form = BuildForm(make_spec({"backend": "tensorrt_llm", "max_batch_size": 4}))
-    assert "trtllm-build" in form._commands.value
-    assert "no NVIDIA GPU" in form._facts.value
+    assert "trtllm-build" in form._texts.commands
+    assert "no NVIDIA GPU" in form.plain()
     panel = BuildPanel(form, start=True)
     _until(lambda: panel._error_text)
     assert (
@@ -567,10 +567,10 @@ def test_switching_the_backend_keeps_what_both_know(gpu: pytest.MonkeyPatch) -> 
     assert form.spec.backend == "tensorrt_llm"
     assert form.values["max_batch_size"] == 7
     assert form.values["kv_cache_tokens"] == 2048
-    assert "trtllm-build" in form._commands.value
+    assert "trtllm-build" in form._texts.commands
     form._choice.value = "openvino"
     assert form.values["max_batch_size"] == 7
-    assert "workbench build" in form._commands.value
+    assert "workbench build" in form._texts.commands
 
 
 # --- the PyTorch backend

@@ -50,7 +50,8 @@ def test_people_meet_the_important_groups_first() -> None:
     assert groups == [
         "Model",
         "Shapes",
-        "Precision and plugins",
+        "Precision",
+        "Plugins",
         "KV cache",
         "Parallelism",
         "Advanced",

@@ -37,7 +37,7 @@ def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def _control(form: BuildForm, name: str) -> widgets.Widget:
-    return form._controls[name]
+    return form._fields[name].control
 
 
 def _error(panel: object) -> str:
@@ -47,12 +47,13 @@ def _error(panel: object) -> str:
 def test_the_form_has_a_control_for_every_parameter_and_gives_the_spec_back() -> None:
     spec = make_spec({"quantization": "int4", "max_seq_len": 700, "symmetric": True})
     form = BuildForm(spec)
-    assert set(form._controls) == set(parameters_of(OpenVinoSpec))
+    assert set(form._fields) == set(parameters_of(OpenVinoSpec))
     assert form.spec == spec
 
 
 def test_every_control_has_label_and_help() -> None:
-    for name, control in BuildForm()._controls.items():
+    for name, field in BuildForm()._fields.items():
+        control = field.control
         assert control.description.startswith(name)
         assert control.tooltip
 
@@ -62,8 +63,9 @@ def test_a_change_shows_findings_at_once() -> None:
     heard: list[object] = []
     form.on_spec(heard.append)
     _control(form, "max_input_len").value = "4000"
-    assert "beyond the model&#x27;s context of 2048" in form._facts.value
-    assert "cannot work" in form._facts.value
+    shown = form._fields["max_seq_len"]._message.value
+    assert "beyond the model&#x27;s context of 2048" in shown
+    assert "cannot work" in shown
     assert "cannot work" in form.plain()
     assert heard
     with pytest.raises(SpecError, match="beyond the model's context"):
@@ -73,22 +75,23 @@ def test_a_change_shows_findings_at_once() -> None:
 def test_wrong_values_are_sentences_in_the_form() -> None:
     form = BuildForm()
     _control(form, "threads").value = "many"
-    assert _error(form) == (
+    assert form.faults["threads"] == (
         "threads must be a whole number from 1 to 1024, or none (what OpenVINO chooses for this "
-        "processor); got 'many' (str)."
+        "processor); got 'many'."
     )
     _control(form, "threads").value = "2"
-    assert _error(form) == ""
+    assert form.faults == {}
     assert form.values["threads"] == 2
     _control(form, "model").value = "/nowhere/at/all"
-    assert "/nowhere/at/all" in _error(form)
+    assert "/nowhere/at/all" in form.faults["model"]
 
 
 @pytest.mark.parametrize("value", ["1.5", "0", "100000", ""])
 def test_numbers_are_refused_and_not_bent(value: str) -> None:
     form = BuildForm()
     _control(form, "max_batch_size").value = value
-    assert "max_batch_size must be a whole number from 1 to 256; got" in _error(form)
+    fault = form.faults["max_batch_size"]
+    assert fault.startswith("max_batch_size must be a whole number from 1 to 256; got ")
 
 
 def test_every_label_has_its_explanation() -> None:
@@ -101,8 +104,9 @@ def test_every_label_has_its_explanation() -> None:
 def test_what_a_model_is_called_is_shown_as_text() -> None:
     form = BuildForm()
     _control(form, "model").value = "<script>alert(1)</script>"
-    assert "<script>" not in form._error.value + form._facts.value
-    assert "&lt;script&gt;" in form._error.value
+    shown = form._fields["model"]._message.value
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
 
 
 def test_headless_the_build_panel_finds_its_engine_and_prints_it(stocked: Engine) -> None:

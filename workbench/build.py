@@ -6,26 +6,25 @@ What the job then does stands in `workbench.recipe`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, guard, store, usage
+from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
-from workbench.errors import InputError, JobError, ModelError, ToolchainError
+from workbench.errors import JobError, ModelError, ToolchainError
 from workbench.eviction import sweep
-from workbench.fingerprint import fingerprint, is_known
+from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import Model
+from workbench.model import BRING_WEIGHTS, WEIGHTLESS, Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
@@ -48,8 +47,8 @@ class Plan:
     fit: Fit | None
     need: BuildNeed | None
     room: tuple[Finding, ...] = ()
-    """Those of the findings that say what this machine lacks; an engine that is there needs none
-    of it."""
+    """Those of the findings that say what this machine, or the GPU that is planned for, lacks; an
+    engine that is there needs none of it."""
 
     def check_rules(self) -> None:
         """Refuse what cannot work on any machine.
@@ -60,28 +59,38 @@ class Plan:
         refuse(finding for finding in self.findings if finding not in self.room)
 
     @classmethod
-    def make(cls, spec: BuildSpec) -> Plan:
+    def make(
+        cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None, model: Model | None = None
+    ) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
+
+        Args:
+            spec: What would be built.
+            gpus: Those to plan for, by default this machine's. Processors need none.
+            model: That of the spec, where it was read already.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
-        model = read_model(spec)
-        gpus = list_gpus() if backend.uses_gpu else ()
-        device = gpu_device(gpus) if backend.uses_gpu else host()
-        findings = backend.findings(spec, model, gpus)
+        model = model or read_model(spec)
+        elsewhere = gpus is not None and backend.uses_gpu
+        seen = tuple(list_gpus() if gpus is None else gpus) if backend.uses_gpu else ()
+        device = gpu_device(seen) if backend.uses_gpu else host()
+        findings = backend.findings(spec, model, seen)
         fit, need = None, None
         room: list[Finding] = []
+        if model.counted_from == "configuration":
+            room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
-            room = guard.findings(need, fit, gpus)
+            room += guard.findings(need, fit, seen, elsewhere=elsewhere)
         findings += room
-        return cls(spec, backend, model, device, gpus, tuple(findings), fit, need, tuple(room))
+        return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
 
 
 def gpu_device(gpus: Sequence[Gpu]) -> Device:
@@ -235,7 +244,7 @@ def start_build(
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity:
         engine, explanation = store.look_up(identity)
         if engine:
@@ -282,7 +291,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     toolchain, versions = toolchain_of(plan.backend)
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
-    identity = _known_identity(plan, spec, versions, device)
+    identity = known_identity(plan, spec, versions, device)
     if identity is None or store.look_up(identity)[0]:
         return []
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
@@ -293,7 +302,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
 
 
-def _known_identity(
+def known_identity(
     plan: Plan, spec: BuildSpec, versions: Mapping[str, str], device: Mapping[str, str]
 ) -> Identity | None:
     """Return what decides the engine, or None where the weights would have to be read first."""
@@ -322,21 +331,8 @@ def key_values(spec: BuildSpec) -> dict[str, Any]:
     """
     values = spec.canonical()
     for name, paths in spec.local_paths().items():
-        values[name] = [_content(name, path) for path in paths]
+        values[name] = [content_of(name, path) for path in paths]
     return values
-
-
-def _content(name: str, path: Path) -> str:
-    """Return a checksum over a file, or over the names and contents of all files in a directory."""
-    if path.is_file():
-        return files.checksum(path)
-    if not path.is_dir():
-        raise InputError(f"{name}: there is no file or directory {path}.")
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0{files.checksum(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def toolchain_of(backend: Backend) -> tuple[Toolchain, dict[str, str]]:

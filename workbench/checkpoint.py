@@ -66,6 +66,14 @@ def read_weights(directory: Path) -> tuple[Tensor, ...]:
     return _collect(shards, {name: read_tensors(directory / name) for name in shards})
 
 
+def is_described_only(directory: Path) -> bool:
+    """Whether a directory holds no weights of any kind, so that only config.json tells of them."""
+    names = [path.name for path in directory.iterdir()]
+    return not any(
+        name == INDEX or name.endswith(".safetensors") or PICKLED.fullmatch(name) for name in names
+    )
+
+
 def read_hub_weights(repository: str, snapshot: Path) -> tuple[Tensor, ...]:
     """Read the headers of a model on the hub by range requests.
 

@@ -7,17 +7,16 @@ python -m workbench.docs --check    say what has drifted, and fail
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
 from workbench.backends import DEFAULT, get_backend
 from workbench.quality import Quality
 from workbench.spec import Declared, Parameter, parameters_of
+from workbench.spec_text import declaration
 from workbench.workload import Workload
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +48,7 @@ def parameters_cell(backend: str) -> str:
     """Return the lines that declare a backend's parameters in a notebook."""
     lines = [f'backend = "{backend}"  # what compiles and runs the engine']
     lines += [
-        _declaration(parameter, parameter.default)
+        declaration(parameter, parameter.default)
         for parameter in parameters_of(get_backend(backend).spec_class).values()
     ]
     return "\n".join(lines)
@@ -67,19 +66,14 @@ def chosen_cell(backend: str, lines: str) -> str:
         target = node.targets[0]
         assert isinstance(target, ast.Name)  # noqa: S101 - as above
         if target.id != "backend":
-            kept.append(_declaration(parameters[target.id], ast.literal_eval(node.value)))
+            kept.append(declaration(parameters[target.id], ast.literal_eval(node.value)))
     return "\n".join(kept)
 
 
 def record_cell(record: type[Declared]) -> str:
     """Return the lines that declare the parameters of a record in a notebook."""
     declared = parameters_of(record).values()
-    return "\n".join(_declaration(parameter, parameter.default) for parameter in declared)
-
-
-def _declaration(parameter: Parameter, value: Any) -> str:
-    written = json.dumps(value) if isinstance(value, str) else repr(value)
-    return f"{parameter.name} = {written}  # {_comment(parameter)}"
+    return "\n".join(declaration(parameter, parameter.default) for parameter in declared)
 
 
 def _default(parameter: Parameter) -> str:
@@ -92,15 +86,6 @@ def _choices(parameter: Parameter) -> str:
     if not parameter.choices:
         return ""
     return " One of " + ", ".join(f"`{choice}`" for choice in parameter.choices) + "."
-
-
-def _comment(parameter: Parameter) -> str:
-    words = parameter.help.split(". ")[0].rstrip(".")
-    if parameter.choices:
-        words += f": {', '.join(str(choice) for choice in parameter.choices)}"
-    if parameter.unit:
-        words += f", in {parameter.unit}"
-    return f"{words}; None: {parameter.none_means}" if parameter.optional else words
 
 
 _MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

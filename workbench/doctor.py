@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from workbench import files
-from workbench.backends import DEFAULT, get_backend
+from workbench.backends import get_backend
 from workbench.containers import ENGINES
 from workbench.environments import list_conda, variables_of
 from workbench.errors import ToolchainError
@@ -176,7 +176,7 @@ def _remedies(
     `engines` are the programs that can run a container here.
     """
     for name in BACKENDS:
-        if name != DEFAULT and not gpus:
+        if get_backend(name).uses_gpu and not gpus:
             yield _no_gpu(name, versions, problem)
             continue
         try:
@@ -186,7 +186,11 @@ def _remedies(
             continue
         able = [found.name for found in toolchains if name in found.backends]
         if chosen in able:
-            if name != DEFAULT and versions and int(versions[1].split(".")[0]) < CUDA_MAJOR:
+            if (
+                get_backend(name).uses_gpu
+                and versions
+                and int(versions[1].split(".")[0]) < CUDA_MAJOR
+            ):
                 yield _old_driver(name, versions)
         elif able:
             yield Remedy(
@@ -223,7 +227,7 @@ def _install(name: str, engines: Sequence[str]) -> str:
     """Return the one command that gets a backend's packages, as a container where one can run."""
     variable = f"{VARIABLE}{name.upper()}"
     for engine in ("docker", "podman"):
-        if engine in engines and name != DEFAULT:
+        if engine in engines and get_backend(name).uses_gpu:
             return f"{engine} pull {IMAGE} && export {variable}={engine}:{IMAGE}"
     return get_backend(name).install
 

@@ -154,7 +154,8 @@ class Stream:
             left = since + most - time.monotonic()
             if left <= 0:
                 break
-            if self._over.wait(left):
+            # The first token may come meanwhile, and from then on the shorter patience counts.
+            if self._over.wait(min(left, patience.between_tokens)):
                 return
         if self._reason is not None:
             # All text is there; only the connection stays open.

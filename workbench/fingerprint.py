@@ -7,8 +7,9 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from workbench import files
 from workbench.digests import ChangedError, are_known, digests
-from workbench.errors import ModelError
+from workbench.errors import InputError, ModelError
 from workbench.hub import ENGINE_FILES, OTHER_WEIGHTS
 
 if TYPE_CHECKING:
@@ -74,3 +75,24 @@ def _counts(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in ENGINE_FILES) and not any(
         fnmatchcase(name, pattern) for pattern in OTHER_WEIGHTS
     )
+
+
+def content_of(name: str, path: Path) -> str:
+    """Return a checksum over a file, or over the names and contents of all files in a directory.
+
+    Args:
+        name: The parameter that names it.
+        path: The file or directory.
+
+    Raises:
+        InputError: It is not there.
+    """
+    if path.is_file():
+        return files.checksum(path)
+    if not path.is_dir():
+        raise InputError(f"{name}: there is no file or directory {path}.")
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0{files.checksum(file)}\n".encode())
+    return digest.hexdigest()

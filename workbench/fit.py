@@ -18,6 +18,7 @@ class Part:
     """One use of memory, from `low` to `high` bytes; `how` says where the numbers come from.
 
     `remedy` says what to do where this is the largest part; without one, `REMEDIES` does.
+    `measured` says what a range rests on that was corrected by past builds, and what it was before.
     """
 
     name: str
@@ -26,6 +27,31 @@ class Part:
     exact: bool
     how: str
     remedy: str = ""
+    measured: str = ""
+
+    @property
+    def basis(self) -> str:
+        """Where the numbers come from, in a word or, where they were measured, a few."""
+        return self.measured or ("exact" if self.exact else "estimate")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks, from `first` to `last`, that hold the same: the GPUs of a pipeline stage, or of all.
+
+    Tensor parallelism gives each GPU of a stage an equal share.
+    """
+
+    first: int
+    last: int
+    parts: tuple[Part, ...]
+
+    @property
+    def title(self) -> str:
+        """What these ranks are called."""
+        if self.first == self.last:
+            return f"rank {self.first}"
+        return f"ranks {self.first}-{self.last}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,8 @@ class Fit:
         runtime: The process without a model.
         kv_tokens: Tokens that the KV cache holds for all requests together.
         full_length_requests: Requests of max_seq_len tokens that it holds at the same time.
+        ranks: What each GPU holds, where it runs on several; together they are all ranks. The
+            parts above are those of the fullest, part by part.
     """
 
     device: Device
@@ -66,6 +94,7 @@ class Fit:
     runtime: Part
     kv_tokens: int
     full_length_requests: int
+    ranks: tuple[Ranks, ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:

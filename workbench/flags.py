@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,11 +72,18 @@ def typed(text: Any, parameter: Parameter) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
     if parameter.kind == "choice":
         return next((choice for choice in parameter.choices if str(choice) == text), text)
-    convert = {"integer": int, "number": float}.get(parameter.kind, str)
-    try:
-        return convert(text)
-    except ValueError:
-        return text
+    return text if parameter.kind == "text" else _number(text, parameter.kind == "integer")
+
+
+def _number(text: str, whole: bool) -> Any:
+    """Return the number that a text spells, or the text.
+
+    1.5 is no whole number, but a number it is: so it is named when it is refused.
+    """
+    for convert in (int, float) if whole else (float,):
+        with contextlib.suppress(ValueError):
+            return convert(text)
+    return text
 
 
 def refuse_unknown(words: Sequence[str], parsed: argparse.Namespace) -> None:

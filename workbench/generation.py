@@ -182,7 +182,8 @@ class Generation:
         self.logprobs += logprobs
         self._token_times += [now] * len(ids)
         others = tuple(tuple(Alternative(*one) for one in place) for place in alternatives)
-        self.alternatives += others
+        if others:
+            self.alternatives += others
         self._add(Delta(text, tuple(ids), tuple(logprobs), others))
 
     def _add(self, delta: Delta) -> None:

@@ -28,7 +28,7 @@ class Gpu:
         compute_capability: Major and minor number, (9, 0) for Hopper.
         memory_bytes: Memory on it, in bytes; the host's where both share one memory.
         memory_free: Bytes of it that nobody has taken.
-        uuid: "GPU-..." of this very piece of hardware.
+        uuid: "GPU-..." of this very piece of hardware; "planned-..." where there is none.
     """
 
     index: int
@@ -43,6 +43,11 @@ class Gpu:
         """The compute capability as one number, as architectures are named: 90, 120."""
         major, minor = self.compute_capability
         return 10 * major + minor
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it stands for one that is elsewhere, see `workbench.gpu_table`."""
+        return self.uuid.startswith("planned-")
 
 
 def list_gpus() -> tuple[Gpu, ...]:

@@ -82,16 +82,22 @@ def rooms(need: BuildNeed, gpus: Sequence[Gpu]) -> Iterator[Room]:
             yield Room("GPU memory", need.device, gpu.memory_free, gpu.memory_bytes, gpu.name)
 
 
-def findings(need: BuildNeed, fit: Fit, gpus: Sequence[Gpu]) -> list[Finding]:
+def findings(
+    need: BuildNeed, fit: Fit, gpus: Sequence[Gpu], *, elsewhere: bool = False
+) -> list[Finding]:
     """Compare what build and session take with what this machine has.
 
     Args:
         need: What the build takes.
         fit: What a session takes.
         gpus: Those that the build would see, in its order.
+        elsewhere: The GPUs are of another machine, of which nothing else is known: memory and disk
+            of this one then say nothing.
     """
     found = []
     for room in rooms(need, gpus):
+        if elsewhere and room.resource != "GPU memory":
+            continue
         remedy, source = REMEDIES[room.resource], room.part.how
         if room.most < room.part.low:
             found.append(Finding("refuse", "model", room.sentence, remedy, source=source))

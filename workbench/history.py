@@ -11,17 +11,19 @@ scale it; they stand in each record and are chosen by when it is read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from workbench import files
 from workbench.engine import Engine
 from workbench.errors import StoreError
+from workbench.fit import BuildNeed, Part
 from workbench.journal import WAIT, View
 from workbench.store import list_engines
 from workbench.units import format_bytes
@@ -68,7 +70,8 @@ ELSEWHERE = ", on devices that may differ"
 class Past:
     """One finished build: its job and when its engine was published tell it from all others.
 
-    `device` is empty where it is not known.
+    `device` is empty where it is not known. `predicted` has the high ends of what it was expected
+    to take, by resource, as the resource guard journals them; nothing from before it did.
     """
 
     build: tuple[str, float]
@@ -77,6 +80,7 @@ class Past:
     stages: Mapping[str, float]
     memory: int | None
     gpu_memory: int | None
+    predicted: Mapping[str, int]
 
 
 def record(engine: Engine, view: View, device: str) -> None:
@@ -95,6 +99,7 @@ def record(engine: Engine, view: View, device: str) -> None:
     peaks = {
         "peak_memory_bytes": view.facts.get("peak_memory_bytes"),
         "peak_gpu_memory_bytes": max((n for n in gpu if isinstance(n, int)), default=None),
+        "predicted": view.facts.get("need"),
     }
     with contextlib.suppress(OSError, StoreError):
         _append(engine, {"job": view.path.name, "device": device, "stages": stages, **peaks})
@@ -162,12 +167,71 @@ def peak_range(
     return Range(min(peaks), max(peaks), len(peaks), "bytes", note) if peaks else None
 
 
+MARGIN = 1.1
+"""What a corrected range is wider by than the measured one, at either end."""
+
+ENOUGH = 3
+"""Builds from which on a range is narrowed; fewer only widen it."""
+
+
+def corrected_need(
+    need: BuildNeed, backend: str, quantization: str, parameters: int, device: str = ""
+) -> BuildNeed:
+    """Return what a build needs, with memory corrected by the latest builds like this one.
+
+    For each of those builds, the measured peak is divided by the high end of what had been
+    predicted for it. The least and the most of these ratios, with a margin of a tenth, times the
+    high end of this prediction are the new range; with one or two builds, the range from the
+    least to the most of both. The ratio takes size out of the comparison, but not the habits of
+    another version: 20 builds on, only the present one counts. What was predicted, and by how
+    many builds it was corrected, stands in `Part.measured`.
+
+    Args:
+        need: As predicted.
+        backend: As the others, see `stage_ranges`.
+        quantization: As there.
+        parameters: As there.
+        device: As there.
+    """
+    builds, note = _alike(backend, quantization, parameters, device)
+    memory = [_ratio(past.memory, past.predicted.get("memory")) for past in builds]
+    on_gpu = [_ratio(past.gpu_memory, past.predicted.get("GPU memory")) for past in builds]
+    return replace(
+        need,
+        memory=_corrected(need.memory, memory, note),
+        device=_corrected(need.device, on_gpu, note) if need.device else None,
+    )
+
+
+def _ratio(peak: int | None, predicted: int | None) -> float | None:
+    return peak / predicted if peak and predicted else None
+
+
+def _corrected(part: Part, found: Iterable[float | None], note: str) -> Part:
+    """Return a part with its range corrected by ratios of measured to predicted, if any."""
+    ratios = [ratio for ratio in found if ratio]
+    if not ratios:
+        return part
+    least, most = min(ratios), max(ratios)
+    low, high = int(part.high * least / MARGIN), int(part.high * most * MARGIN)
+    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+    took = f"{least:.0%}" if f"{least:.0%}" == f"{most:.0%}" else f"{least:.0%} to {most:.0%}"
+    if len(ratios) < ENOUGH:
+        low, high = min(low, part.low), max(high, part.high)
+        return replace(
+            part, low=low, high=high, measured=f"estimate; {builds} took {took} of the most"
+        )
+    before = f"{format_bytes(part.low)} to {format_bytes(part.high)}"
+    words = f"measured on {builds}, which took {took} of the most; {before} by arithmetic alone"
+    return replace(part, low=low, high=high, measured=words)
+
+
 def _alike(backend: str, quantization: str, parameters: int, device: str) -> tuple[list[Past], str]:
     """Return the latest builds like one, and the note on what they are."""
     _take_in()
     builds = [
         past
-        for past in _read(_family(backend, quantization), TAIL)
+        for past in _latest(_family(backend, quantization))
         if parameters / 2 <= past.parameters <= parameters * 2
     ]
     here = [past for past in builds if device in ("", past.device)]
@@ -220,6 +284,24 @@ def _family(backend: str, quantization: str) -> Path:
     return _folder() / f"{'-'.join(names)}.jsonl"
 
 
+def _latest(path: Path) -> tuple[Past, ...]:
+    """Return the latest records of a family; read anew only when something was written.
+
+    A form asks at every change, and a long history takes longer to read than it may think.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return _as_it_was(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _as_it_was(path: Path, size: int, changed: int) -> tuple[Past, ...]:
+    del size, changed
+    return tuple(_read(path, TAIL))
+
+
 def _read(path: Path, tail: int | None = None) -> list[Past]:
     """Return the records of a family, each build once, in the order in which they were written.
 
@@ -255,11 +337,22 @@ def _past(values: Mapping[str, Any]) -> Past | None:
             stages,
             _bytes(values.get("peak_memory_bytes")),
             _bytes(values.get("peak_gpu_memory_bytes")),
+            _high_ends(values.get("predicted")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     # A clock that was set back makes a time that nobody took.
     return past if all(math.isfinite(s) and s >= 0 for s in stages.values()) else None
+
+
+def _high_ends(predicted: Any) -> dict[str, int]:
+    """Return the high ends of the ranges of a prediction, as far as it holds any."""
+    found = {}
+    for resource, ends in predicted.items() if isinstance(predicted, Mapping) else ():
+        match ends:
+            case [int(), int(high)]:
+                found[str(resource)] = high
+    return found
 
 
 def _bytes(value: Any) -> int | None:

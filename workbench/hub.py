@@ -150,7 +150,8 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise ModelError(
             f"{repository} is gated: accept its terms on its page of the hub, then log in with "
-            "`hf auth login` or set HF_TOKEN."
+            "`hf auth login` or set HF_TOKEN. To plan without its weights, give a directory that "
+            "holds a copy of its config.json."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import ModelError, SpecError
 from workbench.fit import BuildNeed, Fit, Part
+from workbench.latest import keep_latest
 from workbench.units import format_bytes
 from workbench.weights import Compression, is_multiplied, role_of, weight_bytes
 
@@ -22,6 +23,7 @@ __all__ = [
     "Part",
     "build_memory",
     "kv_bytes_per_token",
+    "latent_size",
     "openvino_fit",
     "weight_bytes",
 ]
@@ -144,6 +146,7 @@ def _widths(dtype: str, device: Device) -> tuple[int, int]:
     return width, width if device.features & SHORT_FLOATS else FLOAT_BYTES["float32"]
 
 
+@keep_latest
 def _weights(model: Model, compression: Compression, widths: tuple[int, int]) -> Part:
     """Estimate the weights in memory: the mapped file, and beside it matrices laid out anew.
 
@@ -242,6 +245,26 @@ def _require_plain_attention(model: Model) -> None:
             f"{model.source} has {what}, whose cache is not keys and values of each token; there "
             "is no memory estimate for it yet."
         )
+
+
+def latent_size(model: Model) -> int:
+    """Return the elements that latent attention compresses keys and values of a token to; or 0.
+
+    DeepSeek-AI, arXiv:2405.04434, 2.1: the latent vector, and a key that carries the position.
+
+    Raises:
+        ModelError: config.json gives only one of both numbers.
+    """
+    text = model.config.get("text_config", model.config)
+    rank, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
+    if not rank:
+        return 0
+    if type(rank) is not int or type(rope) is not int:
+        raise ModelError(
+            f"config.json of {model.source} gives {rank!r} for kv_lora_rank and {rope!r} for "
+            "qk_rope_head_dim; latent attention has whole numbers for both."
+        )
+    return rank + rope
 
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}

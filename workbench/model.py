@@ -1,6 +1,7 @@
 """Models: what a Hugging Face checkpoint is, read from config.json and safetensors headers.
 
-No weight is loaded: a local model is read in milliseconds, one on the hub in a few requests.
+No weight is loaded: a local model is read in milliseconds, one on the hub in a few requests. Where
+a directory holds config.json and no weights, the tensors are derived from it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench import checkpoint, hub
+from workbench.architectures import tensors_of_config
 from workbench.errors import ModelError
 from workbench.sizes import network_sizes
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from workbench.tensors import Tensor
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+WEIGHTLESS = "holds no weights, only its configuration: it can be planned with, but not built."
+BRING_WEIGHTS = "Copy its safetensors files and its tokenizer there, or give its hub id."
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 """torch's names of the types that weights usually have."""
@@ -34,7 +40,8 @@ class Model:
         source: The directory or hub id as given.
         revision: The branch, tag or commit as given; a local directory has none.
         commit: The commit that was read from the hub.
-        path: The local directory, or None while the hub's local cache lacks files of it.
+        path: The local directory; None while the hub's local cache lacks files of it, and for a
+            directory without weights.
         architecture: First entry of `architectures`, such as "LlamaForCausalLM".
         model_type: The family in transformers; that of the text part of a multimodal model.
         layers: Decoder layers.
@@ -52,6 +59,8 @@ class Model:
         tensors: The stored tensors of the language model, a tied one once.
         config: The whole config.json.
         code: Files with Python code of the repository that its configurations point to.
+        counted_from: Where the tensors are from: the weights' own headers, or the configuration,
+            which can be planned with but not built.
     """
 
     source: str
@@ -72,9 +81,11 @@ class Model:
     tied_embeddings: bool
     sliding_window: int | None
     has_chat_template: bool
-    tensors: tuple[Tensor, ...] = field(repr=False)
+    # A hash over all of them would take as long as what is remembered by it.
+    tensors: tuple[Tensor, ...] = field(repr=False, hash=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
     code: tuple[str, ...] = ()
+    counted_from: Literal["headers", "configuration"] = "headers"
 
     @classmethod
     def read(cls, source: str | Path, revision: str | None = None) -> Model:
@@ -86,7 +97,8 @@ class Model:
 
         Raises:
             ModelError: There is no such model, it is damaged, or it is not a decoder-only
-                language model with safetensors weights.
+                language model with safetensors weights; or it has no weights at all, and its
+                tensors cannot be derived from config.json.
         """
         path = Path(source).expanduser()
         if path.is_dir():
@@ -114,13 +126,19 @@ class Model:
         """
         if self.path:
             return self.path
+        if self.counted_from == "configuration":
+            raise ModelError(f"{self.source} {WEIGHTLESS} {BRING_WEIGHTS}")
         path = hub.download(self.source, self.commit or self.revision)
         checkpoint.read_weights(path)
         return path
 
-    @property
+    @cached_property  # a form asks with every change
     def parameters(self) -> int:
-        """Number of stored parameters, exact; a tied tensor counts once."""
+        """Number of stored parameters, exact; a tied tensor counts once.
+
+        Counted from the configuration it is what transformers would save; a checkpoint may hold
+        more, such as a tied output layer a second time.
+        """
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
@@ -168,7 +186,10 @@ def _interpret(found: _Found) -> Model:
     config = checkpoint.read_config(found.descriptions)
     architecture = _decoder(found.source, config)
     text = config.get("text_config", config)
-    if found.path:
+    is_described_only = found.path is not None and checkpoint.is_described_only(found.path)
+    if is_described_only:
+        stored = tensors_of_config(found.source, config)
+    elif found.path:
         stored = checkpoint.read_weights(found.path)
     else:
         stored = checkpoint.read_hub_weights(found.source, found.descriptions)
@@ -179,7 +200,7 @@ def _interpret(found: _Found) -> Model:
         source=found.source,
         revision=found.revision,
         commit=found.commit,
-        path=found.path,
+        path=None if is_described_only else found.path,
         architecture=architecture,
         model_type=str(text.get("model_type", "")),
         dtype=_dtype(config, text, tensors),
@@ -189,6 +210,7 @@ def _interpret(found: _Found) -> Model:
         tensors=tensors,
         config=config,
         code=checkpoint.own_code(found.descriptions),
+        counted_from="configuration" if is_described_only else "headers",
         **network_sizes(found.source, text, tensors),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, SpecError
-from workbench.spec import BuildSpec, Parameter, parameters_of, unknown_names
+from workbench.spec import BuildSpec, Parameter, got, parameters_of, unknown_names
 from workbench.units import printable
 
 RESULT = "application/vnd.trtllm-workbench.result+json"
@@ -110,7 +110,7 @@ def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any]) -> N
         if default is not None and value is not None and not _same_type(value, default):
             sentences.append(
                 f"{name} must be {_WORDS.get(type(default), type(default).__name__)}, such as "
-                f"{default!r}; got {value!r} ({type(value).__name__})."
+                f"{got(default)}; got {got(value)}."
             )
     if text := "\n".join(filter(None, sentences)):
         raise SpecError(text)

@@ -25,7 +25,7 @@ def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
     """
     figure = go.Figure()
     if not record or record["ttft"] is None:
-        return _empty(figure, "Nothing was streamed yet. Run this cell again after a stream.")
+        return empty_figure(figure, "Nothing was streamed yet. Run this cell again after a stream.")
     gaps = [1000 * seconds for seconds in record["itl_seconds"]]
     figure.add_bar(x=list(range(2, len(gaps) + 2)), y=gaps, marker_color=_COLOUR, name="ITL")
     if gaps:
@@ -34,9 +34,9 @@ def latency_figure(record: Mapping[str, Any] | None) -> go.Figure:
     tokens, ttft = literal(record["output_tokens"]), 1000 * record["ttft"]
     figure.update_layout(
         title=f"{tokens} tokens, the first after {ttft:.3g} ms",
-        xaxis_title="token",
-        yaxis_title="inter-token latency (ms)",
-        **_LAYOUT,
+        xaxis={"title": "token", "gridcolor": GRID, "zeroline": False},
+        yaxis={"title": "inter-token latency (ms)", "gridcolor": GRID, "zerolinecolor": GRID},
+        **LAYOUT,
     )
     return figure
 
@@ -49,7 +49,9 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
     """
     figure = go.Figure()
     if not manifests:
-        return _empty(figure, "The store holds no engine yet. Run this cell again after a build.")
+        return empty_figure(
+            figure, "The store holds no engine yet. Run this cell again after a build."
+        )
     keys = [str(manifest.get("key", ""))[:12] for manifest in manifests]
     seconds: dict[str, list[float | None]] = {}
     for place, manifest in enumerate(manifests):
@@ -60,13 +62,45 @@ def stages_figure(manifests: Sequence[Mapping[str, Any]]) -> go.Figure:
         figure.add_bar(x=times, y=keys, name=literal(title), orientation="h")
     plural = "s" if len(keys) > 1 else ""
     figure.update_layout(
+        **bars_layout(len(keys), list(seconds)),
         title=f"The stages of {len(keys)} build{plural}",
         barmode="stack",
-        xaxis_title="time (s)",
+        xaxis={
+            "title": {"text": "time (s)", "standoff": 4},
+            "gridcolor": GRID,
+            "zeroline": False,
+        },
         yaxis={"autorange": "reversed", "type": "category"},
-        **{**_LAYOUT, "height": 160 + 26 * len(keys), "margin": {**_LAYOUT["margin"], "l": 120}},
     )
     return figure
+
+
+def bars_layout(bars: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return the layout of horizontal bars with a legend below them, with room for all of it.
+
+    A legend beside few bars is higher than they are, and plotly cuts what is too high.
+
+    Args:
+        bars: Their number.
+        names: Of the entries of the legend.
+    """
+    # Plotly gives each entry the width of the longest: some 7 px a letter, and the sample.
+    columns = max(1, 760 // (45 + 7 * max(map(len, names))))
+    legend = 22 * -(-len(names) // columns)
+    plot = 20 + 30 * bars
+    return {
+        **LAYOUT,
+        "height": 50 + plot + 50 + legend,
+        "margin": {"l": 120, "r": 20, "t": 50, "b": 50 + legend},
+        "legend": {
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "y": -45 / plot,
+            "yanchor": "top",
+        },
+        "showlegend": True,
+    }
 
 
 def literal(text: object) -> str:
@@ -91,16 +125,26 @@ def show(figure: go.Figure) -> None:
     display({MEDIA_TYPE: json.loads(figure.to_json()), "text/plain": words}, raw=True)
 
 
-# Transparent, so that a figure takes the page's background, light or dark.
-_LAYOUT: dict[str, Any] = {
+TEXT = "#7a7a7a"
+"""Colour of all words: as far from white (4.3 to 1) as from the black of dark pages."""
+
+GRID = "rgba(128,128,128,0.25)"
+
+LAYOUT: dict[str, Any] = {
     "height": 300,
     "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+    # Transparent, so that a figure takes the page's background, light or dark.
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"color": "#808080"},
+    "font": {"color": TEXT},
 }
+"""What all figures share."""
 
 
-def _empty(figure: go.Figure, sentence: str) -> go.Figure:
+def empty_figure(figure: go.Figure, sentence: str) -> go.Figure:
+    """Return a figure as high as the one sentence that it shows."""
     figure.add_annotation(text=sentence, showarrow=False)
-    return figure.update_layout(**_LAYOUT, xaxis={"visible": False}, yaxis={"visible": False})
+    empty = {"height": 60, "margin": {"l": 10, "r": 10, "t": 10, "b": 10}}
+    return figure.update_layout(
+        **{**LAYOUT, **empty}, xaxis={"visible": False}, yaxis={"visible": False}
+    )

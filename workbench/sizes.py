@@ -53,9 +53,10 @@ def network_sizes(
     derived = {
         "head_size": head,
         "vocab_size": rows.get("embed_tokens.weight", 0),
-        "intermediate_size": rows.get("up_proj.weight", 0),
+        "intermediate_size": rows.get("up_proj.weight", 0) or rows.get("dense_h_to_4h.weight", 0),
         "heads": _quotient(rows.get("q_proj.weight", 0), head),
-        "kv_heads": _quotient(rows.get("k_proj.weight", 0), head),
+        "kv_heads": _quotient(rows.get("k_proj.weight", 0), head)
+        or _fused_kv_heads(rows, sizes["heads"], head),
     }
     for name, value in derived.items():
         sizes[name] = sizes[name] or value
@@ -69,6 +70,18 @@ def network_sizes(
                 "decoder that is known here."
             )
     return sizes
+
+
+def _fused_kv_heads(rows: Mapping[str, int], heads: int, head: int) -> int:
+    """Return the heads for keys and values that follow from a matrix with all three; 0 for none.
+
+    Falcon and StarCoder share one pair among all heads, and say so only by a switch.
+    """
+    for name in ("query_key_value.weight", "c_attn.weight"):
+        others = _quotient(rows.get(name, 0), head) - heads
+        if others > 0:
+            return _quotient(others, 2)
+    return 0
 
 
 def _number(source: str, text: Mapping[str, Any], name: str) -> int:

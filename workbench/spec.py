@@ -11,6 +11,7 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin
 
@@ -129,6 +130,15 @@ class Declared(BaseModel):
             {name: namespace[name] for name in parameters_of(cls) if name in namespace}
         )
 
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return what `parse` would say of these values, by the name of the parameter."""
+        try:
+            cls.model_validate(dict(values))
+        except ValidationError as error:
+            return {_name(e): _sentence(cls, e) for e in error.errors()}
+        return {}
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some values changed, validated like a new one.
 
@@ -195,11 +205,27 @@ class BuildSpec(Declared):
 
 def parameters_of(cls: type[Declared]) -> dict[str, Parameter]:
     """Return the declared parameters of a record by name, in the order of declaration."""
-    return {
-        name: _parameter(name, field)
+    return {parameter.name: parameter for parameter in _declared(cls)}
+
+
+@cache  # a form asks with every change
+def _declared(cls: type[Declared]) -> tuple[Parameter, ...]:
+    return tuple(
+        _parameter(name, field)
         for name, field in cls.model_fields.items()
         if isinstance(field.json_schema_extra, dict)
-    }
+    )
+
+
+def got(value: Any) -> str:
+    """Return a value as people write it, for "expected ..., got ..."."""
+    if value == "":
+        return "nothing"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    # A text that spells a number looks like one in most places.
+    spelled = isinstance(value, str) and value.lstrip("+-.")[:1].isdigit()
+    return f"the text {value!r}" if spelled else repr(value)
 
 
 def nearest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:
@@ -247,8 +273,15 @@ _BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
 def _in_words(bounds: Mapping[str, float]) -> str:
     """Return bounds such as {"ge": 0, "lt": 1} as "from 0 below 1"."""
     if set(bounds) == {"ge"}:
-        return f"of at least {bounds['ge']:g}"
-    return " ".join(f"{word} {bounds[key]:g}" for key, word in _BOUNDS.items() if key in bounds)
+        return f"of at least {_number(bounds['ge'])}"
+    return " ".join(
+        f"{word} {_number(bounds[key])}" for key, word in _BOUNDS.items() if key in bounds
+    )
+
+
+def _number(value: float) -> str:
+    """Return a bound with all its digits: 2147483647, and 1 for 1.0."""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 _KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}
@@ -264,11 +297,14 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
 
 def _sentence(cls: type[Declared], error: ErrorDetails) -> str:
     """Turn one pydantic error into a sentence with the name, what was got and what to give."""
-    name = str(error["loc"][0]) if error["loc"] else ""
+    name = _name(error)
     known = parameters_of(cls)
     if error["type"] == "extra_forbidden":
         return unknown_names([name], known)
     if name in known and error["type"] != "value_error":
-        got = error["input"]
-        return f"{name} must be {known[name].expected}; got {got!r} ({type(got).__name__})."
+        return f"{name} must be {known[name].expected}; got {got(error['input'])}."
     return f"{name or cls.__name__}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _name(error: ErrorDetails) -> str:
+    return str(error["loc"][0]) if error["loc"] else ""

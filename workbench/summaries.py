@@ -11,7 +11,7 @@ from typing import Any
 from workbench.backends import DEFAULT, make_spec
 from workbench.engine import age
 from workbench.errors import WorkbenchError
-from workbench.fit import Fit
+from workbench.fit import BuildNeed, Fit, Part
 from workbench.flags import words
 from workbench.history import Range
 from workbench.journal import ENDED, Stage, State, View
@@ -23,8 +23,9 @@ from workbench.units import format_bytes, format_count, format_seconds, printabl
 
 def model_line(model: Model) -> str:
     """Return one line on what a model is."""
+    derived = " (derived from config.json)" if model.counted_from == "configuration" else ""
     return printable(
-        f"{model.architecture}, {format_count(model.parameters)} parameters, "
+        f"{model.architecture}, {format_count(model.parameters)} parameters{derived}, "
         f"{model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values) of "
         f"{model.head_size}, vocabulary {model.vocab_size:,}, context {model.context_length:,} "
         f"tokens, {format_bytes(model.weight_bytes)} of {model.dtype} weights"
@@ -41,11 +42,28 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
 
 
 def fit_lines(fit: Fit) -> list[str]:
-    """Return the parts of a memory estimate and what is left, a line each."""
-    lines = [f"{part.name:<12} {size_range(part.low, part.high)}" for part in fit.parts]
+    """Return the parts of a memory estimate and what is left, a line each.
+
+    Where GPUs hold different parts of the model, those of each follow.
+    """
+    lines = [_part_line(part) for part in fit.parts]
     lines.append(f"{'together':<12} {size_range(fit.total_low, fit.total_high)}")
     lines.append(fit.summary)
+    if len(fit.ranks) > 1:
+        for ranks in fit.ranks:
+            sizes = [f"{part.name} {size_range(part.low, part.high)}" for part in ranks.parts]
+            lines.append(f"{ranks.title}: {', '.join(sizes)}")
     return lines
+
+
+def need_lines(need: BuildNeed) -> list[str]:
+    """Return what a build needs of each resource, a line each."""
+    parts = [need.memory, need.disk, *([need.device] if need.device else [])]
+    return ["The build needs:", *(_part_line(part) for part in parts)]
+
+
+def _part_line(part: Part) -> str:
+    return f"{part.name:<12} {size_range(part.low, part.high)} ({part.basis})"
 
 
 def size_range(low: int, high: int) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from workbench.errors import SpecError
-from workbench.fit import BuildNeed, Fit, Part
+from workbench.fit import BuildNeed, Fit, Part, Ranks
 from workbench.hardware import Device
-from workbench.memory import FLOAT_BYTES, kv_bytes_per_token
+from workbench.latest import keep_latest
+from workbench.memory import FLOAT_BYTES, kv_bytes_per_token, latent_size
 from workbench.model import Model
-from workbench.trtllm_weights import PACKINGS, Split, rotation_bytes
+from workbench.trtllm_weights import PACKINGS, Split
 from workbench.units import format_bytes
 
 MIB = 1 << 20
@@ -27,14 +28,25 @@ KV_DTYPES = ("auto", "int8", "fp8")
 
 
 def trtllm_kv_bytes_per_token(
-    model: Model, *, dtype: str, kv_cache_dtype: str, tp_size: int, pp_size: int
+    model: Model,
+    *,
+    dtype: str,
+    kv_cache_dtype: str,
+    tp_size: int,
+    pp_size: int,
+    keeps_latent: bool = False,
 ) -> int:
     """Return the bytes that one token takes in the KV cache of the fullest GPU, exact.
 
     2 x layers of the rank x ceil(kv_heads / tp_size) x head_size x bytes of an element
     (TensorRT-LLM, docs/source/legacy/reference/memory.md). Key-value heads are repeated where
     tp_size exceeds them; the first ranks of a pipeline take the layers that are left over
-    (tensorrt_llm mapping.py). A sliding window is not taken off.
+    (tensorrt_llm mapping.py). A sliding window is not taken off: it saves room only where
+    max_attention_window is set.
+
+    Of latent attention a token leaves kv_lora_rank + qk_rope_head_dim elements in each layer,
+    instead of keys and values, and every GPU of a layer keeps all of them (cache type SELFKONLY
+    of kvCacheManager.cpp; a log of Kimi-K2.5 on 8 GPUs gives exactly that).
 
     Args:
         model: The model.
@@ -42,6 +54,8 @@ def trtllm_kv_bytes_per_token(
         kv_cache_dtype: One of `KV_DTYPES`; auto is the type of the weights.
         tp_size: GPUs that share each layer.
         pp_size: Groups of GPUs that share the layers out.
+        keeps_latent: The runtime caches what latent attention compresses, as the PyTorch backend
+            does. What engines of trtllm-build keep was never verified.
 
     Raises:
         SpecError: A value is not one of those named, or not positive.
@@ -50,8 +64,11 @@ def trtllm_kv_bytes_per_token(
     _require("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
     _require_positive(tp_size=tp_size, pp_size=pp_size)
     width = FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1
+    layers = -(-model.layers // pp_size)
+    if keeps_latent and (latent := latent_size(model)):
+        return layers * latent * width
     head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
-    return -(-model.layers // pp_size) * -(-model.kv_heads // tp_size) * head * width
+    return layers * -(-model.kv_heads // tp_size) * head * width
 
 
 def trtllm_fit(
@@ -69,6 +86,7 @@ def trtllm_fit(
     kv_cache_free_gpu_memory_fraction: float,
     kv_cache_tokens: int | None,
     device: Device,
+    keeps_latent: bool = False,
 ) -> Fit:
     """Estimate the memory of a TensorRT-LLM session on one GPU, the fullest of its ranks.
 
@@ -90,6 +108,7 @@ def trtllm_fit(
         kv_cache_free_gpu_memory_fraction: Part of the free memory that the KV cache takes.
         kv_cache_tokens: Most tokens in the KV cache; None or 0 leaves it to the fraction.
         device: The GPU.
+        keeps_latent: As in `trtllm_kv_bytes_per_token`.
 
     Raises:
         SpecError: A value is not one of those named, or out of range.
@@ -110,7 +129,12 @@ def trtllm_fit(
         raise SpecError(f"kv_cache_tokens must not be negative; got {kv_cache_tokens}.")
     split = _split(model, dtype, quantization, tp_size, pp_size)
     per_token = trtllm_kv_bytes_per_token(
-        model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, tp_size=tp_size, pp_size=pp_size
+        model,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        tp_size=tp_size,
+        pp_size=pp_size,
+        keeps_latent=keeps_latent,
     )
     sequences = max_batch_size * max_beam_width
     weights = _weights(split, quantization)
@@ -131,24 +155,52 @@ def trtllm_fit(
         of_what = f"without a GPU to fill, {sequences} sequences of full length"
     least = min(limit or length, length) * per_token
     kv_tokens = most // (BLOCK_TOKENS * per_token) * BLOCK_TOKENS
+    kv_cache = Part(
+        "KV cache",
+        least,
+        max(least, most),
+        exact=False,
+        how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
+        f"low end is one request of full length; the high end is {of_what}"
+        f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
+        remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
+    )
     return Fit(
         device=device,
         weights=weights,
-        kv_cache=Part(
-            "KV cache",
-            least,
-            max(least, most),
-            exact=False,
-            how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
-            f"low end is one request of full length; the high end is {of_what}"
-            f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
-            remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
-        ),
+        kv_cache=kv_cache,
         activations=activations,
         runtime=runtime,
         kv_tokens=kv_tokens,
         full_length_requests=kv_tokens // (length * max_beam_width),
+        ranks=_ranks(split, Fit(device, weights, kv_cache, activations, runtime, 0, 0)),
     )
+
+
+def _ranks(split: Split, fullest: Fit) -> tuple[Ranks, ...]:
+    """Return what each rank holds; neighbouring stages of a pipeline that hold the same are one.
+
+    Rank numbers go through the tensor-parallel group first (tensorrt_llm mapping.py). All ranks
+    keep as many blocks of KV cache as the fullest one, each for its own layers.
+    """
+    found: list[Ranks] = []
+    most_layers = split.layers_of(0)
+    for stage, (low, high) in enumerate(split.stages):
+        kv_cache = fullest.kv_cache
+        ends = [
+            end * split.layers_of(stage) // most_layers for end in (kv_cache.low, kv_cache.high)
+        ]
+        parts = (
+            replace(fullest.weights, low=low, high=high),
+            replace(kv_cache, low=ends[0], high=ends[1]),
+            fullest.activations,
+            fullest.runtime,
+        )
+        first = stage * split.tp
+        if found and found[-1].parts == parts:
+            first = found.pop().first
+        found.append(Ranks(first, (stage + 1) * split.tp - 1, parts))
+    return tuple(found)
 
 
 def trtllm_build_need(
@@ -219,6 +271,7 @@ def trtllm_build_need(
     return BuildNeed(memory, disk, device, min(workers, ranks))
 
 
+@keep_latest
 def _split(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: int) -> Split:
     """Check what decides about weights, and return how they are spread."""
     _require("quantization", quantization, PACKINGS)
@@ -238,7 +291,7 @@ def _weights(split: Split, quantization: str) -> Part:
         high,
         exact=exact,
         how=f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
-        f"table of rotary positions ({format_bytes(rotation_bytes(split.model)[1])})."
+        f"table of rotary positions ({format_bytes(split.rotation[1])})."
         + ("" if exact else " The range is for scales and padding, and for tables kept twice."),
         remedy="choose a smaller quantization, a smaller model or a larger tp_size",
     )

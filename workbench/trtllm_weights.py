@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from typing import Any
 
 from workbench.model import Model
 from workbench.tensors import Tensor
@@ -95,20 +99,38 @@ class Split:
 
     def all_ranks(self) -> tuple[int, int]:
         """Return the least and the most bytes of the weights of all ranks together."""
-        stages = [self.rank(stage) for stage in range(self.pp)]
-        return self.tp * sum(low for low, _ in stages), self.tp * sum(high for _, high in stages)
+        lows, highs = zip(*self.stages, strict=True)
+        return self.tp * sum(lows), self.tp * sum(highs)
 
     def fullest(self) -> tuple[int, int]:
         """Return the least and the most bytes of the weights of the fullest rank."""
-        stages = [self.rank(stage) for stage in range(self.pp)]
-        return max(low for low, _ in stages), max(high for _, high in stages)
+        lows, highs = zip(*self.stages, strict=True)
+        return max(lows), max(highs)
 
-    def rank(self, stage: int) -> tuple[int, int]:
-        """Return the least and the most bytes of the weights of a rank of a pipeline stage."""
-        sizes = [self.tensor(t) for t in self.model.tensors if self.stage_of(t) == stage]
+    @cached_property
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """The least and the most bytes of the weights of a rank, for each pipeline stage.
+
+        Counted once, and once for all tensors that differ in the number of their layer alone:
+        what the form asks for at every change must not grow with the layers.
+        """
+        alike: list[dict[tuple[Any, ...], list[Tensor]]] = [{} for _ in range(self.pp)]
+        for tensor in self.model.tensors:
+            name = re.sub(r"(?<=\.)\d+(?=\.)", "#", tensor.name)
+            key = (name, tensor.shape, tensor.dtype, tensor.bytes)
+            alike[self.stage_of(tensor)].setdefault(key, []).append(tensor)
+        return tuple(self._stage(stage, kinds.values()) for stage, kinds in enumerate(alike))
+
+    @cached_property
+    def rotation(self) -> tuple[int, int]:
+        """The least and the most bytes of the table of rotary positions on a rank."""
+        return rotation_bytes(self.model)
+
+    def _stage(self, stage: int, kinds: Collection[list[Tensor]]) -> tuple[int, int]:
+        """Add up the weights of a rank of a stage, given its tensors by kind."""
+        sizes = [[len(same) * end for end in self.tensor(same[0])] for same in kinds]
         low, high = (sum(ends) for ends in zip((0, 0), *sizes, strict=True))
-        rotation = rotation_bytes(self.model)
-        low, high = low + rotation[0], high + rotation[1]
+        low, high = low + self.rotation[0], high + self.rotation[1]
         if self.model.tied_embeddings and stage == self.pp - 1:
             output = self.width * self.model.hidden_size * -(-self.model.vocab_size // self.tp)
             # On one GPU the tables have one shape, and some engines may keep one copy; those
@@ -116,6 +138,11 @@ class Split:
             low += output if self.tp * self.pp > 1 else 0
             high += output
         return low, high
+
+    def layers_of(self, stage: int) -> int:
+        """Return the number of layers of a pipeline stage (tensorrt_llm mapping.py pp_layers)."""
+        each, more = divmod(self.model.layers, self.pp)
+        return each + 1 if stage < more else each
 
     def stage_of(self, tensor: Tensor) -> int:
         """Return the pipeline stage of a tensor (tensorrt_llm mapping.py pp_layers)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import ModelError, SpecError
@@ -73,6 +74,7 @@ class Compression:
         return rows * -(-columns // self.group_size)
 
 
+@lru_cache(maxsize=64)  # a form asks with every change
 def weight_bytes(model: Model, quantization: str, group_size: int, symmetric: bool) -> int:
     """Return the bytes of the weights that an OpenVINO engine stores, see `Compression`.
 

@@ -1,10 +1,12 @@
 """Predicted against measured memory, with real builds and real sessions of random models.
 
-    python -m tests.benchmarks.fit [--large] [--threads N]
+    python -m tests.benchmarks.fit [--large | --quick] [--threads N]
 
 For each build the peak resident memory of its worker is compared with `build_memory`, for each
 session that of a fresh worker whose KV cache was filled, with `openvino_fit`. The last lines say
-how far the upper ends lie above the peaks, and how often a measurement was outside its range.
+how far the upper ends lie from the peaks (the error of an estimate, as a part of the peak), and how
+many of them lie below: an underestimate lets somebody start what will not fit. Below 5 % of the
+cases may be one; the status is 1 where more are.
 
 The lower ends stand for what cannot be given back ("kept"): for a session its memory without the
 mapped pages of the engine, for a build the peak of its anonymous memory.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -49,6 +52,10 @@ LONG = {"max_batch_size": 1, "max_input_len": 8000, "max_output_len": 8, "max_nu
 """Many steps, each with a longer past; only for the smallest model, since it takes its time."""
 
 
+UNDERESTIMATES = 0.05
+"""Part of the cases that must not be reached."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A prediction and its measurement, in bytes; `kept` is what could not be given back."""
@@ -68,10 +75,11 @@ class Row:
         ) + f"{self.high / self.peak:>8.2f}  {'' if inside else 'OUTSIDE'}"
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--large", action="store_true", help="also a model of 0.3 billion")
+    parser.add_argument("--quick", action="store_true", help="only the smallest model")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     print(f"{host()}\n")
@@ -79,20 +87,28 @@ def main() -> None:
     print(f"{'':<58}" + "".join(f"{title:>11}" for title in header))
     rows: dict[str, list[Row]] = {"build": [], "session": []}
     with tempfile.TemporaryDirectory() as scratch:
-        for model in models(Path(scratch), large=options.large):
+        for model in models(Path(scratch), large=options.large)[: 1 if options.quick else None]:
             for quantization in QUANTIZATIONS:
                 directory = Path(scratch) / f"{model.name}-{quantization}"
                 show(rows["build"], measure_build(model, quantization, directory))
                 for limits in (*SESSIONS, *([LONG] if "10M" in model.name else [])):
                     row = measure_session(model, quantization, directory, options.threads, limits)
                     show(rows["session"], row)
-    for kind, measured in rows.items():
-        ratios = [row.high / row.peak for row in measured]
-        outside = [r for r in measured if r.kept < r.low or r.peak > r.high]
-        print(
-            f"{kind}: high/peak median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to "
-            f"{max(ratios):.2f}; {len(outside)} of {len(measured)} outside their range"
-        )
+    under = [len(report(kind, measured)) for kind, measured in rows.items()]
+    return 1 if sum(under) >= UNDERESTIMATES * sum(map(len, rows.values())) else 0
+
+
+def report(kind: str, rows: list[Row]) -> list[Row]:
+    """Print how good the estimates of one kind were; return those that were too low."""
+    errors = [row.high / row.peak - 1 for row in rows]
+    under = [row for row in rows if row.high < row.peak]
+    low = [row for row in rows if row.kept < row.low]
+    print(
+        f"{kind}: error of the upper end {statistics.median(errors):+.0%} in the median, "
+        f"{max(errors, key=abs):+.0%} at the worst; {len(under)} of {len(rows)} underestimates "
+        f"({len(under) / len(rows):.0%}); {len(low)} took less than the lower end"
+    )
+    return under
 
 
 def show(rows: list[Row], row: Row) -> None:
@@ -209,4 +225,4 @@ def log() -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -46,7 +46,7 @@ def _allowed(model: Model | None) -> Iterator[Finding]:
         "warn",
         FIELD,
         f"Python code of the model's repository{files} will run with your rights, when the engine "
-        "is built and, with tensorrt_llm_torch, each time that it is loaded.",
+        "is built and, with tensorrt_llm_torch and transformers, each time that it is loaded.",
         "Read it first; of a hub id, give the commit that you have read as revision.",
         ((FIELD, False),),
         _SOURCE,

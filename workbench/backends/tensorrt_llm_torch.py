@@ -181,6 +181,7 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
         kv_cache_free_gpu_memory_fraction=spec.kv_cache_free_gpu_memory_fraction,
         kv_cache_tokens=None,
         device=device,
+        keeps_latent=True,
     )
 
 

@@ -24,7 +24,7 @@ class ConversionParameters(BuildSpec):
         "auto",
         help="Compute precision, and that of weights which are not quantized. auto takes the "
         "model's own, and float16 for a float32 model.",
-        group="Precision and plugins",
+        group="Precision",
         effect="compiled",
         source=_CONVERT,
     )
@@ -45,7 +45,7 @@ class ConversionParameters(BuildSpec):
         "and a channel (Hopper), no calibration. nvfp4: 4-bit floats (Blackwell). int4_awq: "
         "4-bit weights, activation-aware. w4a8_awq: that with FP8 activations. int8_sq: 8-bit "
         "weights and activations by SmoothQuant.",
-        group="Precision and plugins",
+        group="Precision",
         effect="compiled",
         source="tensorrt_llm quantization/mode.py",
     )

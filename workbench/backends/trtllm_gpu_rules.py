@@ -71,10 +71,11 @@ def gpu_rules(spec: TensorRtLlmSpec, model: Model | None, gpus: Sequence[Gpu]) -
 def _count_rules(spec: TensorRtLlmSpec, gpus: Sequence[Gpu]) -> Iterator[Finding]:
     size = spec.world_size
     if size > len(gpus):
+        has = "the plan has" if gpus[0].is_planned else "this machine has"
         yield Finding(
             "warn",
             "tp_size" if spec.tp_size > 1 else "pp_size",
-            f"the engine needs {size} GPUs to run, and this machine has {len(gpus)}; it can be "
+            f"the engine needs {size} GPUs to run, and {has} {len(gpus)}; it can be "
             f"built here, rank after rank, but {UNRUN}",
             f"Use tp_size x pp_size of at most {len(gpus)}, or load the engine elsewhere.",
             (),

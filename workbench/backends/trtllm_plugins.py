@@ -26,7 +26,7 @@ class PluginParameters(BuildSpec):
         None,
         help="Matrix products by cuBLASLt instead of TensorRT's own kernels; auto takes the "
         "model's dtype. NVIDIA advises auto for float16 and bfloat16, and none for FP8.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
         none_means="TensorRT's own kernels, or nvfp4 where the weights are NVFP4",
@@ -35,7 +35,7 @@ class PluginParameters(BuildSpec):
         "auto",
         help="Attention kernels of decoders, which update the KV cache in place. In-flight "
         "batching needs them.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
@@ -43,7 +43,7 @@ class PluginParameters(BuildSpec):
         "enable",
         help="Fused attention over the prompt; without it memory grows with the square of the "
         "prompt's length.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
@@ -51,14 +51,14 @@ class PluginParameters(BuildSpec):
         "enable",
         help="Fused attention over the prompt in FP8; has an effect with fp8, nvfp4 or "
         "w4a8_awq weights and an FP8 KV cache.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     remove_input_padding: Switch = parameter(
         "enable",
         help="Pack the tokens of all requests without padding. In-flight batching needs it.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
@@ -66,14 +66,14 @@ class PluginParameters(BuildSpec):
         "disable",
         help="Tune kernels for several numbers of tokens: the build takes longer, the engine "
         "is faster.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     use_fused_mlp: Switch = parameter(
         "enable",
         help="Join the two products at the beginning of a gated feed-forward part into one.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
@@ -81,21 +81,21 @@ class PluginParameters(BuildSpec):
         "disable",
         help="Join the products and SwiGLU of the feed-forward part into one kernel: FP8 on "
         "Hopper, with use_fused_mlp.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     low_latency_gemm_plugin: Literal["fp8", "disable"] = parameter(
         "disable",
         help="FP8 matrix products that are quick when few requests run.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     low_latency_gemm_swiglu_plugin: Literal["fp8", "disable"] = parameter(
         "disable",
         help="As gemm_swiglu_plugin, for few requests.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
@@ -103,21 +103,21 @@ class PluginParameters(BuildSpec):
         "disable",
         help="Matrix products with one FP8 scale a token and a channel; quantization "
         "fp8_rowwise enables it by itself.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     norm_quant_fusion: Switch = parameter(
         "disable",
         help="Join normalization and quantization into one kernel: Llama with NVFP4.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )
     fuse_fp4_quant: Switch = parameter(
         "disable",
         help="Quantize to FP4 inside the attention kernel.",
-        group="Precision and plugins",
+        group="Plugins",
         effect="compiled",
         source=_SOURCE,
     )

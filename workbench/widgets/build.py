@@ -11,10 +11,11 @@ import ipywidgets as widgets
 
 from workbench.build import Build, Plan, covering, engine_of, start_build
 from workbench.engine import Engine
-from workbench.errors import JobError
+from workbench.errors import JobError, WorkbenchError
 from workbench.jobs import Job, newest_attempt
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
+from workbench.offers import already_built
 from workbench.spec import BuildSpec
 from workbench.units import printable
 from workbench.widgets.form import BuildForm
@@ -23,6 +24,10 @@ from workbench.widgets.source import EngineSource
 
 TAKEOVER = 3.0
 """Seconds in which one who waits for a build starts it again when its process has died."""
+
+
+QUIET = 0.3
+"""Seconds without a change after which the store is searched for what is built already."""
 
 
 class BuildPanel(EngineSource):
@@ -51,6 +56,7 @@ class BuildPanel(EngineSource):
         self._smoke = smoke
         self._build: Build | None = None
         self._offered: list[tuple[Engine, str]] = []
+        self._look = threading.Timer(0, lambda: None)
         self.progress = Progress()
         self._start_button = widgets.Button(
             description="Build", button_style="primary", tooltip="Compile the engine"
@@ -74,6 +80,9 @@ class BuildPanel(EngineSource):
         self._cancel_button.on_click(lambda _: self.cancel())
         self._take_button.on_click(lambda _: self.take())
         self._anyway_button.on_click(lambda _: self.start(anyway=True))
+        if isinstance(source, BuildForm) and not headless():
+            source.on_spec(self._look_soon)
+            self._look_soon(source.spec if not source.faults else None)
         if start and headless():
             self._begin(self._look_for_cover())
             self.wait()
@@ -93,10 +102,11 @@ class BuildPanel(EngineSource):
         """
         self.show_error("")
         self._start_button.disabled = True
+        self._look.cancel()
         with self.boundary():
             spec = self._look_for_cover()
             if self._offered and not anyway:
-                self._show_offer(self._offered[0][1])
+                self._show_offer(self._offered[0][1], asks=True)
             else:
                 self._begin(spec)
         self._start_button.disabled = self._follows()
@@ -120,7 +130,30 @@ class BuildPanel(EngineSource):
         self._offered = covering(spec, smoke=self._smoke)
         return spec
 
-    def _show_offer(self, sentence: str) -> None:
+    def _look_soon(self, spec: BuildSpec | None) -> None:
+        """Offer what is built already, once nothing has changed for a moment."""
+        self._look.cancel()
+        self._show_offer("")
+        if spec is None or self._follows():
+            return
+        self._look = look = threading.Timer(QUIET, lambda: self._look_now(spec, look))
+        look.daemon = True
+        look.start()
+
+    def _look_now(self, spec: BuildSpec, look: threading.Timer) -> None:
+        """Offer what is built already (runs in a thread)."""
+        try:
+            found = already_built(spec, smoke=self._smoke)
+        except WorkbenchError:
+            return  # that nothing can be built or opened here is said when Build is pressed
+        if look is self._look and not self._follows():
+            self._offered = found
+            if found and (self._engine is None or self._engine.key != found[0][0].key):
+                self._show_offer(f"Already built. {found[0][1]}")
+
+    def _show_offer(self, sentence: str, *, asks: bool = False) -> None:
+        """Offer an engine; `asks` where nothing goes on before a choice."""
+        self._anyway_button.layout.display = "" if asks else "none"
         self._sentence.value = (
             f'<div class="finding" role="status">{html.escape(printable(sentence))}</div>'
         )

@@ -1,29 +1,35 @@
-"""The build form: one control a parameter, derived from the spec; findings and fit beside it."""
+"""The build form: one field a parameter, derived from the spec; findings and fit beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ipywidgets as widgets
 
 from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
+from workbench.backends.base import Backend
 from workbench.build import Plan
-from workbench.errors import InputError, SpecError, WorkbenchError
-from workbench.flags import typed
+from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
 from workbench.model import Model
-from workbench.spec import BuildSpec, Parameter, parameters_of
-from workbench.summaries import MARKS, finding_lines, fit_lines, model_line, size_range
+from workbench.model_card import licence_of
+from workbench.model_reader import ModelReader
+from workbench.presets import Preset
+from workbench.rules import Finding
+from workbench.spec import BuildSpec, parameters_of
+from workbench.summaries import MARKS, finding_lines, model_line
 from workbench.units import printable
+from workbench.widgets import choosers, fields
+from workbench.widgets.choosers import HERE, DeviceRow, PresetRow
+from workbench.widgets.fields import Field
+from workbench.widgets.fit import FitView
+from workbench.widgets.forecast import ForecastView
+from workbench.widgets.groups import Groups
 from workbench.widgets.panel import Panel
-
-FOLDED = ("Parallelism", "Speculative decoding", "LoRA", "Diagnostics", "Advanced")
-"""Groups of parameters that are shown when somebody asks for them."""
-
-_CONTROL = widgets.Layout(width="390px")
-_STYLE = {"description_width": "205px"}
+from workbench.widgets.texts import SpecTexts
 
 
 class BuildForm(Panel):
@@ -33,58 +39,109 @@ class BuildForm(Panel):
     memory estimate.
     """
 
-    def __init__(self, spec: BuildSpec | None = None) -> None:
-        """Show a form with the values of `spec` (by default, those of the default backend)."""
+    def __init__(
+        self, spec: BuildSpec | None = None, *, device: str = HERE, gpu_count: int = 1
+    ) -> None:
+        """Show a form with the values of `spec` (by default, those of the default backend).
+
+        Args:
+            spec: What is chosen at first.
+            device: What is planned for where the backend runs on GPUs: "this machine", or a name
+                of `workbench.gpu_table`.
+            gpu_count: How many of them.
+
+        Raises:
+            InputError: There is no such device.
+        """
+        spec = spec or make_spec({"backend": DEFAULT})
         self._choice = widgets.Dropdown(
             options=[(get_backend(name).title, name) for name in NAMES],
             description="backend",
-            layout=widgets.Layout(width="520px"),
-            style=_STYLE,
+            layout=widgets.Layout(width="560px"),
+            style=choosers.STYLE,
         )
-        self._about = widgets.HTML()
-        self._groups = widgets.VBox()
-        self._facts = widgets.HTML()
-        self._commands = widgets.HTML()
-        commands = widgets.Accordion(
-            [self._commands], titles=("Show commands",), selected_index=None
+        self._busy = False
+        self._reader = ModelReader()
+        self._sets: dict[str, dict[str, Field]] = {}
+        self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
+        self._status = widgets.HTML()
+        self._devices = DeviceRow(device, gpu_count, self._refresh)
+        self._presets = PresetRow(self.apply)
+        self._reset = widgets.Button(
+            description="Reset all", tooltip="Back to the defaults of all but the model"
         )
+        self._reset.on_click(lambda _: self.reset())
+        self._groups = Groups()
+        self._fit = FitView()
+        self._forecast = ForecastView()
+        self._texts = SpecTexts(self.show_spec, self.boundary)
         self._listeners: list[Callable[[BuildSpec], None]] = []
         self._plan: Plan | None = None
-        self._commands_text = ""
-        super().__init__(
-            "Build parameters", [self._choice, self._about, self._groups, self._facts, commands]
-        )
-        self._show(spec or make_spec({"backend": DEFAULT}))
+        self._faults: dict[str, str] = {}
+        head = widgets.HBox([self._reset, self._status])
+        head.add_class("workbench-head")
+        top = [widgets.HTML(fields.STYLE), self._choice, self._devices, self._about, self._facts]
+        below = [self._others, self._fit, self._forecast, self._texts]
+        super().__init__("Build parameters", [*top, self._presets, head, self._groups, *below])
+        self._show_backend(get_backend(spec.backend))
+        self.show_spec(spec)
         self._choice.observe(self._on_backend, names="value")
-        self._refresh()
 
-    def _show(self, spec: BuildSpec) -> None:
-        """Show the controls of a spec's backend with its values."""
-        self._backend = get_backend(spec.backend)
-        self._parameters = parameters_of(self._backend.spec_class)
-        values = spec.model_dump()
-        self._controls = {
-            name: _control(parameter, values[name]) for name, parameter in self._parameters.items()
-        }
-        self.explain({self._controls[n].description: p.help for n, p in self._parameters.items()})
-        self._choice.value = spec.backend
-        self._about.value = f'<div class="quiet">{html.escape(self._backend.about)}</div>'
-        self._groups.children = self._boxes()
-        for control in self._controls.values():
-            control.observe(self._on_change, names="value")
+    def show_spec(self, spec: BuildSpec) -> None:
+        """Show the fields of a spec's backend with its values."""
+        with self._one_change():
+            if spec.backend != self._backend.name:
+                self._show_backend(get_backend(spec.backend))
+            for name, value in spec.model_dump().items():
+                if name in self._fields:
+                    self._fields[name].value = value
+
+    def _show_backend(self, backend: Backend) -> None:
+        """Show the fields of a backend."""
+        self._backend = backend
+        self._choice.value = backend.name
+        self._fields = self._fields_of(backend)
+        self._about.value = f'<div class="quiet">{html.escape(backend.about)}</div>'
+        self._devices.suit(backend)
+        self._presets.offer(backend.name)
+        self._groups.arrange(self._fields)
+        self.explain({f.control.description: f.parameter.help for f in self._fields.values()})
+
+    def _fields_of(self, backend: Backend) -> dict[str, Field]:
+        """Return the fields of a backend, made when they are first shown."""
+        if backend.name not in self._sets:
+            made = {
+                name: Field(parameter, self._refresh)
+                for name, parameter in parameters_of(backend.spec_class).items()
+            }
+            for field in made.values():
+                field.on_remedy(self._mend)
+            self._sets[backend.name] = made
+        return self._sets[backend.name]
+
+    @contextlib.contextmanager
+    def _one_change(self) -> Iterator[None]:
+        """Answer once, after all fields have their values."""
+        outer, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = outer
+        self._refresh()
 
     def _on_backend(self, change: Mapping[str, Any]) -> None:
         """Show another backend; what was chosen by hand and exists there too is kept."""
+        if self._busy:
+            return
         with self.boundary():
             parameters = parameters_of(get_backend(change["new"]).spec_class)
             spec = make_spec({"backend": change["new"]})
-            for name, value in self.values.items():
-                if name in parameters and value != self._parameters[name].default:
+            for name, field in self._fields.items():
+                if name in parameters and field.changed:
                     # Not everything that one backend takes is known to the other.
                     with contextlib.suppress(SpecError):
-                        spec = spec.replace(**{name: value})
-            self._show(spec)
-            self._refresh()
+                        spec = spec.replace(**{name: field.value})
+            self.show_spec(spec)
 
     @property
     def spec(self) -> BuildSpec:
@@ -97,11 +154,13 @@ class BuildForm(Panel):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The values of the controls by parameter."""
-        return {
-            name: typed(control.value, self._parameters[name])
-            for name, control in self._controls.items()
-        }
+        """The values of the fields by parameter."""
+        return {name: field.value for name, field in self._fields.items()}
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """The sentences that refuse values, by parameter; those that are shown at the fields."""
+        return dict(self._faults)
 
     @property
     def plan(self) -> Plan:
@@ -111,157 +170,142 @@ class BuildForm(Panel):
             SpecError: A value is not what its parameter takes.
             ModelError: The model cannot be used.
         """
-        return Plan.make(self.spec)
+        spec = self.spec
+        return Plan.make(spec, gpus=self._devices.gpus, model=self._reader.read(spec))
 
     def set(self, **values: Any) -> None:
-        """Change controls by parameter name.
+        """Change fields by parameter name.
 
         Raises:
             InputError: There is no such parameter.
             SpecError: The value is not what the parameter takes.
         """
-        for name, value in values.items():
-            if name not in self._controls:
+        for name in values:
+            if name not in self._fields:
                 raise InputError(f"The form has no parameter '{name}'.")
-            make_spec({"backend": self._backend.name, name: value})
-            control = self._controls[name]
-            text = isinstance(control, widgets.Text)
-            control.value = ("" if value is None else str(value)) if text else value
+        make_spec({"backend": self._backend.name, **values})
+        with self._one_change():
+            for name, value in values.items():
+                self._fields[name].value = value
+
+    def apply(self, preset: Preset) -> None:
+        """Take the values of a preset; what cannot be read is said, and nothing is changed."""
+        with self.boundary():
+            plan = self.plan
+            self.show_spec(preset.apply(plan.spec, plan.model))
+
+    def reset(self) -> None:
+        """Go back to the defaults; the model stays."""
+        with self._one_change():
+            for field in self._fields.values():
+                if field.parameter.group != "Model":
+                    field.reset()
+
+    def _mend(self, changes: Mapping[str, Any]) -> None:
+        """Take the values of a remedy."""
+        with self.boundary():
+            self.set(**changes)
 
     def on_spec(self, listener: Callable[[BuildSpec], None]) -> None:
         """Call `listener` with the spec after every change that gives a valid one."""
         self._listeners.append(listener)
 
-    def plain(self) -> str:
-        """Return the parameters and what is known about them as plain text."""
-        lines = [f"{name} = {value}" for name, value in self.values.items()]
-        if self._plan:
-            lines += ["", model_line(self._plan.model), *finding_lines(self._plan.findings)]
-            lines += fit_lines(self._plan.fit) if self._plan.fit else []
-        return "\n".join([*lines, "", self._commands_text])
+    def check(self) -> BuildSpec:
+        """Return the chosen spec if a build of it can work here.
 
-    def _boxes(self) -> list[widgets.Widget]:
-        """Return a box of rows for each group of parameters, in the order of declaration.
-
-        Groups that few people need are folded.
+        Raises:
+            SpecError: A value is ill-typed, or a rule refuses the spec.
+            ModelError: The model cannot be used.
+            InputError: The plan is for a device that is not here.
         """
-        groups: dict[str, list[widgets.Widget]] = {}
-        for name, parameter in self._parameters.items():
-            groups.setdefault(parameter.group, []).append(self._controls[name])
-        boxes: list[widgets.Widget] = []
-        folded = {title: rows for title, rows in groups.items() if title in FOLDED}
-        for title, rows in groups.items():
-            if title in folded:
-                continue
-            heading = widgets.HTML(f'<b class="quiet">{html.escape(title)}</b>')
-            grid = widgets.Box(rows, layout=widgets.Layout(flex_flow="row wrap"))
-            boxes.append(widgets.VBox([heading, grid]))
-        if folded:
-            grids = [
-                widgets.Box(rows, layout=widgets.Layout(flex_flow="row wrap"))
-                for rows in folded.values()
-            ]
-            boxes.append(widgets.Accordion(grids, titles=tuple(folded), selected_index=None))
-        return boxes
-
-    def _on_change(self, _: Mapping[str, Any]) -> None:
-        self._refresh()
+        plan = self.plan
+        plan.check_rules()
+        if self._devices.elsewhere:
+            raise InputError(
+                f"The plan is for {self._devices.elsewhere}, and builds run on this machine. "
+                f"Choose the device '{HERE}', or build there: Show commands has the commands."
+            )
+        return plan.spec
 
     def _refresh(self) -> None:
-        self._plan = None
+        """Answer what is chosen now."""
+        if self._busy:
+            return
         self.show_error("")
-        self._commands_text = ""
-        try:
-            spec = self.spec
-            # Also where the model is out of reach.
-            self._commands_text = _commands_text(spec, None)
-            self._plan = Plan.make(spec)
-            self._commands_text = _commands_text(spec, self._plan.model)
-        except WorkbenchError as error:
-            self.show_error(str(error))
-        self._facts.value = _facts_html(self._plan) if self._plan else ""
-        self._commands.value = f"<pre>{html.escape(self._commands_text)}</pre>"
+        self._plan = None
+        self._faults = self._backend.spec_class.faults(self.values)
+        spec = None if self._faults else self.spec
+        if spec:
+            try:
+                self._plan = self.plan
+            except ModelError as error:
+                self._faults["model"] = str(error)
+            except WorkbenchError as error:
+                self.show_error(str(error))
+        self._show_answer(spec)
         self.touch()
         if self._plan:
             for listener in self._listeners:
                 listener(self._plan.spec)
 
-    def check(self) -> BuildSpec:
-        """Return the chosen spec if a build of it can work.
+    def _show_answer(self, spec: BuildSpec | None) -> None:
+        model = self._plan.model if self._plan else None
+        findings = self._plan.findings if self._plan else ()
+        by_field: dict[str, list[Finding]] = defaultdict(list)
+        for finding in findings:
+            by_field[finding.field if finding.field in self._fields else ""].append(finding)
+        for name, field in self._fields.items():
+            field.say(self._faults.get(name, ""), by_field[name])
+        self.show_error(self._faults.get("", ""))
+        self._groups.count(self._fields)
+        if model or "model" in self._faults:
+            # Where another value is wrong, what was known of the model still holds.
+            told = "\n".join(_model_facts(model)) if model else "The model is not known."
+            self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
+        self._others.value = "".join(map(_whole_finding, by_field[""]))
+        self._status.value = (
+            f'<div role="status">{html.escape(printable(self._status_line()))}</div>'
+        )
+        self._presets.mark(spec, model)
+        self._fit.show(self._plan)
+        self._forecast.show(self._plan)
+        self._texts.show(spec, model)
 
-        Raises:
-            SpecError: A value is ill-typed, or a rule refuses the spec.
-            ModelError: The model cannot be used.
-        """
-        plan = self.plan
-        plan.check_rules()
-        return plan.spec
+    def _status_line(self) -> str:
+        """Say how many fields need attention, and which."""
+        wrong = [name for name, field in self._fields.items() if field.refused]
+        changed = sum(field.changed for field in self._fields.values())
+        words = [f"{changed} changed from the default" if changed else "all at their defaults"]
+        if wrong:
+            verb = "field needs" if len(wrong) == 1 else "fields need"
+            words.insert(0, f"{len(wrong)} {verb} attention: {', '.join(wrong)}")
+        return " · ".join(words)
+
+    def plain(self) -> str:
+        """Return the parameters and what is known about them as plain text."""
+        lines = [f"backend = {self._backend.name}"]
+        if self._devices.elsewhere:
+            lines.append(f"device = {self._devices.elsewhere}")
+        for name, field in self._fields.items():
+            unit = f" {field.parameter.unit}" if field.parameter.unit else ""
+            mark = "*" if field.changed else " "
+            lines.append(f"{mark} {name} = {field.value}{unit if field.value is not None else ''}")
+        lines += ["", self._status_line(), *self._faults.values()]
+        if self._plan:
+            lines += ["", *_model_facts(self._plan.model), *finding_lines(self._plan.findings)]
+            lines += [*self._fit.plain(self._plan), *self._forecast.plain()]
+        return "\n".join([*lines, "", self._texts.commands])
 
 
-def _control(parameter: Parameter, value: Any) -> widgets.Widget:
-    """Return the control that suits a parameter."""
-    unit = f" ({parameter.unit})" if parameter.unit else ""
-    common: dict[str, Any] = {
-        "description": parameter.name + unit,
-        "tooltip": parameter.help,
-        "layout": _CONTROL,
-        "style": _STYLE,
-    }
-    if parameter.kind == "choice":
-        options: list[tuple[str, Any]] = [(str(choice), choice) for choice in parameter.choices]
-        if parameter.optional:
-            options.insert(0, (f"({parameter.none_means})", None))
-        return widgets.Dropdown(options=options, value=value, **common)
-    if parameter.kind == "switch":
-        return widgets.Checkbox(value=value, **common)
-    # A number is a text too: the number fields of ipywidgets turn 1.5 into 15 and 0 into 1, where
-    # a person should be told.
-    text = "" if value is None else str(value)
-    # Only when it is finished: each letter of a path would be looked up otherwise.
-    return widgets.Text(
-        value=text, placeholder=parameter.none_means, continuous_update=False, **common
-    )
+def _model_facts(model: Model) -> list[str]:
+    """Return what a model is, and under which licence where its model card says so."""
+    licence = model.path and licence_of(model.path)
+    return [model_line(model), *([f"Licence: {licence} (its model card)"] if licence else [])]
 
 
-_COLOURS = ("#1976d2", "#00897b", "#8e24aa", "#6d4c41")
-"""Of the parts of the memory bar, in their order; each part is named in the table too."""
-
-
-def _facts_html(plan: Plan) -> str:
-    """Return the model, findings and memory estimate as HTML; all text is escaped."""
-    findings = "".join(
+def _whole_finding(finding: Finding) -> str:
+    """Return a finding that concerns no field of the form."""
+    return (
         f'<div class="finding {finding.level}"><b>{MARKS[finding.level]}</b>: '
         f"{html.escape(str(finding))}</div>"
-        for finding in plan.findings
-    )
-    return (
-        f'<div class="quiet">{html.escape(model_line(plan.model))}</div>{findings}{_fit_html(plan)}'
-    )
-
-
-def _commands_text(spec: BuildSpec, model: Model | None) -> str:
-    """Return the shell commands that do the same elsewhere, each under its title."""
-    found = get_backend(spec.backend).commands(spec, model)
-    return printable("\n\n".join(f"# {command.title}\n{command.text}" for command in found))
-
-
-def _fit_html(plan: Plan) -> str:
-    fit = plan.fit
-    if fit is None:
-        return ""
-    whole = max(plan.device.memory_bytes, fit.total_high)
-    bar, rows = [], []
-    for number, part in enumerate(fit.parts):
-        colour = _COLOURS[number % len(_COLOURS)]
-        bar.append(f'<div style="width:{100 * part.high / whole:.2f}%;background:{colour}"></div>')
-        rows.append(
-            f'<tr title="{html.escape(part.how)}"><td><span style="color:{colour}">&#9632;</span> '
-            f'{html.escape(part.name)}</td><td class="number">'
-            f"{html.escape(size_range(part.low, part.high))}</td>"
-            f'<td class="quiet">{"exact" if part.exact else "estimate"}</td></tr>'
-        )
-    label = html.escape(f"Memory of {plan.device.name}: {fit.summary}")
-    return (
-        f'<div class="bar" role="img" aria-label="{label}">{"".join(bar)}</div>'
-        f'<table>{"".join(rows)}</table><div class="quiet">{html.escape(fit.summary)}</div>'
     )

@@ -20,6 +20,12 @@ STYLE = """<style>
 .workbench-panel { border: 1px solid var(--jp-border-color1, light-dark(#bdbdbd, #616161));
   border-radius: 4px; padding: 8px 12px; max-width: 900px; }
 .workbench-panel .widget-html-content { line-height: 1.5; }
+/* ipywidgets marks what has lost its kernel, and shows it as if nothing had happened. */
+.workbench-panel.jupyter-widgets-disconnected::before { display: block; padding: 2px 8px;
+  content: "This panel has lost its kernel, and answers no more. Run its cell again.";
+  border-left: 4px solid var(--jp-error-color1, #d32f2f); margin: 0;
+  font: 400 var(--jp-ui-font-size1, 13px)/1.6 var(--jp-ui-font-family, sans-serif);
+  color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
 .workbench-panel h3 { margin: 0; font-size: 1.05em; line-height: 1.6;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }
 .workbench-panel table { border-collapse: collapse; margin: 2px 0; }
@@ -38,6 +44,10 @@ STYLE = """<style>
 .workbench-panel .finding.refuse { border-left-color: var(--jp-error-color1, #d32f2f); }
 .workbench-panel .finding.ignored { border-left-color: var(--jp-border-color1, #9e9e9e); }
 .workbench-panel .jupyter-button { flex: none; }
+/* The arrow of ipywidgets is dark grey, on a dark page too. */
+.workbench-panel .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg \
+xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath fill='%238a8a8a' \
+d='M4 6l5 6 5-6z'/%3E%3C/svg%3E"); }
 .workbench-panel pre { margin: 0; max-height: 16em; overflow: auto; white-space: pre-wrap;
   font-family: var(--jp-code-font-family, monospace); font-size: 0.9em;
   color: var(--jp-content-font-color1, light-dark(#212121, #fafafa)); }

@@ -4,6 +4,7 @@
     python <this folder> convert --channel FD         convert a checkpoint, where a backend does
     python <this folder> build --channel FD           compile an engine
     python <this folder> session --channel FD         load an engine and generate
+    python <this folder> forecast --channel FD        predict how fast an engine would be
 
 Messages are JSON objects, one a line, over the socket with that descriptor, or in a container
 over the Unix socket at a path (--connect PATH). The first one that arrives says which backend and
@@ -26,6 +27,7 @@ ADAPTERS = {
         "build": "tensorrt_llm_build",
         "session": "tensorrt_llm_engine",
     },
+    "forecast": {"forecast": "forecast"},
     "tensorrt_llm_torch": {"build": "recipe_build", "session": "tensorrt_llm_torch"},
     "transformers": {"build": "recipe_build", "session": "transformers_session"},
 }
@@ -34,7 +36,7 @@ ADAPTERS = {
 def main() -> int:
     """Run one role; see the module docstring."""
     parser = argparse.ArgumentParser(prog="worker")
-    parser.add_argument("role", choices=["versions", "convert", "build", "session"])
+    parser.add_argument("role", choices=["versions", "convert", "build", "session", "forecast"])
     parser.add_argument("packages", nargs="*")
     ends = parser.add_mutually_exclusive_group()
     ends.add_argument("--channel", type=int)

@@ -20,6 +20,22 @@ function explain(panel, help) {
   for (const untitled of panel.querySelectorAll('[title="null"]')) untitled.removeAttribute("title");
 }
 
+const FOLD = ".jupyter-widget-Collapse-header";
+
+// ipywidgets gives the headers of folded parts to the mouse alone.
+function makeFoldsButtons(panel) {
+  for (const header of panel.querySelectorAll(`${FOLD}:not([tabindex])`)) {
+    header.tabIndex = 0;
+    header.setAttribute("role", "button");
+  }
+}
+
+function pressFold(event) {
+  if (!event.target.matches(FOLD) || (event.key !== "Enter" && event.key !== " ")) return;
+  event.preventDefault();
+  event.target.click();
+}
+
 function pressMain(event) {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey)) return;
   if (!event.target.closest("textarea")) return;
@@ -38,6 +54,11 @@ function render({ model, el }) {
     });
     // While the event goes down: text areas of ipywidgets keep it from coming up again.
     panel.addEventListener("keydown", pressMain, true);
+    panel.addEventListener("keydown", pressFold);
+    makeFoldsButtons(panel);
+    // Another backend has other folds.
+    const folds = new MutationObserver(() => makeFoldsButtons(panel));
+    folds.observe(panel, { childList: true, subtree: true });
     explain(panel, model.get("help"));
     // Labels that came later, in folded groups or for another backend, when they are pointed at.
     panel.addEventListener("mouseover", (event) => {

@@ -94,6 +94,8 @@ class Server:
             if request is None:
                 raise
             request.handle.cancel()
+            # Also alone in the step that drops it: in one with others it would be read again.
+            self._pipeline.step()
             del self._running[request.number]
             words = str(error).strip().rpartition("\n")[2].rpartition("cc:")[2]
             self._channel.send(

@@ -7,7 +7,11 @@ requests wait in their order.
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,6 +51,12 @@ def load(checkpoint: Path, limits: dict[str, Any]) -> Any:
     Raises:
         Refusal: Says what is missing.
     """
+    if limits["trust_remote_code"]:
+        # Before the import, which reads it. Otherwise copies of the code would stay in the user's
+        # cache.
+        modules = tempfile.mkdtemp(prefix="modules-")
+        atexit.register(shutil.rmtree, modules, ignore_errors=True)
+        os.environ["HF_MODULES_CACHE"] = modules
     import torch
     import transformers
 

@@ -1,0 +1,345 @@
+"""The build form in-process: fields, findings and remedies, presets, devices, specs as text."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import pytest
+
+from tests.benchmarks.sparse_model import make_sparse_model
+from workbench import spec_text
+from workbench.backends import NAMES, get_backend, make_spec
+from workbench.build import DEMO_MODEL, Plan
+from workbench.engine import Engine
+from workbench.errors import InputError, SpecError
+from workbench.gpu_table import find
+from workbench.model import Model
+from workbench.model_card import licence_of
+from workbench.model_reader import ModelReader
+from workbench.presets import PRESETS, Preset, presets_of
+from workbench.spec import parameters_of
+from workbench.widgets.build import BuildPanel
+from workbench.widgets.fields import Field
+from workbench.widgets.form import BuildForm
+
+H200 = "H200 SXM 141GB"
+
+
+def _type(form: BuildForm, name: str, text: object) -> None:
+    """Change a control as a person does."""
+    form._fields[name].control.value = text
+
+
+def _message(form: BuildForm, name: str) -> str:
+    return str(form._fields[name]._message.value)
+
+
+def _classes(field: Field) -> set[str]:
+    return set(field._dom_classes)
+
+
+# --- fields
+
+
+def test_a_wrong_value_is_said_at_its_field_and_counted_at_the_top() -> None:
+    form = BuildForm()
+    _type(form, "threads", "many")
+    _type(form, "max_batch_size", "")
+    assert "threads must be a whole number" in _message(form, "threads")
+    assert "got nothing." in _message(form, "max_batch_size")
+    assert "invalid" in _classes(form._fields["threads"])
+    assert "2 fields need attention: max_batch_size, threads" in form._status.value
+    _type(form, "threads", "2")
+    _type(form, "max_batch_size", "4")
+    assert form.faults == {}
+    assert "invalid" not in _classes(form._fields["threads"])
+    assert "attention" not in form._status.value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("max_batch_size", "0"), ("max_batch_size", "1.5"), ("threads", "many"), ("max_seq_len", "1")],
+)
+def test_form_and_record_refuse_with_the_same_sentence(name: str, text: str) -> None:
+    form = BuildForm()
+    _type(form, name, text)
+    with pytest.raises(SpecError) as caught:
+        make_spec({name: form.values[name]})
+    assert form.faults[name] == str(caught.value)
+    assert "(" not in str(caught.value).partition("; got ")[2]
+
+
+def test_findings_stand_at_their_fields_and_a_click_mends_them() -> None:
+    form = BuildForm()
+    _type(form, "max_input_len", "4000")
+    field = form._fields["max_seq_len"]
+    assert "beyond the model&#x27;s context of 2048" in _message(form, "max_seq_len")
+    assert "remedied" in _classes(field)
+    assert field._remedy.tooltip == "Set max_seq_len to 2048"
+    field._remedy.click()
+    assert form.values["max_seq_len"] == 2048
+    assert "beyond" not in _message(form, "max_seq_len")
+
+
+def test_a_remedy_may_change_several_fields() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm", "max_output_len": 512}))
+    form._fields["max_output_len"]._remedy.click()
+    assert (form.values["max_seq_len"], form.values["max_output_len"]) == (1536, None)
+
+
+def test_what_differs_from_the_default_is_marked_and_can_be_reset() -> None:
+    form = BuildForm()
+    field = form._fields["max_batch_size"]
+    assert "changed" not in _classes(field)
+    _type(form, "max_batch_size", "7")
+    assert "changed" in _classes(field)
+    assert "Default: 4." in _message(form, "max_batch_size")
+    assert "1 changed from the default" in form._status.value
+    assert "* max_batch_size = 7 requests" in form.plain()
+    field._reset.click()
+    assert form.values["max_batch_size"] == 4
+    assert "changed" not in _classes(field)
+
+
+def test_reset_all_keeps_the_model(tmp_path: Path) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    form = BuildForm(make_spec({"model": str(model), "max_batch_size": 7, "quantization": "int4"}))
+    form._reset.click()
+    assert form.spec == make_spec({"model": str(model)})
+
+
+def test_what_stands_for_nothing_is_shown_in_a_list() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}))
+    control = form._fields["kv_cache_type"].control
+    assert isinstance(control, widgets.Dropdown)
+    assert control.label == "(paged)"
+    assert form.values["kv_cache_type"] is None
+    form.set(kv_cache_type="continuous")
+    form.set(kv_cache_type=None)
+    assert (control.label, form.values["kv_cache_type"]) == ("(paged)", None)
+
+
+def test_a_folded_group_says_what_is_in_it() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}))
+    accordion = form._groups._accordion
+    assert accordion is not None
+    assert "LoRA" in accordion.titles
+    form.set(max_lora_rank=32)
+    _type(form, "workers", "none at all")
+    assert any(title.startswith("LoRA: 1 changed") for title in accordion.titles)
+    assert "Advanced: 1 changed, 1 needs attention" in accordion.titles
+
+
+def test_every_backend_gives_its_spec_back() -> None:
+    for name in NAMES:
+        spec = make_spec({"backend": name, "max_batch_size": 3})
+        assert BuildForm(spec).spec == spec
+
+
+# --- presets
+
+
+@pytest.mark.parametrize(
+    ("backend", "preset"), [(name, preset) for name in NAMES for preset in presets_of(name)]
+)
+def test_a_preset_can_be_built_and_says_why(backend: str, preset: Preset) -> None:
+    gpus = [find(H200).as_gpu()]
+    spec = preset.apply(make_spec({"backend": backend}), Model.read(DEMO_MODEL))
+    Plan.make(spec, gpus=gpus).check_rules()
+    assert preset.about.endswith(".")
+    assert preset.source
+    assert set(preset.values) <= set(parameters_of(type(spec)))
+
+
+def test_presets_replace_each_other_and_keep_the_rest() -> None:
+    model = Model.read(DEMO_MODEL)
+    start = make_spec({"threads": 2})
+    for first in PRESETS["openvino"]:
+        for second in PRESETS["openvino"]:
+            assert second.apply(first.apply(start, model), model) == second.apply(start, model)
+            assert second.apply(start, model).model_dump()["threads"] == 2
+
+
+def test_a_pressed_preset_is_marked_until_a_value_changes() -> None:
+    form = BuildForm()
+    button = form._presets._buttons["latency"]
+    button.click()
+    assert form.values["max_batch_size"] == 1
+    assert button.description == "✓ latency"
+    _type(form, "max_batch_size", "2")
+    assert button.description == "latency"
+
+
+# --- the device
+
+
+def test_a_plan_for_a_gpu_of_the_table_knows_its_memory_and_is_not_built_here() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}), device=H200, gpu_count=2)
+    assert form.plan.device.name == H200
+    assert len(form.plan.gpus) == 2
+    assert f"device = 2 x {H200}" in form.plain()
+    with pytest.raises(InputError, match="builds run on this machine"):
+        form.check()
+
+
+def test_a_processor_has_no_device_to_choose() -> None:
+    form = BuildForm(make_spec(), device=H200)
+    assert form._devices.layout.display == "none"
+    assert form.check() == make_spec()
+    form._choice.value = "tensorrt_llm"
+    assert form._devices.layout.display == ""
+    assert form.plan.device.name == H200
+
+
+def test_an_unknown_device_is_a_sentence() -> None:
+    with pytest.raises(InputError, match="H2000"):
+        BuildForm(make_spec({"backend": "tensorrt_llm"}), device="H2000")
+    with pytest.raises(InputError, match="gpu_count must be one of 1, 2, 4, 8; got 3"):
+        BuildForm(make_spec({"backend": "tensorrt_llm"}), device=H200, gpu_count=3)
+
+
+# --- the spec as text
+
+
+CHOSEN: list[dict[str, Any]] = [
+    {},
+    {"max_batch_size": 7, "quantization": "int4", "symmetric": True, "max_seq_len": 700},
+    {"backend": "tensorrt_llm", "smoothquant_val": 0.5, "lora_dir": 'a "b" \\ c\n\x7f\u2028ü'},
+    {"backend": "tensorrt_llm_torch", "enable_block_reuse": False},
+]
+
+
+@pytest.mark.parametrize("values", CHOSEN)
+def test_a_spec_comes_back_from_every_text(values: dict[str, Any], tmp_path: Path) -> None:
+    spec = make_spec(values)
+    assert spec_text.parse(spec_text.to_toml(spec)) == spec
+    assert spec_text.parse(spec_text.to_json(spec)) == spec
+    for name in ("a.toml", "a.json"):
+        spec_text.save(spec, tmp_path / name)
+        assert spec_text.load(tmp_path / name) == spec
+    namespace: dict[str, Any] = {}
+    exec(spec_text.parameters_cell(spec), namespace)
+    assert make_spec({n: v for n, v in namespace.items() if n != "__builtins__"}) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("max_bach_size = 3\n", "'max_bach_size' is not a known parameter. Did you mean"),
+        ('{"max_batch_size": 0}', "max_batch_size must be a whole number from 1 to 256; got 0."),
+        ('backend = "nothing"', "There is no backend 'nothing'"),
+        ("max_batch_size: 3", "neither TOML nor JSON"),
+        ("{", "no JSON"),
+        ("[1]", "A spec is an object"),
+        ("  ", "The text is empty"),
+        ("#" * 100_001, "100,001 characters"),
+        ("[" * 50_000, "no JSON"),
+    ],
+)
+def test_a_wrong_text_is_a_sentence_and_changes_nothing(text: str, sentence: str) -> None:
+    form = BuildForm(make_spec({"max_batch_size": 7}))
+    form._texts._pasted.value = text
+    with pytest.raises(SpecError, match=sentence):
+        form._texts.use()
+    assert form.spec == make_spec({"max_batch_size": 7})
+
+
+def test_a_pasted_spec_of_another_backend_is_shown() -> None:
+    form = BuildForm()
+    form._texts._pasted.value = json.dumps({"backend": "tensorrt_llm", "tp_size": 2})
+    form._texts.use()
+    assert form.spec == make_spec({"backend": "tensorrt_llm", "tp_size": 2})
+    assert form._choice.value == "tensorrt_llm"
+
+
+def test_a_file_is_not_written_over(tmp_path: Path) -> None:
+    path = spec_text.save(make_spec(), tmp_path / "spec.toml")
+    with pytest.raises(InputError, match="is there already"):
+        spec_text.save(make_spec(), path)
+    with pytest.raises(InputError, match="cannot be read"):
+        spec_text.load(tmp_path / "none.toml")
+
+
+def test_the_lines_of_the_same_spec() -> None:
+    spec = make_spec({"max_batch_size": 7, "revision": "2024"})
+    assert spec_text.command_line(spec) == "workbench build --revision=2024 --max-batch-size=7"
+    assert spec_text.papermill_line(spec, "a.ipynb") == (
+        "papermill a.ipynb out.ipynb -r backend openvino -r model demo -r revision 2024 "
+        "-p max_batch_size 7"
+    )
+
+
+# --- the model
+
+
+def test_a_model_is_read_again_only_when_its_files_change(tmp_path: Path) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    reader, spec = ModelReader(), make_spec({"model": str(model)})
+    first = reader.read(spec)
+    assert reader.read(spec.replace(max_batch_size=3)) is first
+    assert reader.read(spec.replace(revision="main")) is first
+    config = model / "config.json"
+    before = config.stat()
+    changed = json.loads(config.read_text()) | {"max_position_embeddings": 77}
+    config.write_text(json.dumps(changed))
+    os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert reader.read(spec).context_length == 77
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: 'llama3'  # theirs\n---\n", "llama3"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_licence_is_what_the_model_card_declares(
+    tmp_path: Path, card: str, licence: str
+) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    (model / "README.md").write_text(card)
+    assert licence_of(model) == licence
+    shown = BuildForm(make_spec({"model": str(model)})).plain()
+    assert (f"Licence: {licence}" in shown) == bool(licence)
+
+
+# --- already built
+
+
+def _until(condition: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_an_engine_that_is_there_is_offered_while_one_chooses(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    form = BuildForm()
+    panel = BuildPanel(form)
+    own = {**stocked.manifest["identity"]["spec"], "model": "demo"}
+    form.show_spec(make_spec({**own, "max_batch_size": 2, "threads": 2}))
+    _until(lambda: panel._offer.layout.display == "")
+    assert f"Already built. The engine {stocked.key}" in panel._sentence.value
+    assert panel._anyway_button.layout.display == "none"
+    panel._take_button.click()
+    assert panel.engine is not None
+    assert panel.engine.key == stocked.key
+    form.set(quantization="int4")
+    assert panel._offer.layout.display == "none"
+
+
+def test_every_backend_has_presets() -> None:
+    assert {name: bool(presets_of(name)) for name in PRESETS} == dict.fromkeys(PRESETS, True)
+    for name in PRESETS:
+        assert get_backend(name).name == name

@@ -1,0 +1,119 @@
+"""What stands above the fields of the build form: presets, and the device that is planned for."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+
+from workbench.backends.base import Backend
+from workbench.errors import InputError
+from workbench.gpu_table import GPUS, find
+from workbench.gpus import Gpu
+from workbench.model import Model
+from workbench.presets import Preset, presets_of
+from workbench.spec import BuildSpec
+
+HERE = "this machine"
+"""The device that is there, and no other to plan for."""
+
+COUNTS = (1, 2, 4, 8)
+"""GPUs that a host usually has."""
+
+STYLE = {"description_width": "250px"}
+
+
+class PresetRow(widgets.VBox):  # type: ignore[misc]
+    """A button for each preset of a backend, with what it does."""
+
+    def __init__(self, on_choice: Callable[[Preset], None]) -> None:
+        """Show no preset yet; call `on_choice` with the one that is pressed."""
+        self._on_choice = on_choice
+        self._buttons: dict[str, widgets.Button] = {}
+        super().__init__()
+        self.add_class("workbench-presets")
+
+    def offer(self, backend: str) -> None:
+        """Show the presets of a backend."""
+        self._presets = presets_of(backend)
+        self._buttons = {preset.name: self._button(preset) for preset in self._presets}
+        self.children = [
+            widgets.HBox([self._buttons[preset.name], widgets.HTML(_about(preset))])
+            for preset in self._presets
+        ]
+
+    def _button(self, preset: Preset) -> widgets.Button:
+        button = widgets.Button(
+            description=preset.name, tooltip=preset.about, layout=widgets.Layout(width="150px")
+        )
+        button.on_click(lambda _: self._on_choice(preset))
+        return button
+
+    def mark(self, spec: BuildSpec | None, model: Model | None) -> None:
+        """Mark the preset whose values are chosen, if there is one."""
+        for preset in self._presets:
+            same = spec is not None and model is not None and preset.apply(spec, model) == spec
+            button = self._buttons[preset.name]
+            button.description = f"✓ {preset.name}" if same else preset.name
+
+
+def _about(preset: Preset) -> str:
+    return (
+        f'<div class="quiet" title="{html.escape(preset.source)}">{html.escape(preset.about)}</div>'
+    )
+
+
+class DeviceRow(widgets.HBox):  # type: ignore[misc]
+    """The GPUs that a plan is for: those of this machine, or any of the table."""
+
+    def __init__(self, device: str, count: int, on_change: Callable[[], None]) -> None:
+        """Choose a device.
+
+        Raises:
+            InputError: There is no such GPU in the table, or no host with so many.
+        """
+        names = [gpu.name for gpu in GPUS]
+        device = device if device == HERE else find(device).name
+        if count not in COUNTS:
+            known = ", ".join(map(str, COUNTS))
+            raise InputError(f"gpu_count must be one of {known}; got {count!r}.")
+        self._name = widgets.Dropdown(
+            options=[HERE, *names],
+            value=device,
+            description="device",
+            tooltip="The GPUs that the plan is for; builds always run on this machine.",
+            style=STYLE,
+            layout=widgets.Layout(width="560px"),
+        )
+        self._count = widgets.Dropdown(
+            options=list(COUNTS),
+            value=count,
+            description="GPUs",
+            tooltip="How many of them there are.",
+            style={"description_width": "45px"},
+            layout=widgets.Layout(width="120px"),
+        )
+        super().__init__([self._name, self._count])
+        for part in self.children:
+            part.observe(lambda _: on_change(), names="value")
+
+    def suit(self, backend: Backend) -> None:
+        """Show this only where a backend runs on GPUs."""
+        self.layout.display = "" if backend.uses_gpu else "none"
+        self._uses_gpu = backend.uses_gpu
+
+    @property
+    def elsewhere(self) -> str:
+        """What is planned for, in words; empty for this machine."""
+        if not self._uses_gpu or self._name.value == HERE:
+            return ""
+        return f"{self._count.value} x {self._name.value}"
+
+    @property
+    def gpus(self) -> Sequence[Gpu] | None:
+        """The GPUs to plan for; None for those that this machine has."""
+        if not self.elsewhere:
+            return None
+        model = find(self._name.value)
+        return tuple(model.as_gpu(index) for index in range(self._count.value))

@@ -1,0 +1,210 @@
+"""One line of the build form: a parameter's control, what is said about it, ways back."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from workbench.flags import typed
+from workbench.rules import Finding
+from workbench.spec import Parameter
+from workbench.summaries import MARKS
+from workbench.units import printable
+
+SHORT = 12
+"""Characters that fit into a control: what None stands for is said beside it where it is longer."""
+
+STYLE = """<style>
+.workbench-field { display: grid; grid-template-columns: 388px 40px minmax(0, 1fr);
+  grid-template-rows: 1fr 1fr; grid-auto-flow: column; gap: 1px 8px; align-items: center;
+  min-height: 66px; overflow: visible; }
+.workbench-field > * { margin: 0; }
+.workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
+  grid-row: 1 / 3; }
+.workbench-panel .model { white-space: pre-line; }
+.workbench-group { margin-top: 6px; }
+.workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 250px;
+  flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;
+  overflow-wrap: anywhere; padding-right: 8px; align-self: center; }
+.workbench-field .widget-checkbox > .widget-label { display: none; }
+.workbench-field .widget-checkbox label { display: flex; flex-direction: row-reverse;
+  justify-content: flex-end; align-items: center; width: 100%; height: auto; white-space: normal; }
+.workbench-field .widget-text, .workbench-field .widget-dropdown,
+.workbench-field .widget-checkbox { height: auto; width: 388px; }
+.workbench-field.changed .widget-label, .workbench-field.changed .widget-checkbox span {
+  font-weight: 600; }
+.workbench-field.changed .widget-label::before,
+.workbench-field.changed .widget-checkbox span::before { content: "\\25CF\\00A0"; }
+.workbench-field:not(.changed) > .workbench-reset,
+.workbench-field:not(.remedied) > .workbench-remedy { visibility: hidden; }
+.workbench-field > button.jupyter-button { width: 100%; height: 24px; line-height: 24px; padding: 0;
+  grid-column: 2; }
+.workbench-field > .workbench-message { grid-column: 3; }
+.workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
+/* A finding takes the place of the help, so that nothing moves when it appears. */
+.workbench-field .message { position: relative; min-height: 64px; display: flex;
+  align-items: center; font-size: 12px; line-height: 16px; }
+.workbench-field .message > .said { position: absolute; inset: 0; overflow: auto;
+  scrollbar-width: thin; display: flex; flex-direction: column; justify-content: safe center; }
+.workbench-field .message > .said + .quiet { visibility: hidden; }
+.workbench-field .widget-html-content { line-height: inherit; }
+.workbench-field .message .finding, .workbench-field .message .error { margin: 0; padding: 0 6px;
+  line-height: 16px; }
+.workbench-field.invalid input, .workbench-field.invalid select {
+  border: 2px solid var(--jp-error-color1, #d32f2f); }
+.workbench-fields { container-type: inline-size; width: 100%; }
+@container (max-width: 660px) {
+  .workbench-field { grid-template-columns: 388px 40px 40px; grid-template-rows: auto auto;
+    min-height: 84px; }
+  .workbench-field > .jupyter-widgets.widget-inline-hbox { grid-row: 1; }
+  .workbench-field > button.workbench-remedy.jupyter-button { grid-column: 3; grid-row: 1; }
+  .workbench-field > .workbench-message { grid-row: 2; grid-column: 1 / -1; padding-left: 12px; }
+}
+</style>"""
+
+_STYLE = {"description_width": "250px"}
+
+
+class Field(widgets.Box):  # type: ignore[misc]
+    """A parameter's control, its help or what is found about it, a reset and a remedy.
+
+    Attributes:
+        parameter: What is chosen here.
+        control: Where it is chosen.
+        refused: Whether its value cannot work.
+        told: Whether there is anything else to say about it.
+    """
+
+    refused = told = False
+
+    def __init__(self, parameter: Parameter, on_change: Callable[[], None]) -> None:
+        """Show a parameter with its default.
+
+        Args:
+            parameter: What is chosen here.
+            on_change: Called after a person or a program changed the value.
+        """
+        self.parameter = parameter
+        self.control = _control(parameter)
+        self._message = widgets.HTML()
+        self._message.add_class("workbench-message")
+        default = _shown(parameter, parameter.default)
+        words = html.escape(f"{parameter.help} Default: {default}.")
+        self._help = f'<div class="quiet">{words}</div>'
+        self._reset = _button("↺", "workbench-reset", f"{parameter.name}: back to {default}")
+        self._remedy = _button("Fix", "workbench-remedy", "")
+        self._changes: dict[str, Any] = {}
+        self._classes: set[str] = set()
+        super().__init__([self.control, self._reset, self._message, self._remedy])
+        self.add_class("workbench-field")
+        self.control.observe(lambda _: on_change(), names="value")
+        self._reset.on_click(lambda _: self.reset())
+        self.say("", ())
+
+    def on_remedy(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Call `listener` with the changes of a remedy when a person asks for it."""
+        self._remedy.on_click(lambda _: listener(self._changes))
+
+    @property
+    def value(self) -> Any:
+        """What is chosen, of the declared type where it can be read as such."""
+        return typed(self.control.value, self.parameter)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        text = isinstance(self.control, widgets.Text)
+        # A list whose value is None shows nothing at all.
+        self.control.value = "" if value is None else str(value) if text else value
+
+    @property
+    def changed(self) -> bool:
+        """Whether the value is not the default."""
+        return bool(self.value != self.parameter.default)
+
+    def reset(self) -> None:
+        """Go back to the default."""
+        self.value = self.parameter.default
+
+    def say(self, fault: str, findings: Sequence[Finding]) -> None:
+        """Show what is wrong with the value, else what the rules say, else the help.
+
+        Args:
+            fault: The sentence that refuses the value; empty where it is of its type.
+            findings: Of this field.
+        """
+        self._changes = next((dict(f.changes) for f in findings if f.changes and not fault), {})
+        self._remedy.tooltip = ", ".join(
+            f"Set {name} to {'nothing' if value is None else value}"
+            for name, value in self._changes.items()
+        )
+        if fault:
+            said = f'<div class="error" role="alert">{html.escape(printable(fault))}</div>'
+        else:
+            said = "".join(map(_finding, findings))
+        over = f'<div class="said">{said}</div>' if said else ""
+        self._message.value = f'<div class="message">{over}{self._help}</div>'
+        self.refused = bool(fault) or any(finding.level == "refuse" for finding in findings)
+        self.told = bool(findings) and not self.refused
+        self._mark("invalid", self.refused)
+        self._mark("remedied", bool(self._changes))
+        self._mark("changed", self.changed)
+
+    def _mark(self, name: str, on: bool) -> None:
+        if on == (name in self._classes):
+            return
+        (self._classes.add if on else self._classes.remove)(name)
+        (self.add_class if on else self.remove_class)(name)
+
+
+def _button(text: str, name: str, tooltip: str) -> widgets.Button:
+    button = widgets.Button(description=text, tooltip=tooltip)
+    button.add_class(name)
+    return button
+
+
+def _finding(finding: Finding) -> str:
+    said = html.escape(printable(f"{finding.reason} {finding.remedy}".strip()))
+    # What is longer than its place can be scrolled, and is there when it is pointed at.
+    return (
+        f'<div class="finding {finding.level}" title="{said}">'
+        f"<b>{MARKS[finding.level]}</b>: {said}</div>"
+    )
+
+
+def _shown(parameter: Parameter, value: Any) -> str:
+    """Return a value in words."""
+    if value is None:
+        return f"empty, which means {parameter.none_means}"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _control(parameter: Parameter) -> widgets.Widget:
+    """Return the control that suits a parameter, with its default."""
+    unit = f" ({parameter.unit})" if parameter.unit else ""
+    common: dict[str, Any] = {
+        "description": parameter.name + unit,
+        "tooltip": parameter.help,
+        "style": _STYLE,
+    }
+    none = parameter.none_means if len(parameter.none_means) <= SHORT else "empty"
+    if parameter.kind == "choice":
+        options: list[tuple[str, Any]] = [(str(choice), choice) for choice in parameter.choices]
+        if parameter.optional:
+            options.insert(0, (f"({none})", ""))
+        default = "" if parameter.default is None else parameter.default
+        return widgets.Dropdown(options=options, value=default, **common)
+    if parameter.kind == "switch":
+        return widgets.Checkbox(value=parameter.default, **common)
+    # A number is a text too: the number fields of ipywidgets turn 1.5 into 15 and 0 into 1, where
+    # a person should be told.
+    text = "" if parameter.default is None else str(parameter.default)
+    # Only when it is finished: each letter of a path would be looked up otherwise.
+    return widgets.Text(
+        value=text,
+        placeholder=none if parameter.optional else "",
+        continuous_update=False,
+        **common,
+    )
