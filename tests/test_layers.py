@@ -55,7 +55,7 @@ LAYERS = [
     {"checks", "quality"},
     {"trial", "measuring"},
     {"results"},
-    {"bench", "references", "foreign"},
+    {"bench", "references", "foreign", "served"},
     {"sweep", "sweep_plan", "trial_words"},
     {"runner", "summaries", "notebook", "notebook_runs", "plots", "account", "whatif", "forecast"},
     {"fit_plots"},

@@ -245,6 +245,22 @@ def test_a_sweep_job_that_was_killed_is_started_again_for_the_rest(faulty: Fault
     assert len(_ids()) == 5
 
 
+@pytest.mark.parametrize("where", ["compile", "decode"])
+def test_a_sweep_that_is_cancelled_leaves_nothing_running(faulty: Faulty, where: str) -> None:
+    gate = faulty.gate()
+    hold = json.dumps([fault(where, "stall", until=gate)])
+    if where == "decode":
+        faulty.start(seed=9).wait()  # the smoke stage would stand there too
+    values = _values(faulty, points=[{"spec": {"seed": 9, "fault": hold}}])
+    del values["grid"]
+    job, _ = start_sweep(values)
+    gate.wait_reached(60)
+    assert job.cancel() == "cancelled"
+    until(lambda: not faulty.processes())
+    assert _ids() == set()
+    assert faulty.temporaries() == []
+
+
 def test_the_plan_counts_builds_engines_and_what_is_known(faulty: Faulty) -> None:
     values = _values(faulty, points=[{"workload": {"input_len": 999}}])
     sweep = Sweep.parse(values)

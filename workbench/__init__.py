@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.quality import Quality
     from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
+    from workbench.served import run_endpoint_trial
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.sweep import Sweep, run_sweep, start_sweep
@@ -64,6 +65,7 @@ _HOMES = {
     "workbench.quality": ("Quality",),
     "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
+    "workbench.served": ("run_endpoint_trial",),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
@@ -116,6 +118,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "open_engine",
     "publish_result",
     "rows",
+    "run_endpoint_trial",
     "run_notebook",
     "run_sweep",
     "run_trial",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from workbench.jobs import Job
 from workbench.journal import WAIT, View
 from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.opening import open_engine
+from workbench.processes import MARK
 from workbench.quality import Quality
 from workbench.queues import Place, Slot, turn
 from workbench.recipe import slots
@@ -138,21 +140,27 @@ def _await_engine(build: Build, time_limit: float | None) -> Engine:
         TimeoutError: Building took too long; a build that was started for this is cancelled.
         JobError: The build failed.
     """
-    if build.job is None or time_limit is None:
+    if build.job is None:
         return build.wait()
     job = build.job
+    mine = not build.explanation  # nobody else had asked for it before
     try:
         view = _follow(job, time_limit)
         if after := successor(job, view):
             job, view = after, _follow(after, time_limit)
     except TimeoutError:
-        if not build.explanation:  # nobody else had asked for it before
+        if mine:
+            cancel(job)
+        raise
+    except KeyboardInterrupt:
+        # A sweep that is cancelled takes its build along; a person who stops waiting does not.
+        if mine and MARK in os.environ:
             cancel(job)
         raise
     return engine_of(job, view, build.spec)
 
 
-def _follow(job: Job, time_limit: float) -> View:
+def _follow(job: Job, time_limit: float | None) -> View:
     """Return the view of a job at its end.
 
     Raises:
@@ -162,7 +170,7 @@ def _follow(job: Job, time_limit: float) -> View:
     for view in job.follow(interval=0.2):
         now = time.time()
         stages = (stage for stage in view.stages.values() if stage.name != WAIT)
-        if sum(stage.seconds(now) for stage in stages) > time_limit:
+        if time_limit and sum(stage.seconds(now) for stage in stages) > time_limit:
             raise TimeoutError(
                 f"The time limit of {time_limit:g} s was over, and the build {job.id} had not "
                 f"ended; it was in the stage '{list(view.stages)[-1]}'."

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from workbench import backends, results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
+from workbench.endpoint import Endpoint
+from workbench.errors import InputError
 from workbench.flags import add_flags, given
 from workbench.foreign import import_trials
 from workbench.quality import Quality
+from workbench.served import run_endpoint_trial
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
+from workbench.trial import Trial
 from workbench.trial_words import trial_lines
 from workbench.units import printable, printable_json
 from workbench.workload import Workload
@@ -38,14 +43,19 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     add_flags(parser, Quality, "quality")
     add_flags(parser, spec_class, f"build parameters of {name}")
     parser.set_defaults(gone=spec_class.gone_names())
+    _endpoint(parser)
     _time_limit(parser)
     _json_flag(parser)
 
     def run(parsed: argparse.Namespace) -> int:
-        spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
         workload = Workload.parse(given(parsed, Workload))
         quality = Quality.parse(given(parsed, Quality))
-        trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
+        values = given(parsed, spec_class)
+        if parsed.url:
+            trial = _served(parsed, workload, values | given(parsed, Quality))
+        else:
+            spec = spec_class.parse({"backend": parsed.backend, **values})
+            trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
         if parsed.json:
             print(printable_json(trial.record))
         else:
@@ -53,6 +63,42 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         return 0 if trial.valid else 1
 
     return run
+
+
+def _endpoint(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a server in place of an engine")
+    group.add_argument("--url", help="Where its API begins, such as http://127.0.0.1:8000/v1.")
+    group.add_argument("--served-model", metavar="NAME", help="Its name there. Default: the only.")
+    group.add_argument("--key-env", metavar="NAME", help="Variable that holds the key.")
+    group.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="With the model's tokenizer.json, for prompts of exact lengths.",
+    )
+    group.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="GPUs that it has. Default: 1."
+    )
+
+
+def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str, Any]) -> Trial:
+    """Measure a server.
+
+    Raises:
+        InputError: Something was asked for that only an engine has.
+    """
+    if values:
+        raise InputError(
+            f"A server is what it is: {', '.join(values)} cannot be chosen with --url."
+        )
+    return run_endpoint_trial(
+        Endpoint(parsed.url, model=parsed.served_model, key_env=parsed.key_env),
+        workload,
+        tokenizer=parsed.tokenizer,
+        devices=parsed.devices,
+        time_limit=parsed.time_limit,
+        report=_tell,
+    )
 
 
 def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
