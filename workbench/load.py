@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,14 +78,13 @@ class Load:
     concurrency: int = 1
     schedule: Sequence[float] | None = None
     deadline: float | None = None
-    report: Callable[[int], None] = lambda _: None
 
     def run(self) -> list[dict[str, Any]]:
         """Send all requests, wait for their ends, and return their records in order.
 
         With a schedule (seconds from the start, one a request) each is sent at its time, however
-        many run; without one as many run as `concurrency` says. `report` is called with the
-        number of those that have ended. A request that fails is recorded with its error.
+        many run; without one as many run as `concurrency` says. A request that fails is recorded
+        with its error.
 
         Raises:
             TimeoutError: The deadline (monotonic clock) has passed; what ran was cancelled.
@@ -94,13 +93,12 @@ class Load:
         self._ended: queue.SimpleQueue[tuple[Sent, float]] = queue.SimpleQueue()
         self._running: dict[int, Sent] = {}
         waiting = deque(enumerate(self.requests))
-        start, done = time.monotonic(), 0
+        start = time.monotonic()
         try:
             while waiting or self._running:
                 while waiting and self._due(waiting[0][0], start):
                     self._send(*waiting.popleft(), start)
-                done += self._take_ended(self._patience(waiting[0][0] if waiting else None, start))
-                self.report(done)
+                self._take_ended(self._patience(waiting[0][0] if waiting else None, start))
         except BaseException:
             self._cancel()
             raise
@@ -135,18 +133,17 @@ class Load:
             until.append(start + self.schedule[following])
         return max(0.0, min(until) - time.monotonic()) if until else None
 
-    def _take_ended(self, patience: float | None) -> int:
-        """Take all that have ended, waiting for the first one; return their number.
+    def _take_ended(self, patience: float | None) -> None:
+        """Take all that have ended, waiting for the first one.
 
         Raises:
             TimeoutError: The deadline has passed.
         """
-        taken = 0
         try:
             while self._running:
                 sent, ended = self._ended.get(timeout=patience)
                 self._finish(sent, ended)
-                taken, patience = taken + 1, 0.0
+                patience = 0.0
             if patience:
                 time.sleep(patience)
         except queue.Empty:
@@ -156,7 +153,6 @@ class Load:
                 f"Time was up with {len(self._running)} requests under way and "
                 f"{len(self.requests) - len(self._sent)} not sent yet."
             )
-        return taken
 
     def _finish(self, sent: Sent, ended: float) -> None:
         del self._running[sent.number]
