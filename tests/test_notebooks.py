@@ -375,6 +375,16 @@ def test_derived_documentation_has_not_drifted() -> None:
     assert docs.drifted(write=False) == [], "run: python -m workbench.docs"
 
 
+@pytest.mark.parametrize("name", docs.RECORDS)
+def test_every_parameter_of_a_record_has_its_line_in_a_table(name: str) -> None:
+    page = f"before\n<!-- record: {name} -->\nold\n<!-- end -->\nafter"
+    written = docs._readme(page)
+    assert "old" not in written
+    for parameter in parameters_of(docs.RECORDS[name]).values():
+        assert f"| `{parameter.name}`" in written
+    assert docs._readme(written) == written
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_kept_without_outputs(notebook: Path) -> None:
     for cell in nbformat.read(notebook, as_version=4).cells:

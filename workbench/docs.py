@@ -44,6 +44,18 @@ def parameter_table(backend: str) -> str:
     return "\n".join(lines)
 
 
+def record_table(name: str) -> str:
+    """Return the parameters of one of `RECORDS` as a Markdown table."""
+    lines = ["| parameter | default | what it does |", "|---|---|---|"]
+    for parameter in parameters_of(RECORDS[name]).values():
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        lines.append(
+            f"| `{parameter.name}`{unit} | {_default(parameter)} | "
+            f"{parameter.help}{_choices(parameter)} |"
+        )
+    return "\n".join(lines)
+
+
 def parameters_cell(backend: str) -> str:
     """Return the lines that declare a backend's parameters in a notebook."""
     lines = [f'backend = "{backend}"  # what compiles and runs the engine']
@@ -89,10 +101,12 @@ def _choices(parameter: Parameter) -> str:
 
 
 _MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- record: (workload|quality) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _readme(text: str) -> str:
     """Return the README with its tables written anew."""
+    text = _TABLE.sub(lambda m: m[1] + record_table(m[2]) + "\n" + m[3], text)
     return _MARKED.sub(lambda m: m[1] + parameter_table(m[2]) + "\n" + m[3], text)
 
 

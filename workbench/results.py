@@ -132,7 +132,8 @@ def frame(trials: Iterable[Trial] | None = None) -> Any:
         pandas = importlib.import_module("pandas")
     except ModuleNotFoundError:
         raise ToolchainError(
-            "A frame needs pandas, which is not installed here: pip install pandas. Without it, "
+            "A frame needs pandas, which is not installed here: pip install pandas (or "
+            "'trtllm-workbench[trials]'). Without it, "
             "rows() returns the same as a list of dictionaries."
         ) from None
     return pandas.DataFrame(rows(trials))

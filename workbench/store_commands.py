@@ -307,7 +307,7 @@ def _retry(parsed: argparse.Namespace) -> int:
 
 def _watch(job: jobs.Job) -> int:
     """Show a job's progress to its end, and say where the engine is."""
-    if job.request.get("kind") == "sweep":
+    if listing.is_sweep(job):
         return watch_sweep(job)
     engine = finish(job, _plan_of(job))
     print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
