@@ -90,3 +90,14 @@ def test_the_deadline_cancels_what_runs() -> None:
         with pytest.raises(TimeoutError, match="2 requests under way and 1 not sent yet"):
             load.run()
         assert session._running == {}
+
+
+def test_who_asks_after_the_end_is_told_at_once_and_everybody_once() -> None:
+    generation = Generation(SAMPLING, lambda: None)
+    told: list[Generation] = []
+    generation.when_finished(told.append)
+    generation.fail(SessionError("The worker died."))
+    generation.fail(SessionError("Again."))
+    assert told == [generation]
+    generation.when_finished(told.append)
+    assert told == [generation, generation]
