@@ -20,11 +20,19 @@ SHORT = 12
 STYLE = """<style>
 .workbench-field { display: grid; grid-template-columns: 388px 40px minmax(0, 1fr);
   grid-template-rows: 1fr 1fr; grid-auto-flow: column; gap: 1px 8px; align-items: center;
-  min-height: 66px; overflow: visible; }
+  min-height: 54px; overflow: visible; }
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
 .workbench-panel .model { white-space: pre-line; }
+/* What a change means stays in view while one scrolls through the fields. */
+.workbench-form .workbench-head { position: sticky; top: 0; z-index: 2; padding: 4px 0;
+  align-items: flex-start; min-height: 62px; height: auto; overflow: visible;
+  border-bottom: 1px solid var(--jp-border-color2, light-dark(#e0e0e0, #424242));
+  background: var(--jp-layout-color0, light-dark(#fff, #111)); }
+.workbench-form, .jp-OutputArea-child:has(.workbench-form),
+.jp-OutputArea-output:has(.workbench-form), .jp-OutputArea:has(.workbench-form),
+.jp-Cell:has(.workbench-form) { overflow: visible !important; }
 .workbench-group { margin-top: 6px; }
 .workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 250px;
   flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;
@@ -45,7 +53,7 @@ STYLE = """<style>
 .workbench-field > .workbench-message { grid-column: 3; }
 .workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
 /* A finding takes the place of the help, so that nothing moves when it appears. */
-.workbench-field .message { position: relative; min-height: 64px; display: flex;
+.workbench-field .message { position: relative; min-height: 52px; display: flex;
   align-items: center; font-size: 12px; line-height: 16px; }
 .workbench-field .message > .said { position: absolute; inset: 0; overflow: auto;
   scrollbar-width: thin; display: flex; flex-direction: column; justify-content: safe center; }
