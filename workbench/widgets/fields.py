@@ -20,7 +20,7 @@ SHORT = 12
 STYLE = """<style>
 .workbench-field { display: grid; grid-template-columns: 388px 40px minmax(0, 1fr);
   grid-template-rows: 1fr 1fr; grid-auto-flow: column; gap: 1px 8px; align-items: center;
-  min-height: 54px; overflow: visible; }
+  min-height: 66px; overflow: visible; }
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
@@ -53,7 +53,7 @@ STYLE = """<style>
 .workbench-field > .workbench-message { grid-column: 3; }
 .workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
 /* A finding takes the place of the help, so that nothing moves when it appears. */
-.workbench-field .message { position: relative; min-height: 52px; display: flex;
+.workbench-field .message { position: relative; min-height: 64px; display: flex;
   align-items: center; font-size: 12px; line-height: 16px; }
 .workbench-field .message > .said { position: absolute; inset: 0; overflow: auto;
   scrollbar-width: thin; display: flex; flex-direction: column; justify-content: safe center; }
