@@ -25,6 +25,14 @@ STYLE = """<style>
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
 .workbench-panel .model { white-space: pre-line; }
+/* What a change means stays in view while one scrolls through the fields. */
+.workbench-form .workbench-head { position: sticky; top: 0; z-index: 2; padding: 4px 0;
+  align-items: flex-start; min-height: 62px; height: auto; overflow: visible;
+  border-bottom: 1px solid var(--jp-border-color2, light-dark(#e0e0e0, #424242));
+  background: var(--jp-layout-color0, light-dark(#fff, #111)); }
+.workbench-form, .jp-OutputArea-child:has(.workbench-form),
+.jp-OutputArea-output:has(.workbench-form), .jp-OutputArea:has(.workbench-form),
+.jp-Cell:has(.workbench-form) { overflow: visible !important; }
 .workbench-group { margin-top: 6px; }
 .workbench-field .widget-label, .workbench-field .widget-checkbox span { width: 250px;
   flex: none; text-align: right; white-space: normal; line-height: 1.2; height: auto;
