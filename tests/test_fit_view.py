@@ -221,22 +221,6 @@ def test_what_is_small_beside_the_device_is_drawn_large() -> None:
     assert "needed of 60.0 GiB available (MiB)" in record["layout"]["title"]["text"]
 
 
-def _fastest(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def test_a_change_is_drawn_well_within_what_the_form_may_take() -> None:
-    view = FitView()
-    view.what_if.value = True
-    plan = large(tp_size=4, pp_size=3)
-    assert _fastest(lambda: view.show(plan)) < 0.050
-
-
 def test_what_goes_to_the_browser_at_a_change_is_small() -> None:
     view = FitView()
     view.what_if.value = True
