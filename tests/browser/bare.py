@@ -37,12 +37,27 @@ _MOUNT = """async ([source, traits]) => {
 }"""
 
 # The text under each highlight of the page, as one string a range, in the order of the text.
-_PAINTED = """(name) => [...(CSS.highlights.get(name) ?? [])].map((range) => {
+PAINTED = """(name) => [...(CSS.highlights.get(name) ?? [])].map((range) => {
   const live = new Range();
   live.setStart(range.startContainer, range.startOffset);
   live.setEnd(range.endContainer, range.endOffset);
   return live;
 }).sort((a, b) => a.compareBoundaryPoints(Range.START_TO_START, b)).map(String)"""
+
+# Of an element's text on what it stands on, as WCAG 2.1 defines it.
+CONTRAST = """(element) => {
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+  const luminance = (paints) => {  // of translucent colours painted one on another
+    for (const paint of paints) { canvas.fillStyle = paint; canvas.fillRect(0, 0, 1, 1); }
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = getComputedStyle(element.closest('.wb-tokens')).backgroundColor;
+  const own = [paper, getComputedStyle(element).backgroundColor];
+  const pair = [luminance(own), luminance([...own, getComputedStyle(element).color])];
+  return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}"""
 
 _RECT_OF = """(text) => {
   const walker = document.createTreeWalker(document.querySelector('.wb-tokens-log'), 4);
@@ -100,12 +115,12 @@ class Bare:
     def painted(self, level: int) -> list[str]:
         """The pieces of text that have the colour of a bucket."""
         self.wait_a_frame()
-        pieces: list[str] = self.page.evaluate(_PAINTED, f"wb-heat-{level}")
+        pieces: list[str] = self.page.evaluate(PAINTED, f"wb-heat-{level}")
         return pieces
 
     def here(self) -> list[str]:
         """The piece of text that is looked at."""
-        pieces: list[str] = self.page.evaluate(_PAINTED, "wb-token-here")
+        pieces: list[str] = self.page.evaluate(PAINTED, "wb-token-here")
         return pieces
 
     def wait_a_frame(self) -> None:

@@ -101,10 +101,19 @@ class Pace:
         self._slice *= 2
 
 
-def _mark(logprob: float) -> int:
+def finite(logprob: float) -> float:
+    """Return a log-probability that JSON can carry: from -1000 to 0.
+
+    Raises:
+        InputError: It is not a number, or above 0.
+    """
     if math.isnan(logprob) or logprob > 0.01:  # rounding of a runtime may exceed 0 a little
         raise InputError(
             f"The token view got {logprob} as a log-probability, which is a natural logarithm and "
             "at most 0. Give those of the engine as they are."
         )
-    return round(-max(min(logprob, 0.0), _LEAST) / _FINEST)
+    return max(min(logprob, 0.0), _LEAST)
+
+
+def _mark(logprob: float) -> int:
+    return round(-finite(logprob) / _FINEST)

@@ -32,6 +32,7 @@ import traitlets
 
 from workbench.errors import InputError, WorkbenchError
 from workbench.units import printable
+from workbench.widgets.spans import finite
 from workbench.widgets.token_stream import ENDED, Message, Phase, Stream
 
 Fact = str | int | float | None
@@ -286,7 +287,9 @@ class TokenView(anywidget.AnyWidget):
         if self._alternatives is None:
             raise InputError("Alternatives are not available here.")
         found = self._alternatives(index)
-        return {"choices": [[a.token_id, _clean(a.text, "a token"), a.logprob] for a in found]}
+        return {
+            "choices": [[a.token_id, _clean(a.text, "a token"), finite(a.logprob)] for a in found]
+        }
 
     def _continue(self, index: int, token_id: int) -> Message:
         if self._continue_from is None:

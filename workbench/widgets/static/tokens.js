@@ -190,7 +190,8 @@ class View {
     body.append(this.log, this.follow);
     this.root = element("section", "wb-tokens");
     this.places = new Places();
-    this.inspector = new Inspector(this.stream, this.log, this.places);
+    const letGo = () => this.setFollowing(false);
+    this.inspector = new Inspector(this.stream, this.log, this.places, letGo);
     this.root.append(head, body, this.buildTools(), this.silence);
     el.append(this.root);
 
@@ -214,7 +215,7 @@ class View {
   }
 
   clear() {
-    this.inspector.hide();
+    this.inspector.clear();
     this.heat?.close();
     this.heat = null;
     this.log.replaceChildren();

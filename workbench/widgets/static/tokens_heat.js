@@ -6,11 +6,11 @@
 
 // From the second on each has a colour and an underline of its own in tokens.css.
 const BUCKETS = [
-  { least: 0.9, words: "sure", range: "90 % and more" },
-  { least: 0.5, words: "likely", range: "50 to 90 %" },
-  { least: 0.1, words: "open", range: "10 to 50 %" },
-  { least: 0.01, words: "unlikely", range: "1 to 10 %" },
-  { least: 0, words: "rare", range: "less than 1 %" },
+  { least: 0.9, words: "sure", range: "\u2265 90 %" },
+  { least: 0.5, words: "likely", range: "50\u201390 %" },
+  { least: 0.1, words: "open", range: "10\u201350 %" },
+  { least: 0.01, words: "unlikely", range: "1\u201310 %" },
+  { least: 0, words: "rare", range: "< 1 %" },
 ];
 const HERE = "wb-token-here"; // the highlight of the token that is looked at
 

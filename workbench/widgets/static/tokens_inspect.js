@@ -5,8 +5,10 @@ const REST = 200; // ms that the pointer rests on a token until it is looked at
 const GRACE = 300; // ms to move the pointer from the token into the popover
 
 class Inspector {
-  constructor(stream, log, places) {
+  // `letGo` is called when the text is scrolled away from its end.
+  constructor(stream, log, places, letGo) {
     this.stream = stream;
+    this.letGo = letGo;
     this.log = log;
     this.places = places;
     this.pinned = false;
@@ -70,7 +72,9 @@ class Inspector {
   step() {
     if (!this.on) return;
     this.pinned = true;
-    this.show(Number(this.slider.value) - 1);
+    const token = Number(this.slider.value) - 1;
+    this.bringIntoSight(token);
+    this.show(token);
   }
 
   onFocusOut({ relatedTarget }) {
@@ -94,7 +98,6 @@ class Inspector {
     this.slider.setAttribute("aria-valuetext", this.popover.summary);
     this.drawCount();
     this.mark(this.places.range(StaticRange, ...spans.bounds(place)));
-    this.bringIntoSight(...spans.bounds(place));
     this.place();
     if (wasOpen) return;
     document.addEventListener("scroll", this.onScroll, { capture: true, passive: true });
@@ -107,20 +110,31 @@ class Inspector {
     this.here = range;
   }
 
-  bringIntoSight(from, to) {
-    const { top, bottom } = this.places.range(Range, from, to).getBoundingClientRect();
+  bringIntoSight(token) {
+    const { top, bottom } = this.rect(token) ?? {};
     const frame = this.log.getBoundingClientRect();
-    if (top < frame.top) this.log.scrollTop -= frame.top - top + 8;
-    else if (bottom > frame.bottom) this.log.scrollTop += bottom - frame.bottom + 8;
+    if (top < frame.top) {
+      this.letGo();
+      this.log.scrollTop -= frame.top - top + 8;
+    } else if (bottom > frame.bottom) {
+      this.log.scrollTop += bottom - frame.bottom + 8;
+    }
   }
 
   // The popover stands in the window, so it follows the text when anything is scrolled.
   place() {
     if (!this.popover.open) return;
+    const rect = this.rect(this.popover.token);
+    const frame = this.log.getBoundingClientRect();
+    const gone = !rect || rect.bottom < frame.top || rect.top > frame.bottom;
+    if (gone && !this.root.contains(document.activeElement)) this.hide();
+    else if (rect) this.popover.place(rect);
+  }
+
+  // Of the first line of the token's text; none if nothing of it is drawn.
+  rect(token) {
     const { spans } = this.stream;
-    const bounds = spans.bounds(spans.of(this.popover.token));
-    const rects = this.places.range(Range, ...bounds).getClientRects();
-    if (rects.length) this.popover.place(rects[0]);
+    return this.places.range(Range, ...spans.bounds(spans.of(token))).getClientRects()[0];
   }
 
   drawAnswer() {
@@ -133,6 +147,12 @@ class Inspector {
     this.slider.max = String(Math.max(1, tokens));
     const [at, of] = [Number(this.slider.value), tokens].map((n) => n.toLocaleString("en"));
     setText(this.count, `${at} of ${of}`);
+  }
+
+  // The text goes away, and what was looked at with it.
+  clear() {
+    if (this.root.contains(document.activeElement)) this.log.focus();
+    this.hide();
   }
 
   hideSoon() {
