@@ -9,6 +9,7 @@ const FIRST_LOOK = 1_000; // ms without a message until the kernel is asked what
 const LAST_LOOK = 10_000; // ms; each look that brings nothing doubles the pause up to this
 const SILENCE = 15_000; // ms without any message until the panel says so
 const BLOCK = 2_000; // UTF-16 units after which a block of lines is closed
+const NODE = 4_000; // UTF-16 units of a text node; each line of it is painted with all its colours
 
 export default () => {
   let stream;
@@ -238,7 +239,11 @@ class View {
       }
       const feed = text.indexOf("\n", from + Math.max(0, this.room));
       const to = feed === -1 ? text.length : feed + 1;
-      this.write(text.slice(from, to));
+      for (let at = from; at < to; ) {
+        const next = Math.min(to, wholeCharacter(text, at + NODE));
+        this.write(text.slice(at, next));
+        at = next;
+      }
       this.room -= to - from;
       if (feed !== -1) this.block = null;
       from = to;
@@ -365,6 +370,12 @@ function swatch({ words, range }, level) {
 // Setting the same text again would make a screen reader repeat it.
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+// The offset itself, or the one before it if it would part a surrogate pair.
+function wholeCharacter(text, at) {
+  const unit = text.charCodeAt(at);
+  return unit >= 0xdc00 && unit <= 0xdfff ? at - 1 : at;
 }
 
 function codePoints(text) {

@@ -13,7 +13,7 @@ class Inspector {
     this.places = places;
     this.pinned = false;
     this.popover = new Popover(stream.questions);
-    this.slider = element("input", "wb-tokens-slider", { type: "range", min: "1", step: "1" });
+    this.slider = element("input", "wb-tokens-slider", { type: "range", min: "1", value: "1" });
     this.slider.setAttribute("aria-label", "Token");
     this.count = element("output", "wb-tokens-count");
     const caption = element("span", "wb-tokens-caption");
