@@ -77,7 +77,7 @@ def test_tokens_are_coloured_by_their_probability_without_new_elements(view: Bar
     assert view.painted(1) == ["moon "]
     assert view.painted(4) == ["is slow"], "neighbours of one bucket are one range"
     assert view.painted(2) == view.painted(3) == []
-    assert view.page.locator(f"{LOG} *").count() == 1, "the block"
+    assert view.page.locator(f"{LOG} *").count() == 2, "a block and its section"
     assert view.shown() == "The moon is slow"
 
 
@@ -159,13 +159,13 @@ def test_awkward_text_is_shown_as_text(view: Bare) -> None:
 
 def test_a_line_of_a_megabyte_is_shown_and_coloured(view: Bare) -> None:
     stream = Stream(1, "")
-    for number in range(10_000):
-        stream.add("\N{GRINNING FACE}" + "long " * 20, [-3.0 if number % 2 else -0.5])
+    for number in range(100_000):
+        stream.add("\N{GRINNING FACE}long word ", [-3.0 if number % 2 else -0.5])
     stream.end("finished", [])
     view.send(stream.message(0))
     view.page.screenshot(timeout=120_000)  # the first layout takes seconds, coloured or not
     assert view.shown() == stream.text_from(0)
-    assert len(view.painted(3)) == 5_000
+    assert 0 < len(view.painted(3)) < 500, "only what is near is coloured"
 
 
 def test_only_what_is_near_is_coloured(view: Bare) -> None:

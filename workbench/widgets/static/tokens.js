@@ -9,7 +9,7 @@ const FIRST_LOOK = 1_000; // ms without a message until the kernel is asked what
 const LAST_LOOK = 10_000; // ms; each look that brings nothing doubles the pause up to this
 const SILENCE = 15_000; // ms without any message until the panel says so
 const BLOCK = 2_000; // UTF-16 units after which a block of lines is closed
-const NODE = 4_000; // UTF-16 units of a text node; each line of it is painted with all its colours
+const SECTION = 1_000; // UTF-16 units that are coloured together, when they come into sight
 
 export default () => {
   let stream;
@@ -221,7 +221,7 @@ class View {
     this.heat = null;
     this.log.replaceChildren();
     this.places.clear();
-    this.blocks = [];
+    this.sections = [];
     this.end = 0; // UTF-16 units that are drawn
     this.block = null;
     this.lastTop = 0;
@@ -240,7 +240,7 @@ class View {
       const feed = text.indexOf("\n", from + Math.max(0, this.room));
       const to = feed === -1 ? text.length : feed + 1;
       for (let at = from; at < to; ) {
-        const next = Math.min(to, wholeCharacter(text, at + NODE));
+        const next = Math.min(to, wholeCharacter(text, at + SECTION));
         this.write(text.slice(at, next));
         at = next;
       }
@@ -252,21 +252,31 @@ class View {
   }
 
   openBlock() {
-    const block = { element: element("div", "wb-tokens-block"), from: this.end, to: this.end };
-    this.blocks.push(block);
-    this.log.append(block.element);
-    this.heat?.watch(block);
+    const block = element("div", "wb-tokens-block");
+    this.log.append(block);
+    this.section = null;
     return block;
   }
 
+  // A line may be long, so a block is divided further, in a way that changes no line of it.
+  openSection() {
+    const section = { element: element("span", "wb-tokens-section"), from: this.end, to: this.end };
+    this.sections.push(section);
+    this.block.append(section.element);
+    this.heat?.watch(section);
+    return section;
+  }
+
   write(text) {
+    const full = !this.section || this.section.to - this.section.from >= SECTION;
+    if (full) this.section = this.openSection();
     const node = document.createTextNode(text);
-    this.block.element.append(node);
+    this.section.element.append(node);
     this.places.add(node, this.end);
     const from = this.end;
     this.end += text.length;
-    this.block.to = this.end;
-    this.heat?.paint(this.block, from, this.end);
+    this.section.to = this.end;
+    this.heat?.paint(this.section, from, this.end);
   }
 
   drawHeat() {
@@ -279,7 +289,7 @@ class View {
     if (wanted === Boolean(this.heat)) return;
     this.heat?.close();
     this.heat = wanted ? new Heat(this.log, spans, this.places) : null;
-    if (wanted) for (const block of this.blocks) this.heat.watch(block);
+    if (wanted) for (const section of this.sections) this.heat.watch(section);
     else this.inspector.hide();
   }
 

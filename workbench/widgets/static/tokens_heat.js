@@ -138,40 +138,40 @@ class Places {
   }
 }
 
-// Paints the blocks of a view that are in sight or close to it.
+// Paints the sections of a view that are in sight or close to it.
 class Heat {
   constructor(root, spans, places) {
     this.spans = spans;
     this.places = places;
-    this.blocks = new WeakMap(); // of their elements
-    this.painted = new Map(); // block to its ranges, each with its bucket
+    this.sections = new WeakMap(); // of their elements
+    this.painted = new Map(); // section to its ranges, each with its bucket
     this.observer = new IntersectionObserver((entries) => this.see(entries), {
       root,
-      rootMargin: "100% 0px",
+      rootMargin: "25% 0px",
     });
   }
 
-  watch(block) {
-    this.blocks.set(block.element, block);
-    this.observer.observe(block.element);
+  watch(section) {
+    this.sections.set(section.element, section);
+    this.observer.observe(section.element);
   }
 
   see(entries) {
     for (const { target, isIntersecting } of entries) {
-      const block = this.blocks.get(target);
-      const known = this.painted.has(block);
+      const section = this.sections.get(target);
+      const known = this.painted.has(section);
       if (isIntersecting && !known) {
-        this.painted.set(block, []);
-        this.paint(block, block.from, block.to);
+        this.painted.set(section, []);
+        this.paint(section, section.from, section.to);
       } else if (!isIntersecting && known) {
-        this.forget(block);
+        this.forget(section);
       }
     }
   }
 
   // Neighbours of one bucket share a range.
-  paint(block, from, to) {
-    const ranges = this.painted.get(block);
+  paint(section, from, to) {
+    const ranges = this.painted.get(section);
     if (!ranges || from >= to) return;
     const { spans } = this;
     let begin = from;
@@ -191,16 +191,16 @@ class Heat {
     }
   }
 
-  forget(block) {
-    for (const [level, range] of this.painted.get(block)) {
+  forget(section) {
+    for (const [level, range] of this.painted.get(section)) {
       highlight(`wb-heat-${level}`).delete(range);
     }
-    this.painted.delete(block);
+    this.painted.delete(section);
   }
 
   close() {
     this.observer.disconnect();
-    for (const block of [...this.painted.keys()]) this.forget(block);
+    for (const section of [...this.painted.keys()]) this.forget(section);
   }
 }
 
