@@ -22,10 +22,15 @@ if TYPE_CHECKING:
     from workbench.plots import latency_figure, show, stages_figure
     from workbench.sampling import Sampling
     from workbench.session import Session
+    from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
+    from workbench.stream_plots import scaling_figure
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.many import ManyPanel
+    from workbench.widgets.playground import PlaygroundPanel
+    from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
 
@@ -50,10 +55,15 @@ _HOMES = {
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.sampling": ("Sampling",),
     "workbench.session": ("Session",),
+    "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.stream_plots": ("scaling_figure",),
+    "workbench.widgets.many": ("ManyPanel",),
+    "workbench.widgets.playground": ("PlaygroundPanel",),
+    "workbench.widgets.side_by_side": ("SideBySidePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
 }
@@ -65,14 +75,18 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Endpoint",
     "Generation",
     "JobsPanel",
+    "ManyPanel",
     "Model",
     "Plan",
+    "PlaygroundPanel",
     "Sampling",
     "Session",
+    "SideBySidePanel",
     "StorePanel",
     "StreamPanel",
     "WorkbenchError",
     "__version__",
+    "baseline_of",
     "check_injected",
     "covering",
     "find_engine",
@@ -86,6 +100,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "open_engine",
     "publish_result",
     "run_notebook",
+    "scaling_figure",
     "show",
     "spec_from",
     "stages_figure",

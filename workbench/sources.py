@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from workbench.backends import get_backend, make_spec
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.opened import Opened
 from workbench.opening import open_engine
+from workbench.spec import BuildSpec, parameters_of
 from workbench.units import format_bytes, printable
 
 Source = Engine | Endpoint
@@ -72,3 +75,25 @@ def opened_line(source: Source, session: Opened) -> str:
     if exposed := session.facts.get("exposed"):
         words.append(str(exposed))
     return printable(" · ".join(words))
+
+
+def spec_of(engine: Engine) -> BuildSpec:
+    """Return the spec that an engine was built from, under the limits that it has now."""
+    return make_spec({**engine.manifest["identity"]["spec"], **_known(engine, engine.backend)})
+
+
+def baseline_of(engine: Engine) -> BuildSpec:
+    """Return the spec of the eager baseline: the same model, limits and compute precision.
+
+    Raises:
+        SpecError: The baseline does not take one of them.
+    """
+    return make_spec({"backend": "transformers", **_known(engine, "transformers")})
+
+
+def _known(engine: Engine, backend: str) -> dict[str, Any]:
+    """Return what is known of an engine and a backend has a parameter for."""
+    model = engine.manifest["model"]
+    values = {**engine.limits, "model": model["source"], "revision": model.get("revision")}
+    names = parameters_of(get_backend(backend).spec_class)
+    return {name: value for name, value in values.items() if name in names}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.generation import Generation
+from workbench.generation import Delta, Generation
 from workbench.summaries import milliseconds
 from workbench.widgets.tokens import TokenView
 
@@ -27,8 +27,8 @@ def follow(
     view: TokenView,
     limits: Mapping[str, Any],
     failed: Callable[[str], None],
-) -> None:
-    """Pass a generation on to a view until its end.
+) -> list[Delta]:
+    """Pass a generation on to a view until its end; return what came.
 
     Args:
         generation: What to show.
@@ -38,10 +38,12 @@ def follow(
     """
     done = threading.Event()
     told = 0.0
+    came: list[Delta] = []
     waiting = threading.Thread(target=_show_waiting, args=(generation, view, done), daemon=True)
     waiting.start()
     try:
         for delta in generation:
+            came.append(delta)
             view.append(delta.text)
             # Not with each token: the figures of a long stream take a while to compute.
             if time.monotonic() - told > _LOOK:
@@ -55,6 +57,7 @@ def follow(
         phase = generation.phase
         ended: Any = phase if phase in ("finished", "stopped", "failed") else "failed"
         view.finish(ended, **facts(generation, limits))
+    return came
 
 
 def _show_waiting(generation: Generation, view: TokenView, done: threading.Event) -> None:
