@@ -31,7 +31,7 @@ BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
 EMBEDDED = [
     path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS)
 ]
-"""Those that build an engine on any machine; tests/test_tensorrt_llm.py runs the others."""
+"""Those that build an engine on any machine and have no test of their own below; tests/test_tensorrt_llm.py runs the others."""
 
 
 def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
@@ -70,6 +70,35 @@ def test_plain_papermill_runs_it_and_results_come_back(notebook: Path, tmp_path:
     assert results["build"]["smoke"]["ran"]
     # Widgets leave their state behind; it must not be their libraries.
     assert output.stat().st_size < 300_000
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_streaming_notebook_records_every_stream_and_every_batch(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    words = ("-p", "quantization", "none", "-p", "streams", "3", "-p", "max_tokens", "12")
+    run = _papermill(STREAM, output, *words)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert [len(results["generations"]), results["generations"][-1]] == [2, results["generation"]]
+    assert [batch["streams"] for batch in results["batches"]] == [1, 2, 3]
+    assert all(batch["tokens_per_second"] > 0 for batch in results["batches"])
+    shown = output.read_text()
+    for text in ("# Transcript", "> another one", "wb.open_engine(", "3 streams"):
+        assert text in shown
+
+
+@pytest.mark.usefixtures("shared")
+def test_side_by_side_int4_parts_from_float32_somewhere(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(SIDES, output)
+    assert run.returncode == 0, run.stderr
+    compared = read_results(output)["comparison"]
+    assert len(compared["sides"]) == 2
+    assert all(side["tokens_per_second"] > 0 for side in compared["sides"])
+    assert all(side["memory_bytes"] > 0 for side in compared["sides"])
+    (agreed,) = compared["agreement"]
+    assert agreed["rate"] < 1
+    assert 0 < agreed["shared"] < 1
 
 
 @pytest.mark.usefixtures("shared")

@@ -60,8 +60,8 @@ class SourceChooser(widgets.VBox):  # type: ignore[misc]
         chosen = self.engines.value
         found = sorted(store.list_engines(), key=lambda engine: -engine.created)
         self.engines.options = [(str(engine), engine.key) for engine in found]
-        if chosen in [engine.key for engine in found]:
-            self.engines.value = chosen
+        keys = [engine.key for engine in found]
+        self.engines.value = chosen if chosen in keys else next(iter(keys), None)
         self.open_button.disabled = self.baseline_button.disabled = not found
 
     def engine(self) -> Engine:
