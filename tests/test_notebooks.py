@@ -28,10 +28,13 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
 BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
+STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
+SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES)
 EMBEDDED = [
-    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS)
+    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]
-"""Those that build an engine on any machine and have no test of their own below; tests/test_tensorrt_llm.py runs the others."""
+"""Those that build an engine on any machine; tests/test_tensorrt_llm.py runs the others."""
 
 
 def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:

@@ -344,6 +344,7 @@ def test_an_idle_engine_is_unloaded_when_that_is_wanted(stocked: Engine) -> None
     until(lambda: "idle minutes" in panel._title.value)
     assert shared.opened() == []
     assert say(panel, "a")
+    panel.unload()
 
 
 @pytest.mark.usefixtures("nothing_open")
@@ -352,6 +353,14 @@ def test_two_engines_are_open_at_once(stocked: Engine) -> None:
     second = playground(stocked.under({**stocked.limits, "max_output_len": 100}))
     assert len(shared.opened()) == 2
     assert say(first, "a") == say(second, "a")
+
+
+def test_a_panel_whose_engine_another_one_unloads_says_so(stocked: Engine) -> None:
+    first, second = playground(stocked), playground(stocked)
+    second.unload()
+    until(lambda: "is not loaded" in first._title.value)
+    assert first._error_text == ""
+    assert say(first, "a")
 
 
 @pytest.mark.usefixtures("nothing_open")

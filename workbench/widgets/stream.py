@@ -240,13 +240,16 @@ class StreamPanel(Panel):
             thread.join()
 
     def _watch(self, session: Session) -> None:
-        """Say so when the worker dies while nobody asks it anything (runs in a thread)."""
-        while self._session is session and session.error is None and not session.closed:
+        """Say so when it ends while nobody asks it anything (runs in a thread).
+
+        The worker has died, or another panel has let go of the engine.
+        """
+        while self._session is session and not session.closed:
             time.sleep(_LOOK)
-        if self._session is session and session.error and self._source:
+        if self._session is session and self._source:
             self._close_button.disabled, self._load_button.disabled = True, False
             self._show_title(f"{_named(self._source)} is not loaded; Send loads it again")
-            self.show_error(str(session.error))
+            self.show_error(str(session.error or ""))
 
     def _generate(self, prompt: str, sampling: Sampling) -> None:
         if self._session is None or self._session.closed:
