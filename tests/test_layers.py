@@ -53,7 +53,7 @@ LAYERS = [
     {"opening", "recipe", "model_reader", "offers", "conversation"},
     {"sources"},
     {"shared", "divergence", "many"},
-    {"comparison"},
+    {"comparison", "steering"},
     {"runner", "summaries", "notebook", "plots", "account", "whatif", "forecast", "transcript"},
     {"fit_plots", "stream_plots"},
     {"report"},

@@ -18,6 +18,7 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
 from workbench.sampling import Sampling
+from workbench.session import Session
 from workbench.spec import parameters_of
 from workbench.widgets.chat import SHOWN
 from workbench.widgets.live import BARS, sparkline
@@ -147,6 +148,45 @@ def test_what_was_said_is_text(stocked: Engine) -> None:
     shown = "".join(row.children[0].value for row in panel._history.children)
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
+
+
+def test_an_answer_goes_on_from_another_token_as_the_engine_would(stocked: Engine) -> None:
+    panel = playground(stocked)
+    first = say(panel, "write a haiku about latency")
+    session, generation = panel._session, panel._generation
+    assert isinstance(session, Session)
+    assert generation is not None
+    choices = panel._choices_at(3)
+    assert choices[0].token_id == generation.token_ids[3]
+    assert choices[0].logprob == pytest.approx(generation.logprobs[3], abs=1e-4)
+    other = choices[1]
+    panel.continue_from(3, other.token_id)
+    text = panel.wait(20)["text"]
+    ids = [*generation.prompt_ids, *generation.token_ids[:3], other.token_id]
+    went_on = session.generate(ids, max_tokens=12).wait().text
+    assert text.endswith(other.text + went_on)
+    assert text == panel._view.text != first
+    assert [(turn.asked, turn.answered) for turn in panel.conversation.turns] == [
+        ("write a haiku about latency", text)
+    ]
+    assert str(other.token_id) in panel.export("python")
+    # Back on the way that it took at first, from a token that it has now.
+    panel.continue_from(3, choices[0].token_id)
+    assert panel.wait(20)["text"].startswith(first[:20])
+    with pytest.raises(RequestError, match="is none of the most probable ones"):
+        panel.continue_from(3, -1)
+
+
+def test_a_server_tells_no_alternatives_and_says_so() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url))
+        ready(panel)
+        with pytest.raises(RequestError, match="is not loaded"):
+            panel._choices_at(0)
+        say(panel, "hi")
+        with pytest.raises(RequestError, match="A server does not tell"):
+            panel._choices_at(0)
+        panel.unload()
 
 
 def test_a_long_conversation_shows_its_end(stocked: Engine) -> None:

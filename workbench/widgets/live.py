@@ -44,7 +44,8 @@ def follow(
     try:
         for delta in generation:
             came.append(delta)
-            view.append(delta.text)
+            # Rounded, a probability of 1 may come as a little more.
+            view.append(delta.text, [min(0.0, value) for value in delta.logprobs])
             # Not with each token: the figures of a long stream take a while to compute.
             if time.monotonic() - told > _LOOK:
                 told = time.monotonic()

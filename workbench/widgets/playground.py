@@ -10,16 +10,21 @@ import ipywidgets as widgets
 
 from workbench import transcript
 from workbench.conversation import Conversation, Turn
+from workbench.divergence import answer_of
 from workbench.errors import InputError, RequestError
 from workbench.generation import Generation
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
+from workbench.session import Session
 from workbench.sources import Source
+from workbench.steering import Trail, alternatives_at
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
 from workbench.widgets.chooser import SourceChooser
 from workbench.widgets.source import EngineSource
 from workbench.widgets.stream import StreamPanel
+from workbench.widgets.tokens import Alternative as Choice
+from workbench.widgets.tokens import TokenView
 
 Mode = Literal["chat", "completion"]
 Form = Literal["markdown", "json", "python", "curl"]
@@ -51,6 +56,8 @@ class PlaygroundPanel(StreamPanel):
             raise InputError(f"mode is one of {', '.join(get_args(Mode))}; got {mode!r}.")
         self.conversation = Conversation(system_prompt)
         self._sent: Prompt = ""
+        self._head: Trail | None = None
+        """The beginning of the answer, where a person chose a token of it."""
         self._chooser = SourceChooser(self._choose)
         self._mode = widgets.ToggleButtons(
             options=get_args(Mode), value=mode, tooltips=_MODES, style={"button_width": "110px"}
@@ -82,6 +89,69 @@ class PlaygroundPanel(StreamPanel):
         above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
         below = [self._prompt, self._sampling, self._buttons(), self._view]
         return [*above, self._history, *below, exports, self._exported]
+
+    def _make_view(self) -> TokenView:
+        return TokenView(heat=True, alternatives=self._choices_at, continue_from=self.continue_from)
+
+    def continue_from(self, index: int, token_id: int) -> None:
+        """Answer again from a token on, with another one in its place; returns at once.
+
+        Args:
+            index: Of the answer's token, from 0.
+            token_id: One of the most probable tokens there.
+
+        Raises:
+            RequestError: A generation is running, or the token is none of them.
+            WorkbenchError: The source cannot go on.
+        """
+        self._refuse_while_running()
+        session, trail = self._trail()
+        chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
+        if not chosen:
+            raise RequestError(f"The token {token_id} is none of the most probable ones there.")
+        asked = self._sent
+        if not isinstance(asked, str) and self.conversation.turns:
+            prompt = self.conversation.back_to(len(self.conversation.turns) - 1)
+        else:
+            prompt = str(asked)
+        head = trail.instead(index, chosen[0])
+        sampling = Sampling.parse(self.record["sampling"] if self.record else {})
+        self._head = head
+        self._begin(prompt, head.ids, sampling, head.text)
+
+    def _choices_at(self, index: int) -> list[Choice]:
+        """Return what the view shows for a token."""
+        session, trail = self._trail()
+        found = alternatives_at(session, trail, index)
+        return [Choice(one.id, one.text, one.logprob) for one in found if one.id is not None]
+
+    def _trail(self) -> tuple[Opened, Trail]:
+        """Return the open session, and the tokens of the answer that is shown.
+
+        Raises:
+            RequestError: Nothing was generated, or the engine is not loaded.
+        """
+        if self._generation is None or self._session is None or self._session.closed:
+            raise RequestError("The engine of this answer is not loaded. Load it again.")
+        came = answer_of("", self._came).tokens
+        if self._head:
+            return self._session, Trail(self._head.prompt_ids, (*self._head.tokens, *came))
+        return self._session, Trail(tuple(self._generation.prompt_ids), came)
+
+    def _view_beginning(self) -> None:
+        if self._head:
+            for token in self._head.tokens:
+                one = Trail((), (token,))
+                self._view.append(token.text, one.logprobs)
+
+    def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
+        # Not of a server: some refuse the whole request for it.
+        tells = isinstance(session, Session) and "logprobs" not in session.lacks
+        return sampling.replace(logprobs=True) if tells else sampling
+
+    def _generate(self, prompt: str, sampling: Sampling) -> None:
+        self._head = None
+        super()._generate(prompt, sampling)
 
     def edit(self, number: int) -> None:
         """Bring a turn back into the prompt area; it and all after it are forgotten.
@@ -133,7 +203,8 @@ class PlaygroundPanel(StreamPanel):
         if form == "json":
             return transcript.record_json(self.records)
         write = transcript.python_snippet if form == "python" else transcript.curl_line
-        return write(self._source, self._sent, Sampling.parse(self.record["sampling"]))
+        asked = self._head.ids if self._head else self._sent
+        return write(self._source, asked, Sampling.parse(self.record["sampling"]))
 
     def plain(self) -> str:
         """Return all turns, or the prompt and what completed it, with timings as plain text."""

@@ -15,7 +15,7 @@ import ipywidgets as widgets
 from workbench import shared, store
 from workbench.endpoint import Endpoint
 from workbench.errors import RequestError, SessionError, WorkbenchError
-from workbench.generation import Generation
+from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
@@ -76,9 +76,10 @@ class StreamPanel(Panel):
         self._idle.set()
         self._timer = shared.IdleTimer(idle_minutes, self._unload_idle)
         self._idle_minutes = idle_minutes
+        self._came: list[Delta] = []
         self.record: dict[str, Any] | None = None
         self.records: deque[dict[str, Any]] = deque(maxlen=RECORDS)
-        self._view = TokenView()
+        self._view = self._make_view()
         self._title = widgets.HTML()
         self._prompt = widgets.Textarea(
             value=prompt,
@@ -106,6 +107,9 @@ class StreamPanel(Panel):
         self._load_button.on_click(lambda _: self._source and self.load(self._source))
         if source is not None:
             self._attach(source)
+
+    def _make_view(self) -> TokenView:
+        return TokenView()
 
     def _layout(self) -> list[widgets.Widget]:
         """Return what is in the panel, from top to bottom."""
@@ -257,13 +261,26 @@ class StreamPanel(Panel):
             sampling = self._sampling.value
         assert self._session is not None  # noqa: S101 - _reopen raises without one
         self.show_error("")
-        generation = self._session.generate(self._asked(prompt, self._session), sampling)
+        self._begin(prompt, self._asked(prompt, self._session), sampling)
+
+    def _begin(self, prompt: str, asked: Prompt, sampling: Sampling, said: str = "") -> None:
+        """Generate and show it.
+
+        Args:
+            prompt: What the person asked.
+            asked: What the session is given for it.
+            sampling: Options.
+            said: The beginning of the answer, where it goes on from one.
+        """
+        assert self._session is not None  # noqa: S101 - whoever calls has opened it
+        generation = self._session.generate(asked, self._wanted(sampling, self._session))
         self._timer.stop()
         self._idle.clear()
         self._generation = generation
         self._view.reset()
         self._send_button.disabled, self._stop_button.disabled = True, False
-        arguments = (generation, prompt, self._session)
+        self._view_beginning()
+        arguments = (generation, prompt, self._session, said)
         threading.Thread(target=self._show, args=arguments, daemon=True).start()
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
@@ -281,13 +298,22 @@ class StreamPanel(Panel):
             raise SessionError("No engine is loaded. Build one first.")
         self._open(self._source)
 
-    def _show(self, generation: Generation, prompt: str, session: Opened) -> None:
+    def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
+        """Return the options with what the view needs beside them."""
+        del session
+        return sampling
+
+    def _view_beginning(self) -> None:
+        """Show what stands before the first token that comes."""
+
+    def _show(self, generation: Generation, prompt: str, session: Opened, said: str) -> None:
         """Pass deltas on to the view until the end (runs in a thread)."""
         with self.boundary():
             try:
-                follow(generation, self._view, session.limits, self.show_error)
+                self._came = follow(generation, self._view, session.limits, self.show_error)
             finally:
                 self.record = generation.record()
+                self.record["text"] = said + self.record["text"]
                 self.records.append(self.record)
                 self._ended(prompt, generation)
                 self._send_button.disabled = False
