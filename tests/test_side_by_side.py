@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +12,13 @@ import pytest
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, delta, scripted
 from workbench import shared
+from workbench.comparison import Side, comparison_record, last_parting
 from workbench.divergence import Parting, Token
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
+from workbench.sampling import Sampling
+from workbench.session import Session
 from workbench.sources import baseline_of, same_vocabulary, spec_of
 from workbench.widgets.side_by_side import SideBySidePanel, parting_line
 
@@ -44,6 +49,29 @@ def test_an_engine_agrees_with_itself(stocked: Engine) -> None:
     assert len(shared.opened()) == 2
     assert panel.generations[0]["sampling"]["seed"] == 1
     assert len(panel.generations[0]["logprobs"]) == panel.generations[0]["output_tokens"]
+
+
+def test_where_tokens_part_each_engine_says_what_it_thinks_of_the_other_token(
+    stocked: Engine,
+) -> None:
+    session = shared.acquire(stocked)
+    assert isinstance(session, Session)
+    greedy, varied = (Side(stocked, session, [], []) for _ in range(2))
+    greedy.ask("write a haiku about latency", Sampling(seed=1, max_tokens=20))
+    varied.ask(
+        "write a haiku about latency", Sampling(seed=3, max_tokens=20, temperature=2.0, top_k=3)
+    )
+    parting = last_parting(greedy, varied)
+    assert parting is not None
+    assert parting.first is not None
+    assert parting.second is not None
+    ids = [*greedy.prompts[0], *(t.id for t in greedy.answers[0].tokens[: parting.at + 1])]
+    (score,) = session.score(ids, top=8, start=len(ids) - 1)
+    shares = {one.id: math.exp(one.logprob) for one in score.alternatives}
+    assert parting.first_of_second == pytest.approx(shares[parting.second.id], abs=1e-6)
+    assert parting.second_of_first == pytest.approx(shares[parting.first.id], abs=1e-6)
+    plain = comparison_record([greedy, varied], ["write a haiku about latency"], [parting])
+    assert json.loads(json.dumps(plain))["last_parting"][0]["at"] == parting.at
 
 
 def test_a_server_is_compared_by_its_text_which_stays_text(stocked: Engine) -> None:

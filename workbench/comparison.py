@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from workbench.divergence import Agreement, Answer, agreement, answer_of
-from workbench.errors import InputError
+from workbench.divergence import Agreement, Answer, Parting, Token, agreement, answer_of, part
+from workbench.errors import InputError, RequestError
 from workbench.generation import Delta, Generation
 from workbench.opened import Opened
 from workbench.sampling import Sampling
 from workbench.sources import Source, same_vocabulary, source_label
+from workbench.steering import Trail, alternatives_at
 
 MOST = 6
 """Sources that can be compared: more do not fit beside each other."""
@@ -28,6 +30,7 @@ class Side:
     session: Opened
     answers: list[Answer]
     records: list[dict[str, Any]]
+    prompts: list[list[int]] = field(default_factory=list)
 
     def ask(
         self,
@@ -50,6 +53,7 @@ class Side:
         generation = self.session.generate(given, self._with_probabilities(sampling))
         deltas = show(generation)
         generation.wait()
+        self.prompts.append(generation.prompt_ids)
         self.answers.append(answer_of(generation.text, deltas))
         self.records.append(generation.record())
 
@@ -94,8 +98,51 @@ def agreements(sides: Sequence[Side]) -> list[Agreement | None]:
     return found
 
 
-def comparison_record(sides: Sequence[Side], prompts: Sequence[str]) -> dict[str, Any]:
-    """Return everything about a comparison as plain values."""
+def last_parting(first: Side, second: Side) -> Parting | None:
+    """Return where the answers to the last prompt part, with all probabilities that can be had.
+
+    Raises:
+        SessionError: A worker died.
+    """
+    last = min(len(first.answers), len(second.answers)) - 1
+    same = same_vocabulary(first.source, second.source)
+    found = part(first.answers[last], second.answers[last], same_vocabulary=same)
+    if found is None or found.by == "text":
+        return found
+    if found.first_of_second is None:
+        share = _share(first, last, found.at, found.second)
+        found = replace(found, first_of_second=share)
+    if found.second_of_first is None:
+        share = _share(second, last, found.at, found.first)
+        found = replace(found, second_of_first=share)
+    return found
+
+
+def _share(side: Side, last: int, at: int, token: Token | None) -> float | None:
+    """Return the probability that a side gives to the other's token; None where it is not told.
+
+    It is told of the most probable ones.
+    """
+    trail = Trail(tuple(side.prompts[last]), side.answers[last].tokens)
+    if token is None or at >= len(trail.tokens):
+        return None
+    try:
+        found = alternatives_at(side.session, trail, at)
+    except RequestError:
+        return None
+    return next((math.exp(one.logprob) for one in found if one.id == token.id), None)
+
+
+def comparison_record(
+    sides: Sequence[Side], prompts: Sequence[str], partings: Sequence[Parting | None]
+) -> dict[str, Any]:
+    """Return everything about a comparison as plain values.
+
+    Args:
+        sides: The first one is what the others are compared with.
+        prompts: What all were asked.
+        partings: Of each side after the first, for the last prompt.
+    """
     found = agreements(sides)
     return {
         "prompts": list(prompts),
@@ -103,4 +150,13 @@ def comparison_record(sides: Sequence[Side], prompts: Sequence[str]) -> dict[str
         "agreement": [
             None if one is None else {"rate": one.rate, "shared": one.shared} for one in found
         ],
+        "last_parting": [None if one is None else _plain(one) for one in partings],
     }
+
+
+def _plain(parting: Parting) -> dict[str, Any]:
+    values = asdict(parting)
+    for name in ("first", "second"):
+        if values[name]:
+            del values[name]["others"]
+    return values

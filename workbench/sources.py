@@ -66,7 +66,11 @@ def least_memory(source: Source) -> int:
 
 def opened_line(source: Source, session: Opened) -> str:
     """Return one line on what was opened, its limits and its memory."""
-    words = [source_label(source)]
+    words = [
+        source_label(source)
+        if isinstance(source, Endpoint)
+        else f"engine {source.key} on {source.backend}"
+    ]
     named = {"max_batch_size": "batch {}", "max_input_len": "prompt up to {}"}
     named |= {"max_output_len": "output up to {} tokens", "max_seq_len": "context {} tokens"}
     words += [text.format(session.limits[n]) for n, text in named.items() if session.limits.get(n)]

@@ -11,13 +11,13 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import shared, store
-from workbench.comparison import Side, agreements, check_sources, comparison_record
-from workbench.divergence import Answer, Parting, Token, aligned, part
+from workbench.comparison import Side, agreements, check_sources, comparison_record, last_parting
+from workbench.divergence import Answer, Parting, Token, aligned
 from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
-from workbench.sources import Source, same_vocabulary, source_label
+from workbench.sources import Source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
 from workbench.widgets.live import follow
@@ -56,6 +56,7 @@ class SideBySidePanel(Panel):
         check_sources(sources)
         self._given = list(sources)
         self._sides: list[Side] = []
+        self._partings: list[Parting | None] = []
         self._generation: Generation | None = None
         self._idle = threading.Event()
         self._idle.set()
@@ -105,6 +106,7 @@ class SideBySidePanel(Panel):
             sampling = self._sampling.value.with_seed()
             self._idle.clear()
             self._stopped = False
+            self.record = None
             self._send_button.disabled, self._stop_button.disabled = True, False
             threading.Thread(target=self._run, args=(prompts, sampling), daemon=True).start()
 
@@ -134,7 +136,7 @@ class SideBySidePanel(Panel):
 
     def plain(self) -> str:
         """Return the answers to the last prompt and how they compare, as plain text."""
-        if not self._sides:
+        if self.record is None:
             return "Nothing was compared yet."
         lines = []
         for side in self._sides:
@@ -158,7 +160,11 @@ class SideBySidePanel(Panel):
                         if not self._stopped:
                             view.reset(source_label(side.source))
                             side.ask(prompt, sampling, functools.partial(self._show, side, view))
-                self.record = comparison_record(self._sides, prompts)
+                self._partings = [
+                    last_parting(self._sides[0], side) if side.answers else None
+                    for side in self._sides[1:]
+                ]
+                self.record = comparison_record(self._sides, prompts, self._partings)
                 self._result.value = self._html()
         finally:
             self._send_button.disabled, self._stop_button.disabled = False, True
@@ -185,12 +191,11 @@ class SideBySidePanel(Panel):
         """Return how each side agrees with the first one."""
         names = [source_label(side.source) for side in self._sides]
         lines = []
-        for side, name, found in zip(
-            self._sides[1:], names[1:], agreements(self._sides), strict=True
-        ):
+        for place, found in enumerate(agreements(self._sides)):
+            name = names[place + 1]
             if found:
                 lines.append(f"{name} and {names[0]}: {found}.")
-                lines.append(parting_line(_parting(self._sides[0], side), names[0], name))
+                lines.append(parting_line(self._partings[place], names[0], name))
         return lines
 
     def _html(self) -> str:
@@ -200,7 +205,7 @@ class SideBySidePanel(Panel):
         )
         lines = "".join(f"<div>{_escaped(line)}</div>" for line in self._sentences())
         texts = "".join(
-            _pair(self._sides[0].answers[-1], side.answers[-1])
+            _pair(self._sides[0].answers[len(side.answers) - 1], side.answers[-1])
             for side in self._sides[1:]
             if side.answers
         )
@@ -212,13 +217,6 @@ def _source(given: EngineSource | Source | str) -> Source:
     if isinstance(given, EngineSource):
         return given.wait()
     return store.find_engine(given) if isinstance(given, str) else given
-
-
-def _parting(first: Side, second: Side) -> Parting | None:
-    """Return where the answers to the last prompt that both had part."""
-    last = min(len(first.answers), len(second.answers)) - 1
-    same = same_vocabulary(first.source, second.source)
-    return part(first.answers[last], second.answers[last], same_vocabulary=same)
 
 
 def parting_line(parting: Parting | None, first: str, second: str) -> str:
