@@ -20,7 +20,7 @@ from workbench.sources import Source
 from workbench.steering import Trail, alternatives_at
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
-from workbench.widgets.chooser import SourceChooser
+from workbench.widgets.opener import SourceChooser
 from workbench.widgets.source import EngineSource
 from workbench.widgets.stream import StreamPanel
 from workbench.widgets.tokens import Alternative as Choice
