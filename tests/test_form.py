@@ -137,7 +137,7 @@ def test_a_folded_group_says_what_is_in_it() -> None:
 
 def test_every_backend_gives_its_spec_back() -> None:
     for name in NAMES:
-        spec = make_spec({"backend": name, "max_batch_size": 3})
+        spec = make_spec({"backend": name, "revision": "v2"})
         assert BuildForm(spec).spec == spec
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.faults import Faulty, fault, job_of
 from workbench import docs
 from workbench.backends import get_backend
+from workbench.cli import main
 from workbench.errors import InputError, SpecError
 from workbench.notebook import (
     _typed_like,
@@ -21,6 +22,7 @@ from workbench.notebook import (
     run_notebook,
     spec_from,
 )
+from workbench.notebook_runs import run_file
 from workbench.spec import parameters_of
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,11 +32,12 @@ BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
 BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
 STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
 SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
-TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES)
+TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL)
 EMBEDDED = [
     path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]
-"""Those that build an engine on any machine; tests/test_tensorrt_llm.py runs the others."""
+"""Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
 
 def _papermill(notebook: Path, output: Path, *words: str) -> subprocess.CompletedProcess:
@@ -72,7 +75,7 @@ def test_plain_papermill_runs_it_and_results_come_back(notebook: Path, tmp_path:
     assert results["generation"]["output_tokens"] > 0
     assert results["build"]["smoke"]["ran"]
     # Widgets leave their state behind; it must not be their libraries.
-    assert output.stat().st_size < 300_000
+    assert output.stat().st_size < 600_000
 
 
 @pytest.mark.usefixtures("shared")
@@ -274,6 +277,85 @@ def test_plain_papermill_on_the_builds_notebook_refuses_them_too(
     assert sentence in run.stderr
 
 
+@pytest.mark.usefixtures("shared")
+def test_the_trial_notebook_measures_and_publishes(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    words = {"quantization": "none", "input_len": "8", "output_len": "6", "requests": "3",
+             "concurrency": "2", "time_limit": "300"}  # fmt: skip
+    run = _papermill(TRIAL, output, *(w for name in words for w in ("-p", name, words[name])))
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert results["summary"]["output_tokens"] == 3 * 6
+    assert results["summary"]["errors"] == 0
+    shown = output.read_text()
+    for words_ in (results["trial"], "measure, repetition 1 of 1", "TTFT     p50", "Engines  "):
+        assert words_ in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("conurrency", "4", "Did you mean 'concurrency'"),
+        ("arrivals", "bursty", "arrivals must be one of poisson, constant"),
+        ("max_input_len", "16", "needs max_input_len 128, and the engine has 16"),
+    ],
+)
+def test_the_trial_notebook_refuses_wrong_parameters(
+    home: Path, tmp_path: Path, name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        run_notebook(TRIAL, tmp_path / "out.ipynb", {name: value})
+    assert not (home / "jobs").exists()
+
+
+def _small(path: Path) -> Path:
+    """Write a notebook that needs nothing: it publishes its parameter, and fails at 3."""
+    cells = [
+        nbformat.v4.new_code_cell("value = 0", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import workbench as wb\nassert value != 3\nwb.publish_result(value=value)"
+        ),
+    ]
+    notebook = nbformat.read(TOUR, as_version=4)
+    notebook.cells = cells
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_notebook_runs_once_for_each_line_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(json.dumps({"value": number}) for number in (1, 2, 3)))
+    notebook = _small(tmp_path / "small.ipynb")
+    words = ["run", str(notebook), str(tmp_path / "out"), "--parameters", str(lines), "--jobs=2"]
+    assert main(words) == 1
+    told = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda t: t["line"])
+    assert [one.get("results") for one in told] == [{"value": 1}, {"value": 2}, None]
+    assert "AssertionError" in told[2]["error"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"small-{number:03d}.ipynb" for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"valu": 1}', "Line 2 of .*: 'valu' is not a known parameter. Did you mean 'value'"),
+        ('{"value": "x"}', "Line 2 of .*: value must be a whole number"),
+        ("[]", "Line 2 of .* is no JSON object"),
+    ],
+)
+def test_a_wrong_line_is_refused_before_any_notebook_runs(
+    tmp_path: Path, line: str, sentence: str
+) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"value": 1}\n' + line)
+    with pytest.raises(InputError, match=sentence):
+        run_file(_small(tmp_path / "small.ipynb"), tmp_path / "out", lines)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "declared", "ok"),
     [
@@ -325,6 +407,16 @@ def test_a_kernel_that_is_not_installed_is_a_sentence(tmp_path: Path) -> None:
 
 def test_derived_documentation_has_not_drifted() -> None:
     assert docs.drifted(write=False) == [], "run: python -m workbench.docs"
+
+
+@pytest.mark.parametrize("name", docs.RECORDS)
+def test_every_parameter_of_a_record_has_its_line_in_a_table(name: str) -> None:
+    page = f"before\n<!-- record: {name} -->\nold\n<!-- end -->\nafter"
+    written = docs._readme(page)
+    assert "old" not in written
+    for parameter in parameters_of(docs.RECORDS[name]).values():
+        assert f"| `{parameter.name}`" in written
+    assert docs._readme(written) == written
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

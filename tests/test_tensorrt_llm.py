@@ -27,6 +27,7 @@ from workbench import store
 from workbench.backends import make_spec
 from workbench.backends.trtllm_command import build_arguments
 from workbench.backends.trtllm_spec import BUILD_FLAGS, TensorRtLlmSpec
+from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL, Plan, start_build
 from workbench.cli import main
 from workbench.engine import Engine
@@ -103,6 +104,24 @@ def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+# --- trials
+
+
+@pytest.mark.parametrize("backend", ["tensorrt_llm", "tensorrt_llm_torch"])
+def test_a_trial_measures_it_on_its_gpu(engine: Engine, backend: str) -> None:
+    workload = {"input_len": 16, "output_len": 8, "requests": 4, "concurrency": 2}
+    more = {} if backend == "tensorrt_llm" else {"max_input_len": 256}
+    trial = run_trial({**SMALL, **more, "backend": backend}, workload).require()
+    record = trial.record
+    assert (record["engine"]["key"] == engine.key) == (backend == "tensorrt_llm")
+    assert record["environment"]["device"] == "NVIDIA H100 80GB HBM3"
+    assert record["environment"]["toolchain"]["tensorrt-llm"]
+    assert record["devices"] == 1
+    assert record["memory"]["gpu_bytes"] > 0
+    for request in record["repetitions"][0]:
+        assert (request["input_tokens"], request["output_tokens"]) == (16, 8)
 
 
 # --- the command line of a spec

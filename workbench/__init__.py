@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
+    from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
+    from workbench.foreign import import_trials
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
+    from workbench.measuring import measure
     from workbench.model import Model
     from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
+    from workbench.quality import Quality
+    from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
+    from workbench.served import run_endpoint_trial
     from workbench.session import Session
     from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
     from workbench.stream_plots import scaling_figure
+    from workbench.sweep import Sweep, run_sweep, start_sweep
+    from workbench.sweep_plan import SweepPlan
+    from workbench.trial import Trial
+    from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
@@ -33,17 +43,21 @@ if TYPE_CHECKING:
     from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
+    from workbench.workload import Workload
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
+    "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
+    "workbench.foreign": ("import_trials",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
+    "workbench.measuring": ("measure",),
     "workbench.model": ("Model",),
     "workbench.notebook": (
         "check_injected",
@@ -53,10 +67,17 @@ _HOMES = {
         "spec_from",
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
+    "workbench.quality": ("Quality",),
+    "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
+    "workbench.served": ("run_endpoint_trial",),
     "workbench.session": ("Session",),
     "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
+    "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
+    "workbench.sweep_plan": ("SweepPlan",),
+    "workbench.trial": ("Trial",),
+    "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
@@ -66,6 +87,7 @@ _HOMES = {
     "workbench.widgets.side_by_side": ("SideBySidePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
+    "workbench.workload": ("Workload",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -79,32 +101,48 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Model",
     "Plan",
     "PlaygroundPanel",
+    "Quality",
     "Sampling",
     "Session",
     "SideBySidePanel",
     "StorePanel",
     "StreamPanel",
+    "Sweep",
+    "SweepPlan",
+    "Trial",
     "WorkbenchError",
+    "Workload",
     "__version__",
     "baseline_of",
     "check_injected",
     "covering",
     "find_engine",
     "find_job",
+    "find_trial",
+    "frame",
     "get_backend",
     "headless",
+    "import_trials",
     "latency_figure",
     "list_engines",
     "list_jobs",
+    "list_trials",
     "make_spec",
+    "measure",
     "open_engine",
     "publish_result",
+    "rows",
+    "run_endpoint_trial",
     "run_notebook",
+    "run_sweep",
+    "run_trial",
     "scaling_figure",
     "show",
     "spec_from",
     "stages_figure",
     "start_build",
+    "start_sweep",
+    "trial_lines",
 ]
 
 

@@ -20,6 +20,7 @@ from workbench.sampling import Sampling
 from workbench.spec import BuildSpec
 from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
+from workbench.trial_commands import declare_sweep, declare_trial, declare_trials
 from workbench.units import format_bytes, printable, printable_json
 
 Action = Callable[[argparse.Namespace], int]
@@ -214,10 +215,27 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         metavar=("NAME", "VALUE"),
         help="A parameter of the notebook; may be repeated.",
     )
+    parser.add_argument(
+        "--parameters",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="Run it once for each line of this file, a JSON object of parameters; those of -p "
+        "are the same for all. Then output is a folder.",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="Run so many at the same time. Default: 1."
+    )
 
     def run(parsed: argparse.Namespace) -> int:
         from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - papermill takes a second
 
+        if parsed.file:
+            from workbench.notebook_runs import run_file  # noqa: PLC0415 - as above
+
+            folder = parsed.output or run_path(parsed.notebook).with_suffix("")
+            shared = dict(parsed.parameters)
+            return run_file(parsed.notebook, folder, parsed.file, shared, parsed.jobs)
         output = parsed.output or run_path(parsed.notebook)
         print(f"The executed notebook goes to {output}", file=sys.stderr, flush=True)
         results = run_notebook(parsed.notebook, output, dict(parsed.parameters))
@@ -250,6 +268,9 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "build": _build,
     "commands": _commands,
     "stream": _stream,
+    "trial": declare_trial,
+    "trials": declare_trials,
+    "sweep": declare_sweep,
     "lab": _lab,
     "run": _run,
     "engines": declare_engines,

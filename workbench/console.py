@@ -9,7 +9,7 @@ from typing import Self
 
 from workbench.build import Plan, engine_of, successor
 from workbench.engine import Engine
-from workbench.errors import WorkbenchError
+from workbench.errors import JobError, WorkbenchError
 from workbench.generation import Generation
 from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
@@ -101,6 +101,23 @@ def follow(job: Job, plan: Plan | None) -> View:
     if facts := fact_line(view, peak):
         print(f"  {facts}", flush=True)
     return view
+
+
+def watch_sweep(job: Job) -> int:
+    """Show a sweep to its end; return the exit status, 0 where every point has a sound trial.
+
+    Raises:
+        JobError: It did not get to its end; says why.
+    """
+    view = follow(job, None)
+    words = str(view.end.get("text", "")) if view.end else ""
+    if view.state() != "done":
+        raise JobError(
+            f"The sweep {job.id} is {view.state()}. {words} What was measured is kept; started "
+            "again, it does what is left."
+        )
+    print(printable(words))
+    return 0 if view.facts.get("sound") == view.facts.get("points") else 1
 
 
 class ByteProgress:

@@ -14,10 +14,15 @@ from pathlib import Path
 import nbformat
 
 from workbench.backends import DEFAULT, get_backend
-from workbench.spec import Parameter, parameters_of
+from workbench.quality import Quality
+from workbench.spec import Declared, Parameter, parameters_of
 from workbench.spec_text import declaration
+from workbench.workload import Workload
 
 ROOT = Path(__file__).parents[1]
+
+RECORDS: dict[str, type[Declared]] = {"workload": Workload, "quality": Quality}
+"""What a notebook declares between "# --- NAME" and "# --- end" beside build parameters."""
 
 EFFECTS = {
     "identity": "which model",
@@ -35,6 +40,18 @@ def parameter_table(backend: str) -> str:
         lines.append(
             f"| `{parameter.name}`{unit} | {_default(parameter)} | "
             f"{parameter.help}{_choices(parameter)} | {EFFECTS[parameter.effect]} |"
+        )
+    return "\n".join(lines)
+
+
+def record_table(name: str) -> str:
+    """Return the parameters of one of `RECORDS` as a Markdown table."""
+    lines = ["| parameter | default | what it does |", "|---|---|---|"]
+    for parameter in parameters_of(RECORDS[name]).values():
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        lines.append(
+            f"| `{parameter.name}`{unit} | {_default(parameter)} | "
+            f"{parameter.help}{_choices(parameter)} |"
         )
     return "\n".join(lines)
 
@@ -65,6 +82,12 @@ def chosen_cell(backend: str, lines: str) -> str:
     return "\n".join(kept)
 
 
+def record_cell(record: type[Declared]) -> str:
+    """Return the lines that declare the parameters of a record in a notebook."""
+    declared = parameters_of(record).values()
+    return "\n".join(declaration(parameter, parameter.default) for parameter in declared)
+
+
 def _default(parameter: Parameter) -> str:
     if parameter.default is None:
         return parameter.none_means
@@ -78,14 +101,17 @@ def _choices(parameter: Parameter) -> str:
 
 
 _MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- record: (workload|quality) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _readme(text: str) -> str:
     """Return the README with its tables written anew."""
+    text = _TABLE.sub(lambda m: m[1] + record_table(m[2]) + "\n" + m[3], text)
     return _MARKED.sub(lambda m: m[1] + parameter_table(m[2]) + "\n" + m[3], text)
 
 
 _CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
+_RECORD = re.compile(r"(# --- (workload|quality)\n).*?(# --- end)", re.DOTALL)
 _CHOSEN = re.compile(r"(# --- some build parameters of (\w+)\n)(.*?)(# --- end)", re.DOTALL)
 
 
@@ -96,6 +122,9 @@ def _notebook(text: str) -> str:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = _CELL.sub(
                 lambda m: m[1] + parameters_cell(DEFAULT) + "\n" + m[2], cell.source
+            )
+            cell.source = _RECORD.sub(
+                lambda m: m[1] + record_cell(RECORDS[m[2]]) + "\n" + m[3], cell.source
             )
             cell.source = _CHOSEN.sub(
                 lambda m: m[1] + chosen_cell(m[2], m[3]) + "\n" + m[4], cell.source

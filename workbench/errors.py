@@ -8,7 +8,8 @@
     ├── ToolchainError        the interpreter or package that a backend needs
     ├── StoreError            an engine or the store that holds it
     ├── JobError              a job that failed, was cancelled or gives no sign of life
-    └── SessionError          the worker behind an open engine
+    ├── SessionError          the worker behind an open engine
+    └── TrialError            a measurement that is missing, failed or cannot be true
 
 A message says what happened, what was expected and what to do, in sentences that a panel can
 show as they are.
@@ -59,3 +60,7 @@ class JobError(WorkbenchError):
 
 class SessionError(WorkbenchError):
     """The worker process behind an open engine died or did not answer."""
+
+
+class TrialError(WorkbenchError):
+    """A trial is missing, failed, or has figures that cannot be true."""

@@ -61,6 +61,8 @@ class Generation:
         self._started: float | None = None
         self._requested = time.monotonic()
         self.finished = threading.Event()
+        self._listeners: list[Callable[[Generation], None]] = []
+        self._ending = threading.Lock()
         self.sampling = sampling
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
@@ -122,6 +124,17 @@ class Generation:
         if self.error:
             raise self.error
         return self
+
+    def when_finished(self, call: Callable[[Generation], None]) -> None:
+        """Call back once at the end, however it ends; at once where it has ended.
+
+        The call comes from the thread that reads the session, which all its streams wait for.
+        """
+        with self._ending:
+            if not self.finished.is_set():
+                self._listeners.append(call)
+                return
+        call(self)
 
     def record(self) -> dict[str, Any]:
         """Return everything about this generation as plain values."""
@@ -205,8 +218,11 @@ class Generation:
         self._close()
 
     def _close(self) -> None:
-        self.finished.set()
+        with self._ending:
+            self.finished.set()
         self._queue.put(_END)
+        for call in self._listeners:
+            call(self)
 
 
 def prompt_fields(prompt: Any) -> dict[str, Any]:

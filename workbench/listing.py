@@ -142,6 +142,8 @@ def entry_of(job: Job, view: View) -> Entry:
 def describe(job: Job) -> str:
     """Say in a few words what a job was asked for."""
     try:
+        if is_sweep(job):
+            return f"sweep {job.request.get('name')} of {len(job.request.get('points', ()))} points"
         spec = backends.make_spec(job.request.get("spec", {}))
     except WorkbenchError:
         return "a request that this version cannot read"
@@ -149,6 +151,13 @@ def describe(job: Job) -> str:
     # The last part of a path tells more in few words than the first ones.
     model = Path(spec.model).name if spec.model.startswith("/") else spec.model
     return " ".join([spec.backend, model, *(f"{n}={value}" for n, value in changed.items())])
+
+
+def is_sweep(job: Job) -> bool:
+    """Say whether a job measures, in place of building; one that cannot be read does not."""
+    with contextlib.suppress(JobError):
+        return job.request.get("kind") == "sweep"
+    return False
 
 
 def _outcome(view: View, state: State) -> str:

@@ -178,15 +178,7 @@ def run_notebook(
     import jupyter_client.kernelspec  # noqa: PLC0415 - takes a second
     import papermill  # noqa: PLC0415 - takes a second
 
-    if not notebook.is_file():
-        raise InputError(f"There is no notebook {notebook}.")
-    declared = _declared(notebook)
-    known = _known({**declared, **(parameters or {})})
-    values = {
-        name: _typed_like(name, value, declared.get(name), known)
-        for name, value in (parameters or {}).items()
-    }
-    check_parameters(values, _undeclared(known) | declared)
+    values = typed_parameters(notebook, parameters or {})
     output = output or run_path(notebook)
     _make_room(output)
     try:
@@ -202,6 +194,25 @@ def run_notebook(
             f"(the executed notebook is {output})"
         ) from error
     return read_results(output)
+
+
+def typed_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as the types that a notebook declares.
+
+    Raises:
+        InputError: The notebook is missing.
+        SpecError: It does not declare a parameter, or declares another type.
+    """
+    if not notebook.is_file():
+        raise InputError(f"There is no notebook {notebook}.")
+    declared = _declared(notebook)
+    known = _known({**declared, **parameters})
+    values = {
+        name: _typed_like(name, value, declared.get(name), known)
+        for name, value in parameters.items()
+    }
+    check_parameters(values, _undeclared(known) | declared)
+    return values
 
 
 def _make_room(output: Path) -> None:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.journal import Journal
 
 
 def main() -> None:
@@ -37,9 +41,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_term)
     try:
-        from workbench.recipe import run_build
-
-        result = run_build(journal)
+        result = _work(journal)
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")
     except WorkbenchError as error:
@@ -50,7 +52,7 @@ def main() -> None:
         traceback.print_exc()
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
         text = (
-            f"The build stopped at an unexpected {type(error).__name__}: {error}. "
+            f"The job stopped at an unexpected {type(error).__name__}: {error}. "
             "The log has the details."
         )
         journal.end("failed", text=with_numbers(text, journal.path))
@@ -59,6 +61,19 @@ def main() -> None:
         journal.end("done", **result)
     _remember(journal.path)
     sys.exit()
+
+
+def _work(journal: Journal) -> dict[str, Any]:
+    """Do what the job was asked for; return the last word of its journal."""
+    from workbench.jobs import Job
+
+    if Job(journal.path).request.get("kind") == "sweep":
+        from workbench.sweep import run_sweep_job
+
+        return run_sweep_job(journal)
+    from workbench.recipe import run_build
+
+    return run_build(journal)
 
 
 def _remember(path: Path) -> None:

@@ -120,6 +120,17 @@ class Declared(BaseModel):
             raise SpecError("\n".join(_sentence(cls, e) for e in error.errors())) from None
 
     @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Self:
+        """Make a record from a notebook's variables: `Workload.of(globals())`.
+
+        Raises:
+            SpecError: As `parse`.
+        """
+        return cls.parse(
+            {name: namespace[name] for name in parameters_of(cls) if name in namespace}
+        )
+
+    @classmethod
     def faults(cls, values: Mapping[str, Any]) -> dict[str, str]:
         """Return what `parse` would say of these values, by the name of the parameter."""
         try:

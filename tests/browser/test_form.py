@@ -56,8 +56,13 @@ def _enter(page: LabPage, name: str, text: str) -> None:
 def test_change_mend_reset_and_paste(form_lab: Lab, chromium: Browser, tmp_path: Path) -> None:
     page = _open(form_lab, chromium, "form.ipynb", "wb.BuildForm()")
     panel = page.page.locator(".workbench-panel")
-    fits = panel.get_by_text(re.compile("Fits: .* the KV cache holds 4,096 tokens"))
+    head = panel.locator(".workbench-head")
+    fits = head.get_by_text(re.compile("Fits: .* the KV cache holds 4,096 tokens"))
     fits.wait_for()
+    # What a change means stays in view, however far down the field is.
+    panel.get_by_text("last updated").scroll_into_view_if_needed()
+    panel.get_by_label("threads").scroll_into_view_if_needed()
+    expect(head).to_be_in_viewport(ratio=0.99)
     places = panel.get_by_label("threads").bounding_box()
 
     # A finding and the fit follow a change; what stands below stays where it is.
@@ -142,7 +147,7 @@ def test_nothing_is_cut_at_900_pixels(form_lab: Lab, chromium: Browser, theme: s
     page = _open(form_lab, chromium, f"{theme}.ipynb", made, 900)
     page.set_theme(theme)
     panel = page.page.locator(".workbench-panel")
-    panel.get_by_text(re.compile("Fits: ")).wait_for()
+    panel.locator(".workbench-head").get_by_text(re.compile("Fits: ")).wait_for()
     # Folded groups open with the keyboard.
     folded = panel.get_by_role("button", name="Advanced")
     folded.focus()

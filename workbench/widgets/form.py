@@ -63,6 +63,7 @@ class BuildForm(Panel):
         self._busy = False
         self._reader = ModelReader()
         self._sets: dict[str, dict[str, Field]] = {}
+        self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
         self._status = widgets.HTML()
         self._devices = DeviceRow(device, gpu_count, self._refresh)
@@ -83,6 +84,7 @@ class BuildForm(Panel):
         top = [widgets.HTML(fields.STYLE), self._choice, self._devices, self._about, self._facts]
         below = [self._others, self._fit, self._forecast, self._texts]
         super().__init__("Build parameters", [*top, self._presets, head, self._groups, *below])
+        self.add_class("workbench-form")
         self._show_backend(get_backend(spec.backend))
         self.show_spec(spec)
         self._choice.observe(self._on_backend, names="value")
@@ -111,7 +113,7 @@ class BuildForm(Panel):
         """Return the fields of a backend, made when they are first shown."""
         if backend.name not in self._sets:
             made = {
-                name: Field(parameter, self._refresh)
+                name: Field(parameter, self._look, self._refresh)
                 for name, parameter in parameters_of(backend.spec_class).items()
             }
             for field in made.values():
@@ -263,9 +265,11 @@ class BuildForm(Panel):
             told = "\n".join(_model_facts(model)) if model else "The model is not known."
             self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
         self._others.value = "".join(map(_whole_finding, by_field[""]))
-        self._status.value = (
-            f'<div role="status">{html.escape(printable(self._status_line()))}</div>'
-        )
+        lines = [self._status_line()]
+        if self._plan and self._plan.fit:
+            lines.append(self._plan.fit.summary)
+        told = "".join(f"<div>{html.escape(printable(line))}</div>" for line in lines)
+        self._status.value = f'<div role="status">{told}</div>'
         self._presets.mark(spec, model)
         self._fit.show(self._plan)
         self._forecast.show(self._plan)

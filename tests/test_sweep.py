@@ -1,0 +1,280 @@
+"""Sweeps: points from grids and lists, plans, and nothing lost however a sweep ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import Faulty, fault, until
+from workbench import jobs, results
+from workbench.bench import run_trial
+from workbench.errors import InputError, SpecError
+from workbench.store import list_engines
+from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.sweep_plan import SweepPlan
+from workbench.trial import Trial
+
+REPOSITORY = Path(__file__).parents[1]
+
+# The played engine says that every prompt has one token.
+LOAD = {"input_len": 1, "output_len": 3, "requests": 3, "warmup": 1}
+
+
+def _values(faulty: Faulty, **more: Any) -> dict[str, Any]:
+    """A sweep of four points on two engines."""
+    return {
+        "name": "played",
+        "spec": {"backend": "fault", "model": str(faulty.model)},
+        "workload": LOAD,
+        "grid": {"spec": {"seed": [0, 1]}, "workload": {"concurrency": [1, 2]}},
+        **more,
+    }
+
+
+def _run(sweep: Sweep, **options: bool) -> list[Trial]:
+    return run_sweep(sweep, lambda _number, _point: lambda _text: None, **options)
+
+
+def _ids() -> set[str]:
+    return {trial.id for trial in results.list_trials()}
+
+
+def test_a_grid_makes_every_combination_once_and_single_points_follow(faulty: Faulty) -> None:
+    single = [{"spec": {"seed": 7}}, {"spec": {"seed": 1}, "workload": {"concurrency": 2}}]
+    sweep = Sweep.parse(_values(faulty, points=single))
+    found = [
+        (point.spec.model_dump()["seed"], point.workload.concurrency) for point in sweep.points
+    ]
+    assert found == [(0, 1), (0, 2), (1, 1), (1, 2), (7, 1)]
+    assert len({point.id for point in sweep.points}) == 5
+
+
+def test_a_point_is_the_same_however_it_is_written(
+    faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Point.parse({"spec": {"backend": "fault", "model": str(faulty.model)}})
+    monkeypatch.chdir(faulty.model.parent)
+    relative = Point.parse({"spec": {"backend": "fault", "model": f"./{faulty.model.name}"}})
+    assert relative.id == whole.id
+    assert Point.parse(json.loads(json.dumps(whole.record()))).id == whole.id
+
+
+def test_other_prompts_in_the_same_file_are_another_point(faulty: Faulty, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    values = {"workload": {"prompts": str(path)}}
+    path.write_text("one")
+    before = Point.parse(values).id
+    path.write_text("two")
+    assert Point.parse(values).id != before
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"gird": {}}, "'gird' is not a known parameter. Did you mean 'grid'"),
+        ({"grid": {"spce": {}}}, "'spce' is none of them"),
+        ({"grid": {"spec": {"seed": 3}}}, r"seed in \[grid.spec\] must be a list"),
+        ({"grid": {"spec": {"sed": [3]}}}, "Point 1 of the sweep: 'sed' is not a known parameter"),
+        ({"points": [{"spec": {"size": "big"}}]}, "size must be a whole number"),
+        ({"spec": 3}, r"\[spec\] must be a table"),
+        ({"points": "all"}, "points must be a list of tables"),
+        ({"time_limit": "long", "points": [{}]}, "time_limit must be a number of seconds"),
+    ],
+)
+def test_a_sweep_that_is_none_is_refused(
+    faulty: Faulty, values: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        Sweep.parse({"spec": {"backend": "fault", "model": str(faulty.model)}, **values})
+
+
+def test_a_file_is_read_and_what_is_none_is_a_sentence(faulty: Faulty, tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(
+        f'[spec]\nbackend = "fault"\nmodel = "{faulty.model}"\n[grid.workload]\nrequests = [1, 2]\n'
+    )
+    sweep = Sweep.read(path)
+    assert (sweep.name, len(sweep.points)) == ("small", 2)
+    path.write_text("[spec")
+    with pytest.raises(InputError, match="is no TOML"):
+        Sweep.read(path)
+    with pytest.raises(InputError, match="There is no sweep file"):
+        Sweep.read(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="has no points"):
+        Sweep.parse({})
+
+
+def test_every_point_gets_its_trial_and_engines_are_built_once(faulty: Faulty) -> None:
+    sweep = Sweep.parse(_values(faulty))
+    trials = _run(sweep)
+    assert [trial.point for trial in trials] == [point.id for point in sweep.points]
+    assert [trial.record["reasons"] for trial in trials] == [[]] * 4
+    assert len(list_engines()) == 2
+    assert len(_ids()) == 4
+
+
+SCRIPT = """
+import json, os, signal, sys
+from workbench.sweep import Sweep, run_sweep
+values, victim, words = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def progress(number, point):
+    def report(text):
+        if number == victim and text.startswith(words):
+            os.kill(os.getpid(), signal.SIGKILL)
+    report("begin")
+    return report
+run_sweep(Sweep.parse(values), progress)
+"""
+
+
+@pytest.mark.parametrize(
+    ("victim", "words"), [(0, "measure"), (1, "load"), (2, "begin"), (3, "measure")]
+)
+def test_a_sweep_killed_at_any_point_does_exactly_what_is_left(
+    faulty: Faulty, victim: int, words: str
+) -> None:
+    values = _values(faulty)
+    killed = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(values), str(victim), words],
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    before = _ids()
+    assert len(before) == victim
+    sweep = Sweep.parse(values)
+    assert [point.id for point in sweep.left()] == [p.id for p in sweep.points[victim:]]
+    assert all(trial.valid for trial in _run(sweep))
+    assert before < _ids()
+    assert len(_ids()) == 4
+
+
+def test_a_failed_point_is_recorded_and_the_others_go_on(faulty: Faulty) -> None:
+    broken = json.dumps([fault("compile", "refuse", text="No such precision.")])
+    values = _values(faulty)
+    values["points"] = [{"spec": {"seed": 5, "fault": broken}}]
+    values["grid"] = {"spec": {"seed": [0, 1]}}
+    values["points"].append({"spec": {"seed": 6}})
+    trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["done", "done", "failed", "done"]
+    assert "No such precision." in trials[2].record["reasons"][0]
+    # It counts as measured, unless one asks for it again.
+    sweep = Sweep.parse(values)
+    assert sweep.left() == []
+    assert [point.id for point in sweep.left(retry_failed=True)] == [trials[2].point]
+    _run(sweep, retry_failed=True)
+    assert len(_ids()) == 5
+
+
+@pytest.mark.parametrize("where", ["compile", "open", "decode"])
+def test_a_point_that_hangs_is_ended_at_its_limit_and_leaves_nothing(
+    faulty: Faulty, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.deadline.GRACE", 0.2)
+    hung = {"spec": {"seed": 3, "fault": json.dumps([fault(where, "stall")])}}
+    values = _values(faulty, points=[hung, {"spec": {"seed": 1}}], time_limit=3)
+    del values["grid"]
+    if where != "compile":
+        # The smoke stage of a build would hang as well.
+        faulty.start(seed=3).wait()
+    trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["failed", "done"]
+    assert "The time limit of 3 s was over" in trials[0].record["reasons"][0]
+    until(lambda: not faulty.processes())
+
+
+def test_a_worker_that_dies_makes_a_failed_or_invalid_trial(faulty: Faulty) -> None:
+    faulty.start(seed=3).wait()
+    spec = faulty.spec(fault("decode", "kill"), seed=3)
+    trial = run_trial(spec, LOAD)
+    assert not trial.valid
+    assert "worker" in trial.record["reasons"][0]
+    assert trial.record["seconds"] > 0
+
+
+def test_four_sweeps_on_one_store_measure_each_point_once(faulty: Faulty) -> None:
+    values = json.dumps(_values(faulty))
+    command = [sys.executable, "-c", SCRIPT, values, "-1", ""]
+    running = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(4)]
+    assert [process.wait(120) for process in running] == [0] * 4
+    assert len(_ids()) == 4
+    assert all(trial.valid for trial in results.list_trials())
+    assert len(list_engines()) == 2
+
+
+def test_a_sweep_is_a_job_that_others_attach_to(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    hold = json.dumps([fault("compile", "stall", until=gate)])
+    values = _values(faulty, points=[{"spec": {"seed": 9, "fault": hold}}])
+    job, new = start_sweep(values)
+    gate.wait_reached(60)
+    again, other = start_sweep(Sweep.parse(values))
+    assert (again.id, new, other) == (job.id, True, False)
+    gate.open()
+    view = job.wait(60)
+    assert view.end is not None
+    assert view.end["text"] == "5 trials: 5 done, 0 invalid, 0 failed."
+    assert (view.facts["points"], view.facts["trials"], view.facts["sound"]) == (5, 5, 5)
+    assert len(view.stages) == 5
+
+
+def test_a_sweep_job_that_was_killed_is_started_again_for_the_rest(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    hold = json.dumps([fault("compile", "stall", until=gate)])
+    values = _values(faulty, points=[{"spec": {"seed": 9, "fault": hold}}])
+    job, _ = start_sweep(values)
+    gate.wait_reached(60)
+    owner = job.view().owner
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)
+    until(lambda: job.state() == "killed")
+    before = _ids()
+    assert len(before) == 4
+    gate.open()
+    job, new = start_sweep(values)
+    assert new
+    assert job.wait(60).facts["trials"] == 5
+    assert before < _ids()
+    assert len(_ids()) == 5
+
+
+@pytest.mark.parametrize("where", ["compile", "decode"])
+def test_a_sweep_that_is_cancelled_leaves_nothing_running(faulty: Faulty, where: str) -> None:
+    gate = faulty.gate()
+    hold = json.dumps([fault(where, "stall", until=gate)])
+    if where == "decode":
+        faulty.start(seed=9).wait()  # the smoke stage would stand there too
+    values = _values(faulty, points=[{"spec": {"seed": 9, "fault": hold}}])
+    del values["grid"]
+    job, _ = start_sweep(values)
+    gate.wait_reached(60)
+    assert job.cancel() == "cancelled"
+    until(lambda: not faulty.processes())
+    assert _ids() == set()
+    assert faulty.temporaries() == []
+
+
+def test_the_plan_counts_builds_engines_and_what_is_known(faulty: Faulty) -> None:
+    values = _values(faulty, points=[{"workload": {"input_len": 999}}])
+    sweep = Sweep.parse(values)
+    plan = SweepPlan.make(sweep)
+    assert (plan.points, plan.done, plan.builds, plan.engines) == (5, 0, 2, 0)
+    assert plan.trial_seconds.unknown == 4
+    assert "needs max_input_len 999" in next(iter(plan.refused.values()))
+    assert any("not known: nothing like it" in line for line in plan.lines())
+    first = sweep.points[0]
+    run_trial(first.spec, first.workload)
+    plan = SweepPlan.make(sweep)
+    assert (plan.points, plan.done, plan.builds, plan.engines) == (5, 1, 1, 1)
+    assert plan.build_seconds.high > 0
+    # One of the three that are left has the workload that was measured.
+    assert plan.trial_seconds.unknown == 2
+    assert jobs.list_jobs() != []
+    json.dumps(plan.record())

@@ -1,0 +1,284 @@
+"""One trial, from the spec to the record: build if needed, load, warm up, measure, check, write."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from workbench import results
+from workbench.backends import get_backend, make_spec
+from workbench.build import Build, cancel, engine_of, start_build, successor
+from workbench.deadline import kill_children_at
+from workbench.engine import Engine
+from workbench.errors import SpecError, WorkbenchError
+from workbench.gpus import list_gpus
+from workbench.heartbeat import descendants, sizes_of
+from workbench.jobs import Job
+from workbench.journal import WAIT, View
+from workbench.measuring import Report, complete, measure, say_nothing
+from workbench.opening import open_engine
+from workbench.processes import MARK
+from workbench.quality import Quality
+from workbench.queues import Place, Slot, turn
+from workbench.recipe import slots
+from workbench.references import Comparison, vocabulary_of_engine
+from workbench.session import Session
+from workbench.spec import BuildSpec
+from workbench.surroundings import doubts, surroundings
+from workbench.trial import Trial, new_record, point_of
+from workbench.workload import Workload
+
+
+def run_trial(
+    spec: BuildSpec | Mapping[str, Any],
+    workload: Workload | Mapping[str, Any] | None = None,
+    quality: Quality | Mapping[str, Any] | None = None,
+    *,
+    time_limit: float | None = None,
+    again: bool = True,
+    report: Report = say_nothing,
+) -> Trial:
+    """Measure a workload on the engine of a spec, which is built if it is not there.
+
+    Whatever comes out is in the store before this returns, also a failure. While it measures, it
+    has the device to itself as a build has: others wait in the queue.
+
+    Args:
+        spec: What to measure; plain values are made into a spec first.
+        workload: How; plain values are made into a workload first.
+        quality: What its answers are compared with, if with anything; a reference is built too.
+        time_limit: Seconds that building may take, and measuring again as many; waiting for the
+            device counts for neither.
+        again: Measure also what was measured before. Without it that trial is returned, also one
+            that another process writes while this one waits for the device.
+        report: Told what goes on.
+
+    Raises:
+        SpecError: A value is unknown or ill-typed.
+        InputError: The file of prompts is not there.
+        OSError: The record cannot be written.
+    """
+    spec = spec if isinstance(spec, BuildSpec) else make_spec(spec)
+    workload = workload if isinstance(workload, Workload) else Workload.parse(workload or {})
+    quality = quality if isinstance(quality, Quality) else Quality.parse(quality or {})
+    point = point_of(spec, workload, quality)
+    record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
+    try:
+        if not again and (known := results.latest(point)):
+            return known
+        check_lengths(spec, workload)
+        subject = _Subject(
+            _engine(spec, record, time_limit, report),
+            workload,
+            quality,
+            _reference(spec, quality, time_limit, report),
+        )
+        with _device(spec, point, report):
+            if not again and (known := results.latest(point)):
+                return known
+            _measure_in_time(subject, record, time_limit, report)
+            return results.save(record)
+    except (WorkbenchError, TimeoutError) as error:
+        if not again and (known := results.latest(point)):
+            return known
+        record |= {"status": "failed", "reasons": [str(error)]}
+        return results.save(record)
+
+
+def check_lengths(spec: BuildSpec, workload: Workload) -> None:
+    """Refuse a workload that a spec has no room for, before anything is built.
+
+    Raises:
+        SpecError: Names the limit.
+    """
+    if workload.prompts:
+        return  # nobody knows their lengths before they are encoded
+    longest = {
+        "max_input_len": workload.longest_input,
+        "max_output_len": workload.longest_output,
+        "max_seq_len": workload.longest_input + workload.longest_output,
+    }
+    for name, needed in longest.items():
+        limit = getattr(spec, name, None)
+        if limit is not None and needed > limit:
+            raise SpecError(
+                f"This workload needs {name} {needed}, and the engine has {limit}. Shorten "
+                f"input_len or output_len, or build with a larger {name}."
+            )
+
+
+def _engine(
+    spec: BuildSpec, record: dict[str, Any], time_limit: float | None, report: Report
+) -> Engine:
+    """Return the engine of a spec; built, within the time limit, where it is not there."""
+    build = start_build(spec)
+    if build.job:
+        report("build the engine")
+    engine = _await_engine(build, time_limit)
+    stages = engine.manifest["build"]["stages"]
+    record["engine"] = {
+        "key": engine.key,
+        "bytes": engine.bytes,
+        "build_seconds": sum(stage["seconds"] for stage in stages),
+        "reused": build.job is None,
+    }
+    record["devices"] = _devices(spec)
+    return engine
+
+
+def _await_engine(build: Build, time_limit: float | None) -> Engine:
+    """Wait for an engine as `Build.wait` does.
+
+    Raises:
+        TimeoutError: Building took too long; a build that was started for this is cancelled.
+        JobError: The build failed.
+    """
+    if build.job is None:
+        return build.wait()
+    job = build.job
+    mine = not build.explanation  # nobody else had asked for it before
+    try:
+        view = _follow(job, time_limit)
+        if after := successor(job, view):
+            job, view = after, _follow(after, time_limit)
+    except TimeoutError:
+        if mine:
+            cancel(job)
+        raise
+    except KeyboardInterrupt:
+        # A sweep that is cancelled takes its build along; a person who stops waiting does not.
+        if mine and MARK in os.environ:
+            cancel(job)
+        raise
+    return engine_of(job, view, build.spec)
+
+
+def _follow(job: Job, time_limit: float | None) -> View:
+    """Return the view of a job at its end.
+
+    Raises:
+        TimeoutError: It has worked for longer than the limit.
+    """
+    view = job.view()
+    for view in job.follow(interval=0.2):
+        now = time.time()
+        stages = (stage for stage in view.stages.values() if stage.name != WAIT)
+        if time_limit and sum(stage.seconds(now) for stage in stages) > time_limit:
+            raise TimeoutError(
+                f"The time limit of {time_limit:g} s was over, and the build {job.id} had not "
+                f"ended; it was in the stage '{list(view.stages)[-1]}'."
+            )
+    return view
+
+
+def _devices(spec: BuildSpec) -> int:
+    """Return how many devices an engine runs on: GPUs, or one processor."""
+    if not get_backend(spec.backend).uses_gpu:
+        return 1
+    return int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
+
+
+@contextlib.contextmanager
+def _device(spec: BuildSpec, point: str, report: Report) -> Iterator[None]:
+    """Keep the devices of a trial, once it is its turn: nothing of ours computes beside it."""
+
+    def tell(slot: Slot, place: Place) -> None:
+        report(f"wait for {slot.title}, place {place.number}")
+
+    with contextlib.ExitStack() as turns:
+        for slot in sorted(slots(get_backend(spec.backend), spec), key=lambda slot: slot.name):
+            turns.enter_context(turn(slot, f"trial-{point}", functools.partial(tell, slot)))
+        yield
+
+
+def _reference(
+    spec: BuildSpec, quality: Quality, time_limit: float | None, report: Report
+) -> Engine | None:
+    """Return the reference engine, built where it is not there; None where none is wanted."""
+    if quality.reference is None:
+        return None
+    build = start_build(quality.reference_of(spec))
+    if build.job:
+        report("build the reference engine")
+    return _await_engine(build, time_limit)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured, how, and what its answers are compared with."""
+
+    engine: Engine
+    workload: Workload
+    quality: Quality
+    reference: Engine | None
+
+
+def _measure_in_time(
+    subject: _Subject, record: dict[str, Any], time_limit: float | None, report: Report
+) -> None:
+    """Measure an engine, at most as long as the limit says.
+
+    Raises:
+        TimeoutError: The limit was over.
+    """
+    started = time.monotonic()
+    deadline = None if time_limit is None else started + time_limit
+    try:
+        with kill_children_at(deadline):
+            _measure_engine(subject, record, deadline, report)
+    except (WorkbenchError, TimeoutError) as error:
+        if deadline is None or time.monotonic() < deadline:
+            raise
+        raise TimeoutError(f"The time limit of {time_limit:g} s was over. {error}") from error
+    finally:
+        record["seconds"] = time.monotonic() - started
+
+
+def _measure_engine(
+    subject: _Subject, record: dict[str, Any], deadline: float | None, report: Report
+) -> None:
+    """Load an engine, measure it, and complete its record."""
+    engine, workload = subject.engine, subject.workload
+    comparison = None
+    if subject.quality.wanted:
+        report("ask the reference")
+        comparison = Comparison.prepare(engine, subject.quality, subject.reference)
+    uses_gpu = get_backend(engine.backend).uses_gpu
+    versions = engine.manifest["identity"]["toolchain"]
+    record["environment"] = surroundings(versions, uses_gpu=uses_gpu)
+    record["warnings"] += doubts(record["environment"])
+    report("load the engine")
+    with open_engine(engine) as session:
+        record["engine"]["load_seconds"] = session.facts["seconds"]
+        vocabulary = vocabulary_of_engine(engine)
+        measured = measure(session, workload, vocabulary, deadline=deadline, report=report)
+        record["memory"] = _memory(session, uses_gpu=uses_gpu)
+        if comparison:
+            report("compare the answers")
+            record["quality"] = comparison.measure(session)
+    complete(record, workload, measured, several_at_once=_speculates(record["spec"]))
+
+
+def _memory(session: Session, *, uses_gpu: bool) -> dict[str, int]:
+    """Return the most memory that the processes of a session had, and what is taken of the GPUs."""
+    told = {}
+    with contextlib.suppress(psutil.NoSuchProcess):  # then the requests say what happened
+        tree = descendants(session.pid)
+        told["host_peak_bytes"] = sum(peak for _, peak in map(sizes_of, tree))
+    if uses_gpu:
+        told["gpu_bytes"] = sum(gpu.memory_bytes - gpu.memory_free for gpu in list_gpus())
+    return told
+
+
+def _speculates(spec: Mapping[str, Any]) -> bool:
+    """Say whether a step of the engine may give several tokens at once."""
+    return any(
+        "speculative" in name and value not in (None, "", "none") for name, value in spec.items()
+    )

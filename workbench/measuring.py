@@ -1,0 +1,99 @@
+"""Measuring: a workload is sent to something that generates, and a record is completed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.checks import violations
+from workbench.load import Load, Target
+from workbench.measurement import summarize
+from workbench.prompts import WARMUP, make_requests
+from workbench.sampling import Sampling
+from workbench.surroundings import Watch
+from workbench.units import format_seconds
+from workbench.workload import Workload
+
+Report = Callable[[str], None]
+"""Is told what a trial does now, in a few words."""
+
+
+def say_nothing(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass
+class Measured:
+    """What came of the requests of a workload; `busy` is the share of the processor in use."""
+
+    repetitions: list[list[dict[str, Any]]] = field(default_factory=list)
+    busy: float = 0.0
+
+
+def measure(
+    target: Target,
+    workload: Workload,
+    vocabulary: Sequence[int] = (),
+    *,
+    deadline: float | None = None,
+    report: Report = say_nothing,
+) -> Measured:
+    """Send a workload to something that generates: its warm-up, then each repetition.
+
+    Args:
+        target: A session, or what has its `generate`.
+        workload: What to send, and when.
+        vocabulary: Ids that prompts are made of; not needed with a file of prompts.
+        deadline: On the monotonic clock.
+        report: Told which repetition runs.
+
+    Raises:
+        InputError: There are no prompts and no vocabulary.
+        TimeoutError: The deadline has passed.
+    """
+    sampling = Sampling(ignore_eos=workload.ignore_eos, seed=workload.seed % 2**31)
+
+    def run(repetition: int, schedule: Sequence[float] | None) -> list[dict[str, Any]]:
+        requests = make_requests(workload, repetition, vocabulary)
+        return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
+
+    if workload.warmup:
+        report("warm up")
+        run(WARMUP, None)
+    found, watch = Measured(), Watch()
+    for repetition in range(workload.repetitions):
+        report(f"measure, repetition {repetition + 1} of {workload.repetitions}")
+        found.repetitions.append(run(repetition, workload.schedule(repetition)))
+    found.busy = watch.share()
+    return found
+
+
+def complete(
+    record: dict[str, Any], workload: Workload, measured: Measured, *, several_at_once: bool = False
+) -> None:
+    """Add the requests, the figures and the verdict of the self-check to a record."""
+    open_loop = workload.request_rate is not None
+    summary = summarize(measured.repetitions, record["devices"], open_loop=open_loop)
+    reasons = violations(
+        measured.repetitions,
+        summary,
+        exact_output=workload.ignore_eos,
+        several_at_once=several_at_once,
+    )
+    record["repetitions"], record["summary"] = measured.repetitions, summary
+    record["environment"]["busy_during"] = measured.busy
+    record["warnings"] += late(workload, summary)
+    record |= {"status": "invalid" if reasons else "done", "reasons": reasons}
+
+
+def late(workload: Workload, summary: Mapping[str, Any]) -> list[str]:
+    """Say so where requests of a rate were not sent when they should have been."""
+    error = summary["scheduling_error"]
+    if not (error and workload.request_rate) or error["p99"] * workload.request_rate <= 1:
+        return []
+    words = (
+        f"1 % of the requests were sent more than {format_seconds(error['p99'])} late, which is "
+        "longer than they are apart: this machine cannot keep the request_rate."
+    )
+    return [words]

@@ -1,0 +1,309 @@
+"""Sweeps: many trials over a grid or a list of specs and workloads; nothing finished is lost.
+
+    name = "precision"
+    time_limit = 600                # seconds a point may build, and again measure
+    [spec]                          # what all points share
+    model = "demo"
+    [workload]
+    output_len = 32
+    [grid.spec]                     # every combination is a point ...
+    quantization = ["none", "int8", "int4"]
+    [grid.workload]
+    concurrency = [1, 4]
+    [quality]                       # what the answers of all points are compared with
+    reference = "quantization=none"
+    [[points]]                      # ... and each of these is one
+    spec = { quantization = "int4", max_batch_size = 8 }
+
+A sweep keeps no state of its own. What is done stands in the store of trials, under the name of
+each point (a hash of spec and workload), so a sweep that was killed and is started again does what
+is left, and two sweeps that share a point measure it once. It runs as a job: closing the notebook
+or the terminal does not stop it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from workbench import files, results
+from workbench.backends import make_spec
+from workbench.bench import run_trial
+from workbench.build import with_absolute_paths
+from workbench.errors import InputError, SpecError
+from workbench.heartbeat import heartbeat
+from workbench.jobs import Job, attach_or_start
+from workbench.journal import Journal
+from workbench.measuring import Report
+from workbench.quality import Quality
+from workbench.spec import BuildSpec, unknown_names
+from workbench.trial import Trial, point_of
+from workbench.workload import Workload
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial of a sweep."""
+
+    spec: BuildSpec
+    workload: Workload
+    quality: Quality = field(default_factory=Quality)
+
+    @cached_property
+    def id(self) -> str:
+        """What tells it from all others, see `point_of`."""
+        return point_of(self.spec, self.workload, self.quality)
+
+    @property
+    def title(self) -> str:
+        """What is special about it, in a few words."""
+        spec = self.spec.model_dump(mode="json", exclude_defaults=True, exclude={"backend"})
+        words = {**spec, **self.workload.words()}
+        return " ".join([self.spec.backend, *(f"{name}={value}" for name, value in words.items())])
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values that `Point.parse` takes."""
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "workload": self.workload.model_dump(mode="json"),
+            "quality": self.quality.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Make a point from plain values; what it names by a path means the same everywhere.
+
+        Raises:
+            SpecError: A value is unknown or ill-typed.
+        """
+        spec = make_spec(values.get("spec", {}))
+        model = Path(spec.model).expanduser()
+        spec = with_absolute_paths(spec, model if model.is_dir() else None)
+        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
+        quality = values.get("quality", {})
+        return cls(
+            spec, workload, Quality.parse(_absolute(quality, "quality_prompts", "quality_text"))
+        )
+
+
+def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return values with those that are paths made absolute."""
+    paths = {name: Path(values[name]) for name in names if isinstance(values.get(name), str)}
+    return {**values, **{name: str(path.expanduser().absolute()) for name, path in paths.items()}}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to measure: points in their order, each once.
+
+    `time_limit` is in seconds, see `run_trial`; None lets a point take as long as it takes.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    time_limit: float | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Make a sweep from plain values, as a TOML file has them; see the module docstring.
+
+        Raises:
+            SpecError: A name is unknown, or a value is not what it should be; with the point.
+            InputError: A file of prompts is not there, or there is no point at all.
+        """
+        if wrong := unknown_names(list(values), dict.fromkeys(_KEYS)):
+            raise SpecError(wrong)
+        points: dict[str, Point] = {}
+        for number, combination in enumerate(_combinations(values), start=1):
+            try:
+                point = Point.parse(combination)
+            except SpecError as error:
+                raise SpecError(f"Point {number} of the sweep: {error}") from None
+            points.setdefault(point.id, point)
+        if not points:
+            raise InputError(
+                "This sweep has no points. Give lists of values in [grid.spec] or "
+                "[grid.workload], or single ones in [[points]]."
+            )
+        limit = values.get("time_limit")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise SpecError(f"time_limit must be a number of seconds; got {limit!r}.")
+        return cls(str(values.get("name", "sweep")), tuple(points.values()), limit)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a sweep from a TOML file.
+
+        Raises:
+            InputError: There is no such file, or it is no TOML.
+            SpecError: As `parse`.
+        """
+        data = files.read_file(path)
+        if data is None:
+            raise InputError(f"There is no sweep file {path}.")
+        try:
+            values = tomllib.loads(data.decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"The sweep file {path} is no TOML: {error}.") from None
+        return cls.parse({"name": path.stem, **values})
+
+    def left(self, *, retry_failed: bool = False) -> list[Point]:
+        """Return the points that have no trial yet.
+
+        Args:
+            retry_failed: Also those whose newest trial failed or is invalid.
+        """
+        return [
+            point
+            for point in self.points
+            if not (trial := results.latest(point.id)) or (retry_failed and not trial.valid)
+        ]
+
+    def trials(self) -> list[Trial]:
+        """Return the newest trial of each point that has one, in the order of the points."""
+        found = (results.latest(point.id) for point in self.points)
+        return [trial for trial in found if trial]
+
+
+_KEYS = ("name", "time_limit", "spec", "workload", "quality", "grid", "points")
+_PARTS = ("spec", "workload", "quality")
+
+
+def _combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield the plain values of each point: the grid first, the last field varying fastest.
+
+    Raises:
+        SpecError: A part is not what it should be.
+    """
+    shared = {part: _table(values.get(part, {}), f"[{part}]") for part in _PARTS}
+    grid = _table(values.get("grid", {}), "[grid]")
+    single = values.get("points", [])
+    if not isinstance(single, Sequence) or isinstance(single, str):
+        raise SpecError("points must be a list of tables, each [[points]] with spec or workload.")
+    _check_parts(grid, "[grid]")
+    axes = [
+        [(part, name, value) for value in _values(part, name, given)]
+        for part in _PARTS
+        for name, given in _table(grid.get(part, {}), f"[grid.{part}]").items()
+    ]
+    for combination in itertools.product(*axes) if axes else ():
+        point = {part: dict(shared[part]) for part in _PARTS}
+        for part, name, value in combination:
+            point[part][name] = value
+        yield point
+    for given in single:
+        table = _table(given, "[[points]]")
+        _check_parts(table, "[[points]]")
+        yield {
+            part: shared[part] | _table(table.get(part, {}), f"{part} of [[points]]")
+            for part in _PARTS
+        }
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where} must be a table of names and values; got {value!r}.")
+    return dict(value)
+
+
+def _check_parts(table: Mapping[str, Any], where: str) -> None:
+    if unknown := [name for name in table if name not in _PARTS]:
+        raise SpecError(f"{where} has {', '.join(_PARTS)}; '{unknown[0]}' is none of them.")
+
+
+def _values(part: str, name: str, given: Any) -> list[Any]:
+    if not isinstance(given, list) or not given:
+        raise SpecError(f"{name} in [grid.{part}] must be a list of values; got {given!r}.")
+    return given
+
+
+Progress = Callable[[int, Point], Report]
+"""Is told the place of a point that begins, from 0; what it returns is told what goes on."""
+
+
+def run_sweep(sweep: Sweep, progress: Progress, *, retry_failed: bool = False) -> list[Trial]:
+    """Measure what is left of a sweep in this process; return the newest trial of each point.
+
+    A point that fails, or takes longer than the limit, is recorded, and the others go on.
+
+    Raises:
+        OSError: A record cannot be written: nothing that follows could be kept either.
+    """
+    left = sweep.left(retry_failed=retry_failed)
+    before = len(sweep.points) - len(left)
+    for number, point in enumerate(left, start=before):
+        run_trial(
+            point.spec,
+            point.workload,
+            point.quality,
+            time_limit=sweep.time_limit,
+            again=retry_failed,
+            report=progress(number, point),
+        )
+    return sweep.trials()
+
+
+def start_sweep(
+    sweep: Sweep | Mapping[str, Any], *, retry_failed: bool = False
+) -> tuple[Job, bool]:
+    """Return the job that works on a sweep, started if none does; and whether it is new.
+
+    Raises:
+        SpecError: As `Sweep.parse`.
+        JobError: The job could not be started.
+    """
+    if not isinstance(sweep, Sweep):
+        sweep = Sweep.parse(sweep)
+    request = {
+        "name": sweep.name,
+        "time_limit": sweep.time_limit,
+        "points": [point.record() for point in sweep.points],
+        "retry_failed": retry_failed,
+    }
+    return attach_or_start("sweep", request, {"points": sorted(p.id for p in sweep.points)})
+
+
+def sweep_of(job: Job) -> Sweep:
+    """Return the sweep that a job was started for.
+
+    Raises:
+        JobError: The job is damaged.
+        SpecError: It was written by a version that knows other parameters.
+    """
+    request = job.request
+    return Sweep.parse({name: request[name] for name in ("name", "time_limit", "points")})
+
+
+def run_sweep_job(journal: Journal) -> dict[str, Any]:
+    """Run the sweep of a job; return the last word of its journal.
+
+    Each point is a stage. Facts: `points` (all of them), `trials` (those that have one) and at
+    the end `sound` (those whose trial is valid).
+    """
+    job = Job(journal.path)
+    sweep = sweep_of(job)
+    total = len(sweep.points)
+
+    def progress(number: int, point: Point) -> Report:
+        journal.fact(points=total, trials=number)
+        journal.stage(point.id, f"{number + 1} of {total}: {point.title}")
+        return lambda text: journal.fact(now=text)
+
+    with heartbeat(journal, uses_gpu=False):
+        trials = run_sweep(sweep, progress, retry_failed=job.request["retry_failed"])
+    sound = sum(trial.valid for trial in trials)
+    journal.fact(points=total, trials=len(trials), sound=sound)
+    return {"text": summary_line(trials), "trials": [trial.id for trial in trials]}
+
+
+def summary_line(trials: Sequence[Trial]) -> str:
+    """Say in one sentence what came of the points of a sweep."""
+    counted = Counter(trial.status for trial in trials)
+    words = ", ".join(f"{counted[name]} {name}" for name in ("done", "invalid", "failed"))
+    return f"{len(trials)} trials: {words}."

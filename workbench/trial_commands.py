@@ -1,0 +1,191 @@
+"""The verbs of the command line that measure: trial, trials and sweep."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench import backends, results
+from workbench.bench import run_trial
+from workbench.console import watch_sweep
+from workbench.endpoint import Endpoint
+from workbench.errors import InputError
+from workbench.flags import add_flags, given
+from workbench.foreign import import_trials
+from workbench.quality import Quality
+from workbench.served import run_endpoint_trial
+from workbench.sweep import Sweep, start_sweep
+from workbench.sweep_plan import SweepPlan
+from workbench.trial import Trial
+from workbench.trial_words import trial_lines
+from workbench.units import printable, printable_json
+from workbench.workload import Workload
+
+Action = Callable[[argparse.Namespace], int]
+
+
+def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench trial`: measure one workload on one engine."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--backend", default=backends.DEFAULT)
+    name = chooser.parse_known_args(words)[0].backend
+    spec_class = backends.get_backend(name).spec_class
+    parser.add_argument(
+        "--backend",
+        default=backends.DEFAULT,
+        metavar="NAME",
+        help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
+    )
+    add_flags(parser, Workload, "workload")
+    add_flags(parser, Quality, "quality")
+    add_flags(parser, spec_class, f"build parameters of {name}")
+    parser.set_defaults(gone=spec_class.gone_names())
+    _endpoint(parser)
+    _time_limit(parser)
+    _json_flag(parser)
+
+    def run(parsed: argparse.Namespace) -> int:
+        workload = Workload.parse(given(parsed, Workload))
+        quality = Quality.parse(given(parsed, Quality))
+        values = given(parsed, spec_class)
+        if parsed.url:
+            trial = _served(parsed, workload, values | given(parsed, Quality))
+        else:
+            spec = spec_class.parse({"backend": parsed.backend, **values})
+            trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
+        if parsed.json:
+            print(printable_json(trial.record))
+        else:
+            print("\n".join(trial_lines(trial)))
+        return 0 if trial.valid else 1
+
+    return run
+
+
+def _endpoint(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a server in place of an engine")
+    group.add_argument("--url", help="Where its API begins, such as http://127.0.0.1:8000/v1.")
+    group.add_argument("--served-model", metavar="NAME", help="Its name there. Default: the only.")
+    group.add_argument("--key-env", metavar="NAME", help="Variable that holds the key.")
+    group.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="With the model's tokenizer.json, for prompts of exact lengths.",
+    )
+    group.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="GPUs that it has. Default: 1."
+    )
+
+
+def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str, Any]) -> Trial:
+    """Measure a server.
+
+    Raises:
+        InputError: Something was asked for that only an engine has.
+    """
+    if values:
+        raise InputError(
+            f"A server is what it is: {', '.join(values)} cannot be chosen with --url."
+        )
+    return run_endpoint_trial(
+        Endpoint(parsed.url, model=parsed.served_model, key_env=parsed.key_env),
+        workload,
+        tokenizer=parsed.tokenizer,
+        devices=parsed.devices,
+        time_limit=parsed.time_limit,
+        report=_tell,
+    )
+
+
+def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench trials`: list what was measured, or show one."""
+    del words
+    parser.add_argument("id", nargs="?", metavar="ID", help="Show this trial; by default, all.")
+    parser.add_argument(
+        "--import",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="Take in a report of trtllm-bench, GuideLLM or AIPerf, and show its trials.",
+    )
+    parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
+    _json_flag(parser)
+
+    def run(parsed: argparse.Namespace) -> int:
+        if parsed.id:
+            trial = results.find_trial(parsed.id)
+            print(printable_json(trial.record) if parsed.json else "\n".join(trial_lines(trial)))
+            return 0
+        found = import_trials(parsed.file) if parsed.file else results.list_trials()
+        found = [trial for trial in found if trial.valid or not parsed.valid]
+        if parsed.json:
+            print(printable_json(results.rows(found)))
+            return 0
+        for trial in found:
+            print(trial)
+        if not found:
+            print("There is no trial yet. `workbench trial` measures one.")
+        return 0
+
+    return run
+
+
+def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench sweep`: many trials, from a TOML file."""
+    del words
+    parser.add_argument("file", type=Path, help="A TOML file; see workbench/sweep.py.")
+    parser.add_argument("--plan", action="store_true", help="Only show what it would take.")
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="Measure points again whose trial failed or is invalid.",
+    )
+    parser.add_argument("--detach", action="store_true", help="Do not wait for its end.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        sweep = Sweep.read(parsed.file)
+        plan = SweepPlan.make(sweep, retry_failed=parsed.retry_failed)
+        print("\n".join(plan.lines()), flush=True)
+        if parsed.plan:
+            return 0
+        job, new = start_sweep(sweep, retry_failed=parsed.retry_failed)
+        if not new:
+            print(f"This very sweep runs already: {job.id}")
+        if parsed.detach:
+            print(f"It runs without this terminal. Attach: workbench jobs attach {job.id}")
+            return 0
+        try:
+            status = watch_sweep(job)
+        except KeyboardInterrupt:
+            print(
+                f"\nThe sweep goes on without this terminal. Attach again: workbench jobs attach "
+                f"{job.id}; stop it: workbench jobs cancel {job.id}",
+                file=sys.stderr,
+            )
+            raise
+        for trial in sweep.trials():
+            print(trial)
+        return status
+
+    return run
+
+
+def _time_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="Give up when building takes longer, or measuring. Default: no limit.",
+    )
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
