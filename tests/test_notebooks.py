@@ -30,11 +30,12 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
 BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
+STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
+SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL)
 EMBEDDED = [
-    path
-    for path in NOTEBOOKS
-    if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS, TRIAL)
+    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]
 """Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
@@ -75,6 +76,39 @@ def test_plain_papermill_runs_it_and_results_come_back(notebook: Path, tmp_path:
     assert results["build"]["smoke"]["ran"]
     # Widgets leave their state behind; it must not be their libraries.
     assert output.stat().st_size < 600_000
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_streaming_notebook_records_every_stream_and_every_batch(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    words = ("-p", "quantization", "none", "-p", "streams", "3", "-p", "max_tokens", "12")
+    run = _papermill(STREAM, output, *words)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert [len(results["generations"]), results["generations"][-1]] == [2, results["generation"]]
+    assert [batch["streams"] for batch in results["batches"]] == [1, 2, 3]
+    assert all(batch["tokens_per_second"] > 0 for batch in results["batches"])
+    shown = output.read_text()
+    for text in ("# Transcript", "> another one", "wb.open_engine(", "3 streams"):
+        assert text in shown
+
+
+@pytest.mark.usefixtures("shared")
+def test_side_by_side_int4_parts_from_float32_somewhere(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(SIDES, output)
+    assert run.returncode == 0, run.stderr
+    compared = read_results(output)["comparison"]
+    assert len(compared["sides"]) == 2
+    assert all(side["tokens_per_second"] > 0 for side in compared["sides"])
+    assert all(side["memory_bytes"] > 0 for side in compared["sides"])
+    (agreed,) = compared["agreement"]
+    assert agreed["rate"] < agreed["shared"] < 1
+    (parting,) = compared["last_parting"]
+    assert parting["by"] == "token"
+    # Greedy: each takes the token that it finds more probable than the other's.
+    assert parting["first"]["probability"] >= parting["first_of_second"]
+    assert parting["second"]["probability"] >= parting["second_of_first"]
 
 
 @pytest.mark.usefixtures("shared")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from workbench.sampling import Sampling
     from workbench.served import run_endpoint_trial
     from workbench.session import Session
+    from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
+    from workbench.stream_plots import scaling_figure
     from workbench.sweep import Sweep, run_sweep, start_sweep
     from workbench.sweep_plan import SweepPlan
     from workbench.trial import Trial
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.many import ManyPanel
+    from workbench.widgets.playground import PlaygroundPanel
+    from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
     from workbench.workload import Workload
@@ -67,6 +72,7 @@ _HOMES = {
     "workbench.sampling": ("Sampling",),
     "workbench.served": ("run_endpoint_trial",),
     "workbench.session": ("Session",),
+    "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
     "workbench.sweep_plan": ("SweepPlan",),
@@ -75,6 +81,10 @@ _HOMES = {
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.stream_plots": ("scaling_figure",),
+    "workbench.widgets.many": ("ManyPanel",),
+    "workbench.widgets.playground": ("PlaygroundPanel",),
+    "workbench.widgets.side_by_side": ("SideBySidePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
     "workbench.workload": ("Workload",),
@@ -87,11 +97,14 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Endpoint",
     "Generation",
     "JobsPanel",
+    "ManyPanel",
     "Model",
     "Plan",
+    "PlaygroundPanel",
     "Quality",
     "Sampling",
     "Session",
+    "SideBySidePanel",
     "StorePanel",
     "StreamPanel",
     "Sweep",
@@ -100,6 +113,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "WorkbenchError",
     "Workload",
     "__version__",
+    "baseline_of",
     "check_injected",
     "covering",
     "find_engine",
@@ -122,6 +136,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_notebook",
     "run_sweep",
     "run_trial",
+    "scaling_figure",
     "show",
     "spec_from",
     "stages_figure",
