@@ -54,7 +54,7 @@ LAYERS = [
     {"sources"},
     {"shared", "divergence", "many"},
     {"steering"},
-    {"comparison"},
+    {"sides"},
     {"workload", "prompts", "load", "deadline", "surroundings", "measurement"},
     {"checks", "quality"},
     {"trial", "measuring"},

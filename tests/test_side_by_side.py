@@ -12,13 +12,13 @@ import pytest
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, delta, scripted
 from workbench import shared
-from workbench.comparison import Side, comparison_record, last_parting
 from workbench.divergence import Parting, Token
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
 from workbench.sampling import Sampling
 from workbench.session import Session
+from workbench.sides import Side, comparison_record, last_parting
 from workbench.sources import baseline_of, same_vocabulary, spec_of
 from workbench.widgets.side_by_side import SideBySidePanel, parting_line
 

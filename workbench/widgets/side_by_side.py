@@ -11,12 +11,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import shared, store
-from workbench.comparison import Side, agreements, check_sources, comparison_record, last_parting
 from workbench.divergence import Answer, Parting, Token, aligned
 from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
+from workbench.sides import Side, agreements, check_sources, comparison_record, last_parting
 from workbench.sources import Source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
