@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
+    from workbench.compare_report import write_report
+    from workbench.comparison import Comparison
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
     from workbench.foreign import import_trials
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
+    from workbench.widgets.compare import ComparePanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
+    from workbench.widgets.sweep import SweepPanel
     from workbench.workload import Workload
 
 __version__ = "0.1.0"
@@ -46,6 +50,8 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.compare_report": ("write_report",),
+    "workbench.comparison": ("Comparison",),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
@@ -73,10 +79,12 @@ _HOMES = {
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
+    "workbench.widgets.compare": ("ComparePanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
+    "workbench.widgets.sweep": ("SweepPanel",),
     "workbench.workload": ("Workload",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -84,6 +92,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
     "BuildForm",
     "BuildPanel",
+    "ComparePanel",
+    "Comparison",
     "Endpoint",
     "Generation",
     "JobsPanel",
@@ -95,6 +105,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "StorePanel",
     "StreamPanel",
     "Sweep",
+    "SweepPanel",
     "SweepPlan",
     "Trial",
     "WorkbenchError",
@@ -128,6 +139,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "start_build",
     "start_sweep",
     "trial_lines",
+    "write_report",
 ]
 
 
