@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
+    from workbench.compare_plots import engines_figure, trade_off_figure
     from workbench.compare_report import write_report
     from workbench.comparison import Comparison
     from workbench.endpoint import Endpoint
@@ -50,6 +51,7 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.compare_plots": ("engines_figure", "trade_off_figure"),
     "workbench.compare_report": ("write_report",),
     "workbench.comparison": ("Comparison",),
     "workbench.opening": ("open_engine",),
@@ -113,6 +115,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "__version__",
     "check_injected",
     "covering",
+    "engines_figure",
     "find_engine",
     "find_job",
     "find_trial",
@@ -138,6 +141,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "stages_figure",
     "start_build",
     "start_sweep",
+    "trade_off_figure",
     "trial_lines",
     "write_report",
 ]

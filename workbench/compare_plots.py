@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import plotly.graph_objects as go
+
 from workbench.axes import AXES, COST, THROUGHPUT, Axis, Interval, find_axis
 from workbench.candidates import Candidate
 from workbench.comparison import Comparison
@@ -196,6 +198,20 @@ def _layout(across: Axis, up: Axis) -> Record:
         "showlegend": True,
         "hoverlabel": {"align": "left"},
     }
+
+
+def trade_off_figure(comparison: Comparison, x: str, y: str) -> go.Figure:
+    """Return `trade_off_record` as a figure, for notebooks.
+
+    Raises:
+        InputError: There is no such axis.
+    """
+    return go.Figure(trade_off_record(comparison, x, y))
+
+
+def engines_figure(comparison: Comparison) -> go.Figure:
+    """Return `engines_record` as a figure, for notebooks."""
+    return go.Figure(engines_record(comparison))
 
 
 def engines_record(comparison: Comparison) -> Record:

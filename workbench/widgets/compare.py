@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import ipywidgets as widgets
 
 from workbench import results, store
 from workbench.axes import AXES, COST, THROUGHPUT, find_axis
+from workbench.backends import get_backend, make_spec
 from workbench.candidates import Candidate
 from workbench.compare_plots import engines_record, trade_off_record
 from workbench.comparison import COLUMNS, Comparison
-from workbench.errors import StoreError, TrialError
+from workbench.errors import InputError, StoreError, TrialError
 from workbench.plots import MEDIA_TYPE
 from workbench.trial_words import trial_lines
 from workbench.units import printable
@@ -113,10 +113,14 @@ class ComparePanel(ListPanel):
             show=show,
         )
         for field in (self.x, self.y, self.price):
-            field.observe(lambda _: self.refresh(), "value")
+            field.observe(lambda _: self._change_axes(), "value")
         self.use_button.on_click(lambda _: self.use())
         self.baseline_button.on_click(lambda _: self.make_baseline())
         self.engines_button.observe(lambda _: self._draw(), "value")
+        self.refresh()
+
+    def _change_axes(self) -> None:
+        self.show_error("")
         self.refresh()
 
     def use(self) -> None:
@@ -129,7 +133,10 @@ class ComparePanel(ListPanel):
                     "This was measured on a server or by another tool: there is no engine of it "
                     "here."
                 )
-            self._hand_out(store.find_engine(candidate.key))
+            spec = make_spec(candidate.newest.spec)
+            engine = store.find_engine(candidate.key)
+            # Candidates that share an engine differ in the limits that they load it with.
+            self._hand_out(engine.under(get_backend(spec.backend).limits(spec)))
 
     def make_baseline(self) -> None:
         """Compare all others with the chosen point; once more, with none."""
@@ -219,13 +226,17 @@ class ComparePanel(ListPanel):
 
 
 def _price(text: str) -> float | None:
-    """Return the price that was typed; what is no number is refused where it is compared."""
+    """Return the price that was typed; none where nothing was.
+
+    Raises:
+        InputError: It is no number.
+    """
     if not text.strip():
         return None
     try:
         return float(text.strip().removeprefix("$"))
     except ValueError:
-        return math.nan
+        raise InputError(f"The price must be a number of dollars; got '{text}'.") from None
 
 
 def _repeat(line: str) -> str:
