@@ -103,8 +103,13 @@ def _labels(trials: Sequence[Trial]) -> list[str]:
     """Return in what each of some trials differs from the others."""
     fields = [{**trial.spec, **trial.workload, "device": device_of(trial)} for trial in trials]
     names = differing(fields, dict.fromkeys(name for values in fields for name in values))
-    labels = [" ".join(f"{n}={v[n]}" for n in names if v.get(n) is not None) for v in fields]
+    labels = [" ".join(_word(n, v[n]) for n in names if v.get(n) is not None) for v in fields]
     return [label or trial.title for label, trial in zip(labels, trials, strict=True)]
+
+
+def _word(name: str, value: Any) -> str:
+    """Return a field in few characters: what makes a colour needs no name."""
+    return str(value) if name in SERIES else f"{name}={value}"
 
 
 def _series(trials: Sequence[Trial]) -> list[str]:

@@ -190,7 +190,7 @@ def _layout(across: Axis, up: Axis) -> Record:
     return {
         **LAYOUT,
         "height": 440,
-        "margin": {"l": 70, "r": 25, "t": 45, "b": 110},
+        "margin": {"l": 70, "r": 25, "t": 45, "b": 90},
         "title": {"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"},
         "xaxis": axis(across),
         "yaxis": axis(up),
@@ -242,14 +242,15 @@ def engines_record(comparison: Comparison) -> Record:
     for place, axis in enumerate(columns):
         number = str(place + 1) if place else ""
         values = _column(comparison, axis, engines)
-        data.append(_costs(axis, place, names, values, f"x{number}"))
+        data.append(_costs(axis, names, values, f"x{number}"))
         span = [place * width, (place + 1) * width - 0.04]
         layout[f"xaxis{number}"] = {
             "domain": span,
             "title": {"text": literal(axis.label), "standoff": 4},
             "gridcolor": GRID,
             "zeroline": False,
-            "rangemode": "tozero",
+            # The figures stand beside the bars.
+            "range": [0, 1.4 * axis.scale * max(value or 0 for value in values)],
             "nticks": 4,
         }
     return {"data": data, "layout": layout}
@@ -266,10 +267,8 @@ def _column(
     return found if any(value is not None for value in found) else []
 
 
-def _costs(
-    axis: Axis, place: int, names: Sequence[str], values: Sequence[float | None], x: str
-) -> Record:
-    words = ["" if value is None else axis.digits(value) for value in values]
+def _costs(axis: Axis, names: Sequence[str], values: Sequence[float | None], x: str) -> Record:
+    """Return the bars of one column, with their figures beside them."""
     return {
         "type": "bar",
         "orientation": "h",
@@ -277,10 +276,11 @@ def _costs(
         "yaxis": "y",
         "x": [None if value is None else value * axis.scale for value in values],
         "y": list(names),
-        "text": words,
-        "insidetextfont": {"color": "white"},
-        "outsidetextfont": {"color": TEXT},
-        "marker": {"color": COLOURS[place % len(COLOURS)]},
+        "text": ["" if value is None else axis.digits(value) for value in values],
+        "textposition": "outside",
+        "textfont": {"color": TEXT},
+        "cliponaxis": False,
+        "marker": {"color": COLOURS[0]},
         "hovertemplate": f"{literal(axis.title)} %{{text}} {literal(axis.unit)}<extra></extra>",
     }
 

@@ -19,7 +19,7 @@ from workbench import __version__
 from workbench.axes import THROUGHPUT, find_axis
 from workbench.candidates import Candidate
 from workbench.compare_plots import engines_record, trade_off_record
-from workbench.comparison import Comparison
+from workbench.comparison import COLUMNS, Comparison
 from workbench.errors import InputError
 from workbench.trial_words import trial_lines
 from workbench.units import format_bytes, printable
@@ -120,8 +120,7 @@ def _json(value: object) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    axes = comparison.axes()
-    wanted = [axis for axis in axes if not axis.name.endswith((".p90", ".mean"))]
+    wanted = comparison.axes(COLUMNS)
     head = "".join(f"<th>{_text(name)}</th>" for name in ("", "what", *(a.title for a in wanted)))
     rows = "".join(
         f"<tr><td>{_text(comparison.name(c))}</td><td>{_text(c.label)}</td>"

@@ -115,13 +115,19 @@ class Comparison:
             for name, members in groups.items()
         }
 
-    def cell(self, candidate: Candidate, axis: Axis) -> str:
-        """Return a figure in words: its value, and the difference from the baseline."""
+    def cell(self, candidate: Candidate, axis: Axis, *, unit: bool = True) -> str:
+        """Return a figure in words: its value, and the difference from the baseline.
+
+        Args:
+            candidate: Whose.
+            axis: Which figure.
+            unit: Whether its unit stands with it, or elsewhere.
+        """
         figure, difference = self.figure(candidate, axis), self.difference(candidate, axis)
         if figure is None:
             return ""
-        shown = axis.shown(figure.median)
-        return shown if difference is None else f"{shown} ({difference:+.0%})"
+        shown = axis.shown(figure.median) if unit else axis.digits(figure.median)
+        return shown if difference is None else f"{shown} ({_difference(difference)})"
 
     def name(self, candidate: Candidate) -> str:
         """Return the number of a candidate, and whether it is the baseline."""
@@ -187,11 +193,17 @@ class Comparison:
         }
 
 
+def _difference(share: float) -> str:
+    """Return a difference in few characters: from ten times as much on, a factor."""
+    return f"x{share + 1:.3g}" if share >= 9 else f"{share:+.0%}"
+
+
 def words_of(candidate: Candidate) -> str:
     """Return all that the filter looks at, in small letters."""
-    parts = (candidate.label, candidate.newest.title, candidate.device, candidate.key)
-    ids = " ".join(trial.id for trial in candidate.trials)
-    return " ".join([*parts, ids]).lower()
+    fields = {**candidate.newest.spec, **candidate.newest.workload}
+    pairs = (f"{name}={value}" for name, value in fields.items() if value is not None)
+    ids = (trial.id for trial in candidate.trials)
+    return " ".join([candidate.device, candidate.key, *pairs, *ids]).lower()
 
 
 def check_price(price: float | None) -> float | None:

@@ -61,20 +61,23 @@ def main() -> None:
         for name in ("00_tour.ipynb", "sweep_demo.toml"):
             shutil.copy(REPOSITORY / "notebooks" / name, folder)
         environment = {"WORKBENCH_HOME": str(options.store or home / "store")}
-        with Lab(folder, home, environment) as lab, open_chromium() as chromium:
-            with LabPage(chromium, lab, _notebook(lab, options.what)) as page:
-                # Tall enough for all panels: Lab renders only what is in view.
-                height = HEIGHTS[options.what]
-                page.page.set_viewport_size({"width": options.width, "height": height})
-                page.set_theme(options.theme)
-                page.command("application:toggle-left-area")
-                page.run_all(timeout=600)
-                while options.what == "tour" and not page.value("stream.record is not None"):
-                    time.sleep(0.5)
-                page.command("notebook:hide-all-cell-code")
-                _scroll(page, FIRST.get(options.what, ".workbench-panel"))
-                page.screenshot(output, ".jp-WindowedPanel-outer")
-                page.shut_down_kernel()
+        with (
+            Lab(folder, home, environment) as lab,
+            open_chromium() as chromium,
+            LabPage(chromium, lab, _notebook(lab, options.what)) as page,
+        ):
+            # Tall enough for all panels: Lab renders only what is in view.
+            height = HEIGHTS[options.what]
+            page.page.set_viewport_size({"width": options.width, "height": height})
+            page.set_theme(options.theme)
+            page.command("application:toggle-left-area")
+            page.run_all(timeout=600)
+            while options.what == "tour" and not page.value("stream.record is not None"):
+                time.sleep(0.5)
+            page.command("notebook:hide-all-cell-code")
+            _scroll(page, FIRST.get(options.what, ".workbench-panel"))
+            page.screenshot(output, ".jp-WindowedPanel-outer")
+            page.shut_down_kernel()
 
 
 def _notebook(lab: Lab, what: str) -> str:

@@ -13,17 +13,25 @@ from workbench.axes import AXES, COST, THROUGHPUT, find_axis
 from workbench.backends import get_backend, make_spec
 from workbench.candidates import Candidate
 from workbench.compare_plots import engines_record, trade_off_record
-from workbench.comparison import COLUMNS, Comparison
+from workbench.comparison import Comparison
 from workbench.errors import InputError, StoreError, TrialError
 from workbench.plots import MEDIA_TYPE
 from workbench.trial_words import trial_lines
 from workbench.units import printable
 from workbench.widgets.lists import ListPanel, Row, hidden
 
+SHORT = {
+    THROUGHPUT: "tokens/s",
+    "ttft.p50": "TTFT p50 ms",
+    "quality.token_match": "match %",
+    COST: "$/M tokens",
+}
+"""Figures of the table, and their headings; the chosen line has all of them."""
+
 TABLE = (
     ("point", ""),
     ("what", "wide"),
-    *((AXES[name].title if name != COST else "$ / 1M tokens", "number") for name in COLUMNS),
+    *((SHORT[name], "number") for name in SHORT),
 )
 
 
@@ -82,8 +90,8 @@ class ComparePanel(ListPanel):
             description="$ per device and hour",
             placeholder="none",
             continuous_update=False,
-            layout=widgets.Layout(width="220px"),
-            style={"description_width": "140px"},
+            layout=widgets.Layout(width="260px"),
+            style={"description_width": "160px"},
         )
         self.chart = widgets.Output()
         self.engines = widgets.Output()
@@ -171,10 +179,15 @@ class ComparePanel(ListPanel):
         notes = shown.notes() if shown.candidates else []
         told = "".join(f"<div>{html.escape(printable(note))}</div>" for note in notes)
         self._notes.value = f'<div class="quiet" role="status">{told}</div>'
-        axes = [AXES[name] for name in COLUMNS]
+        axes = [AXES[name] for name in SHORT]
         self._draw()
         return [
-            [c.newest.id, shown.name(c), c.label, *(shown.cell(c, axis) for axis in axes)]
+            [
+                c.newest.id,
+                shown.name(c),
+                c.label,
+                *(shown.cell(c, axis, unit=False) for axis in axes),
+            ]
             for c in shown.candidates[:count]
         ], len(shown.candidates)
 
