@@ -131,6 +131,7 @@ def test_only_what_was_asked_the_same_on_the_same_device_competes(measured: Meas
         ({"baseline": "openvino"}, "2 candidates are the baseline 'openvino'"),
         ({"price": -1.0}, "The price must be dollars"),
         ({"price": float("nan")}, "The price must be dollars"),
+        ({"price": "cheap"}, "The price must be dollars.*got 'cheap'"),
     ],
 )
 def test_what_cannot_be_compared_is_a_sentence(

@@ -12,7 +12,6 @@ import pytest
 from tests.faults import Faulty, Gate, fault, until
 from workbench import jobs
 from workbench.errors import InputError, JobError, SpecError
-from workbench.sweep import Sweep, run_sweep
 from workbench.widgets.sweep import MARKS, SweepPanel
 
 SCRIPT = "<script>alert(1)</script>"
@@ -21,13 +20,12 @@ LOAD = {"input_len": 1, "output_len": 3, "requests": 2, "warmup": 0}
 
 
 def _values(faulty: Faulty, *points: dict[str, Any]) -> dict[str, Any]:
-    """A sweep of two points on one engine, and more."""
+    """A sweep of one point, and more."""
     return {
         "name": "played",
         "spec": {"backend": "fault", "model": str(faulty.model)},
         "workload": LOAD,
-        "grid": {"workload": {"concurrency": [1, 2]}},
-        "points": list(points),
+        "points": [{"workload": {"concurrency": 2}}, *points],
     }
 
 
@@ -64,25 +62,31 @@ def _see(shown: list[SweepPanel], values: dict[str, Any], **options: Any) -> Swe
 
 def test_the_plan_stands_there_before_anything_is_started(faulty: Faulty) -> None:
     panel = SweepPanel(_values(faulty))
-    assert "2, of which 0 are measured and 2 are left" in panel.plain()
+    assert "1, of which 0 are measured and 1 are left" in panel.plain()
     assert "Engines  1 to build" in panel.plain()
-    assert panel.start_button.description == "Start (2 left)"
-    assert _states(panel) == [MARKS["left"]] * 2
+    assert panel.start_button.description == "Start (1 left)"
+    assert _states(panel) == [MARKS["left"]]
     assert panel.job_id is None
     assert jobs.list_jobs() == []
 
 
 def test_headless_it_measures_and_shows_what_came_out(faulty: Faulty) -> None:
     broken = json.dumps([fault("compile", "refuse", text=f"No {SCRIPT} precision.")])
-    panel = SweepPanel(_values(faulty, {"spec": {"seed": 5, "fault": broken}}), start=True)
-    assert _states(panel) == [MARKS["done"], MARKS["done"], MARKS["failed"]]
-    assert f"No {SCRIPT} precision." in panel.table.rows[2][6]
-    assert panel.record()["sound"] == 2
-    assert len(panel.record()["trials"]) == panel.record()["points"] == 3
-    assert "of which 3 are measured and 0 are left" in panel.plain()
+    values = _values(faulty, {"spec": {"seed": 5, "fault": broken}})
+    panel = SweepPanel(values, start=True)
+    assert _states(panel) == [MARKS["done"], MARKS["failed"]]
+    assert f"No {SCRIPT} precision." in panel.table.rows[1][6]
+    assert panel.record()["sound"] == 1
+    assert len(panel.record()["trials"]) == panel.record()["points"] == 2
+    assert "of which 2 are measured and 0 are left" in panel.plain()
     assert "<script>" not in panel.static()
     panel.choose(panel.table.rows[0][0])
     assert "TTFT" in panel._trial.value
+    # Running the cell again shows what the store knows, and filters it.
+    again = SweepPanel(values, text="concurrency=2")
+    assert _states(again) == [MARKS["done"]]
+    again.filter.value = "nothing has this"
+    assert "No point is like that." in again.plain()
 
 
 @pytest.mark.usefixtures("clicking")
@@ -92,14 +96,14 @@ def test_progress_is_shown_by_points_while_it_runs(faulty: Faulty, shown: list[S
     panel = _see(shown, values)
     panel.start_button.click()
     gate.wait_reached(60)
-    until(lambda: _states(panel) == [MARKS["done"], MARKS["done"], MARKS["running"]])
-    until(lambda: "2 of 3 measured: build the engine" in panel.progress.state.value)
-    assert panel._bar.value == 2
+    until(lambda: _states(panel) == [MARKS["done"], MARKS["running"]])
+    until(lambda: "1 of 2 measured: build the engine" in panel.progress.state.value)
+    assert panel._bar.value == 1
     assert panel.start_button.disabled
     # Another page, or a new kernel, attaches to the same job.
     assert SweepPanel(values).job_id == panel.job_id
     gate.open()
-    until(lambda: _states(panel) == [MARKS["done"]] * 3)
+    until(lambda: _states(panel) == [MARKS["done"]] * 2)
     until(lambda: not panel.start_button.disabled)
     assert panel.cancel_button.disabled
     assert panel.start_button.description == "Start"
@@ -117,27 +121,16 @@ def test_a_cancelled_sweep_keeps_what_was_measured_and_resumes(
     first = panel.job_id
     panel.cancel_button.click()
     until(lambda: not panel.start_button.disabled)
-    assert _states(panel) == [MARKS["done"], MARKS["done"], MARKS["left"]]
+    assert _states(panel) == [MARKS["done"], MARKS["left"]]
     assert panel.start_button.description == "Start (1 left)"
     until(lambda: not faulty.processes())
-    with pytest.raises(JobError, match="is cancelled.*What was measured is kept"):
+    with pytest.raises(JobError, match=r"is cancelled.*What was measured is kept"):
         panel.wait_trials()
     gate.open()
     panel.start_button.click()
     trials = panel.wait_trials()
     assert panel.job_id != first
-    assert [trial.status for trial in trials] == ["done"] * 3
-
-
-def test_running_the_cell_again_shows_what_the_store_knows(faulty: Faulty) -> None:
-    values = _values(faulty)
-    run_sweep(Sweep.parse(values), lambda _number, _point: lambda _text: None)
-    panel = SweepPanel(values, start=True)
-    assert _states(panel) == [MARKS["done"]] * 2
-    panel.filter.value = "concurrency=2"
-    assert len(panel.table.rows) == 1
-    panel.filter.value = "nothing has this"
-    assert "No point is like that." in panel.plain()
+    assert [trial.status for trial in trials] == ["done"] * 2
 
 
 def test_a_point_that_was_not_measured_is_a_sentence(faulty: Faulty) -> None:

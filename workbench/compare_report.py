@@ -46,7 +46,7 @@ MEANING = (
 
 
 def write_report(
-    comparison: Comparison, path: Path, *, x: str = "e2e.p50", y: str = THROUGHPUT
+    comparison: Comparison, path: Path | str, *, x: str = "e2e.p50", y: str = THROUGHPUT
 ) -> Path:
     """Write a comparison into a file; one that is there is replaced.
 
@@ -59,7 +59,7 @@ def write_report(
     Raises:
         InputError: There is no such axis, or the file cannot be written.
     """
-    path = path.expanduser().absolute()
+    path = Path(path).expanduser().absolute()
     text = report_html(comparison, x=x, y=y)
     try:
         path.write_text(text, encoding="utf-8")

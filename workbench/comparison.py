@@ -212,9 +212,15 @@ def check_price(price: float | None) -> float | None:
     Raises:
         InputError: It is negative, or no number.
     """
-    if price is not None and not (math.isfinite(price) and price >= 0):
-        raise InputError(f"The price must be dollars for a device and an hour, 0 or more: {price}.")
-    return price
+    if price is None:
+        return None
+    # papermill passes whatever it was given.
+    sound = isinstance(price, int | float) and math.isfinite(price) and price >= 0
+    if not sound:
+        raise InputError(
+            f"The price must be dollars for a device and an hour, 0 or more; got {price!r}."
+        )
+    return float(price)
 
 
 def _find(everyone: Sequence[Candidate], name: str) -> Candidate:

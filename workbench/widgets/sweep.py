@@ -148,11 +148,10 @@ class SweepPanel(ListPanel):
             JobError: The sweep did not get to its end.
         """
         if self._job:
-            self._job.wait()
+            view = self._job.wait()
             with self._lock:
-                self._follow()
-            self.refresh()
-            view = self._job.view()
+                while not self._over:
+                    self._follow()
             if view.state() != "done":
                 raise JobError(
                     f"The sweep {self._job.id} is {view.state()}. {_last_words(view)} What was "
@@ -208,6 +207,7 @@ class SweepPanel(ListPanel):
             self.show_error(_last_words(self._view) if self._view.state() == "failed" else "")
             self.plan()
             self._buttons()
+            self.refresh()
         self.touch()
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
