@@ -87,9 +87,9 @@ def candidates_of(trials: Iterable[Trial]) -> list[Candidate]:
             gathered.setdefault((trial.point, device_of(trial), key), []).append(trial)
     found = sorted(gathered.values(), key=_order)
     firsts = [trials[0] for trials in found]
-    labels, series, groups = _labels(firsts), _series(firsts), _groups(firsts)
+    words, series, groups = _labels(firsts), _series(firsts), _groups(firsts)
     return [
-        Candidate(place + 1, tuple(trials), labels[place], series[place], groups[place])
+        Candidate(place + 1, tuple(trials), words[place], series[place], groups[place])
         for place, trials in enumerate(found)
     ]
 
@@ -102,9 +102,13 @@ def _order(trials: Sequence[Trial]) -> tuple[float, str]:
 def _labels(trials: Sequence[Trial]) -> list[str]:
     """Return in what each of some trials differs from the others."""
     fields = [{**trial.spec, **trial.workload, "device": device_of(trial)} for trial in trials]
+    return [words or trial.title for words, trial in zip(labels(fields), trials, strict=True)]
+
+
+def labels(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return in few words in what each of some records differs from the others, if in anything."""
     names = differing(fields, dict.fromkeys(name for values in fields for name in values))
-    labels = [" ".join(_word(n, v[n]) for n in names if v.get(n) is not None) for v in fields]
-    return [label or trial.title for label, trial in zip(labels, trials, strict=True)]
+    return [" ".join(_word(n, v[n]) for n in names if v.get(n) is not None) for v in fields]
 
 
 def _word(name: str, value: Any) -> str:

@@ -23,6 +23,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "pentagon", "star")
 
+DASHES = ("dash", "dot", "dashdot", "longdash")
+"""Of the frontiers of different groups."""
+
 COSTS = (
     "engine.build_seconds",
     "engine.bytes",
@@ -59,7 +62,8 @@ def trade_off_record(comparison: Comparison, x: str, y: str, *, chosen: int = 0)
         return sentence_record(comparison.notes()[0])
     if not plane.places:
         return sentence_record(NO_FIGURE)
-    data = [plane.frontier(*found) for found in comparison.frontiers(plane.x, plane.y).items()]
+    lines = comparison.frontiers(plane.x, plane.y).items()
+    data = [plane.frontier(place, *found) for place, found in enumerate(lines)]
     members: dict[str, list[Candidate]] = {}
     for candidate in comparison.candidates:
         if candidate.number in plane.places:
@@ -118,14 +122,14 @@ class _Plane:
             "hovertemplate": "%{customdata}<extra></extra>",
         }
 
-    def frontier(self, group: str, line: Sequence[Candidate]) -> Record:
+    def frontier(self, place: int, group: str, line: Sequence[Candidate]) -> Record:
         """Return the line through what no other of its group beats in both figures."""
         return {
             "type": "scatter",
             "mode": "lines",
             "name": f"Pareto frontier{f' of {literal(group)}' if group else ''}",
             **self.medians(c.number for c in line),
-            "line": {"color": TEXT, "dash": "dash", "width": 1.5},
+            "line": {"color": TEXT, "dash": DASHES[place % len(DASHES)], "width": 1.5},
             "hoverinfo": "skip",
         }
 
@@ -231,8 +235,8 @@ def engines_record(comparison: Comparison) -> Record:
     names = [f"{literal(members[0].series)} {key[:6]}" for key, members in engines.items()]
     layout: Record = {
         **LAYOUT,
-        "height": 110 + 28 * len(names),
-        "margin": {"l": 130, "r": 40, "t": 45, "b": 45},
+        "height": 130 + 28 * len(names),
+        "margin": {"l": 130, "r": 40, "t": 45, "b": 65},
         "yaxis": {"autorange": "reversed", "type": "category"},
         "title": {"text": "The engines", "font": {"size": 14}, "x": 0, "xref": "paper"},
         "showlegend": False,
@@ -246,7 +250,7 @@ def engines_record(comparison: Comparison) -> Record:
         span = [place * width, (place + 1) * width - 0.04]
         layout[f"xaxis{number}"] = {
             "domain": span,
-            "title": {"text": literal(axis.label), "standoff": 4},
+            "title": {"text": f"{literal(axis.title)}<br>{literal(axis.unit)}", "standoff": 4},
             "gridcolor": GRID,
             "zeroline": False,
             # The figures stand beside the bars.

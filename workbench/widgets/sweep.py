@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import jobs, results
+from workbench.candidates import labels
 from workbench.errors import JobError, TrialError
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
@@ -67,6 +68,10 @@ class SweepPanel(ListPanel):
         self._job: Job | None = None
         self._view: View | None = None
         self._over = True
+        fields = [{**p.record()["spec"], **p.record()["workload"]} for p in self.sweep.points]
+        self._labels = [
+            words or p.title for words, p in zip(labels(fields), self.sweep.points, strict=True)
+        ]
         self.plan_lines: list[str] = []
         self.progress = Progress()
         self._plan = widgets.HTML()
@@ -213,8 +218,10 @@ class SweepPanel(ListPanel):
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
         now = time.time()
         rows = [
-            _row(number, point, results.latest(point.id), self._running(point, now))
-            for number, point in enumerate(self.sweep.points, start=1)
+            [p.id, str(number), *_cells(label, results.latest(p.id), self._running(p, now))]
+            for number, (p, label) in enumerate(
+                zip(self.sweep.points, self._labels, strict=True), start=1
+            )
         ]
         self._bar.value = sum(row[2] not in (MARKS["running"], MARKS["left"]) for row in rows)
         self.table.empty = "No point is like that."
@@ -243,25 +250,18 @@ def _sweep(given: Sweep | Mapping[str, Any] | str | Path) -> Sweep:
     return Sweep.parse(given) if isinstance(given, Mapping) else Sweep.read(Path(given))
 
 
-def _row(number: int, point: Point, trial: Trial | None, running: str) -> Row:
-    """Return the line of a point."""
-    begun = [point.id, str(number)]
+def _cells(label: str, trial: Trial | None, running: str) -> list[str]:
+    """Return what is known of a point: state, throughput, TTFT, what it is, what came out."""
     if running:
-        return [*begun, MARKS["running"], "", "", point.title, running]
+        return [MARKS["running"], "", "", label, running]
     if trial is None:
-        return [*begun, MARKS["left"], "", "", point.title, ""]
+        return [MARKS["left"], "", "", label, ""]
     if not trial.valid:
         why = printable("; ".join(trial.record["reasons"]))
-        return [*begun, MARKS.get(trial.status, trial.status), "", "", point.title, why]
-    ttft = trial.summary.get("ttft")
-    return [
-        *begun,
-        MARKS["done"],
-        f"{trial.summary['output_tokens_per_second']:.4g}",
-        format_seconds(ttft["p50"]) if ttft else "",
-        point.title,
-        trial.id,
-    ]
+        return [MARKS.get(trial.status, trial.status), "", "", label, why]
+    speed, ttft = trial.summary["output_tokens_per_second"], trial.summary.get("ttft")
+    first = format_seconds(ttft["p50"]) if ttft else ""
+    return [MARKS["done"], f"{speed:.4g}", first, label, trial.id]
 
 
 def _last_words(view: View) -> str:
