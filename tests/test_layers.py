@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball", "latest", "sse"},
+    {"errors", "units", "releases", "tarball", "latest", "sse", "pareto"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"configuration", "shapes"},
@@ -60,7 +60,9 @@ LAYERS = [
     {"trial", "measuring"},
     {"results"},
     {"bench", "references", "foreign", "served"},
-    {"sweep", "sweep_plan", "trial_words"},
+    {"sweep", "sweep_plan", "trial_words", "axes"},
+    {"candidates"},
+    {"comparison"},
     {
         "runner",
         "summaries",
@@ -72,11 +74,11 @@ LAYERS = [
         "forecast",
         "transcript",
     },
-    {"fit_plots", "stream_plots"},
-    {"report"},
+    {"fit_plots", "stream_plots", "compare_plots"},
+    {"report", "compare_report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},
-    {"store_commands", "trial_commands"},
+    {"store_commands", "trial_commands", "compare_commands"},
     {"commands"},
     {"cli"},
 ]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults import Faulty, fault, job_of
 from workbench import docs
+from workbench.axes import THROUGHPUT
 from workbench.backends import get_backend
 from workbench.cli import main
 from workbench.errors import InputError, SpecError
@@ -24,6 +25,7 @@ from workbench.notebook import (
 )
 from workbench.notebook_runs import run_file
 from workbench.spec import parameters_of
+from workbench.trial import Trial
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -33,7 +35,8 @@ BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
 STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
 SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
-TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL)
+COMPARE = REPOSITORY / "notebooks" / "05_compare.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL, COMPARE)
 EMBEDDED = [
     path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]
@@ -306,6 +309,51 @@ def test_the_trial_notebook_refuses_wrong_parameters(
     with pytest.raises(InputError, match=sentence):
         run_notebook(TRIAL, tmp_path / "out.ipynb", {name: value})
     assert not (home / "jobs").exists()
+
+
+def test_the_compare_notebook_runs_on_an_empty_store(home: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(COMPARE, output)
+    assert run.returncode == 0, run.stderr
+    assert read_results(output)["points"] == []
+    assert "There is no trial to compare yet." in output.read_text()
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_compare_notebook_compares_and_reports(
+    measured_trials: list[Trial], tmp_path: Path
+) -> None:
+    output, report = tmp_path / "out.ipynb", tmp_path / "report.html"
+    slow, fast = sorted(measured_trials, key=lambda trial: trial.summary[THROUGHPUT])
+    words = {"price": "2.5", "report": str(report), "baseline": slow.id, "text": fast.spec["model"]}
+    run = _papermill(COMPARE, output, *(w for name in words for w in ("-p", name, words[name])))
+    assert run.returncode == 0, run.stderr
+    points = {tuple(point["trials"]): point["figures"] for point in read_results(output)["points"]}
+    assert points[fast.id,]["cost"]["median"] > 0
+    assert points[fast.id,][THROUGHPUT]["difference"] is not None
+    assert points[slow.id,][THROUGHPUT]["difference"] is None
+    assert fast.id in report.read_text()
+    # The figures stand in it, plotly's library does not.
+    assert output.stat().st_size < 300_000
+
+
+def test_the_compare_notebook_measures_a_sweep_first(faulty: Faulty, tmp_path: Path) -> None:
+    sweep = tmp_path / "small.toml"
+    sweep.write_text(
+        f'[spec]\nbackend = "fault"\nmodel = "{faulty.model}"\n[workload]\ninput_len = 1\n'
+        "output_len = 3\nwarmup = 0\n[grid.workload]\nrequests = [2, 3]\n"
+    )
+    output = tmp_path / "out.ipynb"
+    run = _papermill(COMPARE, output, "-p", "sweep", str(sweep))
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert (results["sweep"]["points"], results["sweep"]["sound"]) == (2, 2)
+    assert {point["label"] for point in results["points"]} == {"requests=2", "requests=3"}
+
+
+def test_the_compare_notebook_refuses_what_it_does_not_know(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'baseline'"):
+        run_notebook(COMPARE, tmp_path / "out.ipynb", {"basline": "3"})
 
 
 def _small(path: Path) -> Path:

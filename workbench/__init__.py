@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
+    from workbench.compare_plots import engines_figure, trade_off_figure
+    from workbench.compare_report import write_report
+    from workbench.comparison import Comparison
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
     from workbench.foreign import import_trials
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
+    from workbench.widgets.compare import ComparePanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
     from workbench.widgets.many import ManyPanel
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
+    from workbench.widgets.sweep import SweepPanel
     from workbench.workload import Workload
 
 __version__ = "0.1.0"
@@ -51,6 +56,9 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.compare_plots": ("engines_figure", "trade_off_figure"),
+    "workbench.compare_report": ("write_report",),
+    "workbench.comparison": ("Comparison",),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
@@ -79,6 +87,7 @@ _HOMES = {
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
+    "workbench.widgets.compare": ("ComparePanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
     "workbench.stream_plots": ("scaling_figure",),
@@ -87,6 +96,7 @@ _HOMES = {
     "workbench.widgets.side_by_side": ("SideBySidePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
+    "workbench.widgets.sweep": ("SweepPanel",),
     "workbench.workload": ("Workload",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -94,6 +104,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
     "BuildForm",
     "BuildPanel",
+    "ComparePanel",
+    "Comparison",
     "Endpoint",
     "Generation",
     "JobsPanel",
@@ -108,6 +120,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "StorePanel",
     "StreamPanel",
     "Sweep",
+    "SweepPanel",
     "SweepPlan",
     "Trial",
     "WorkbenchError",
@@ -116,6 +129,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "baseline_of",
     "check_injected",
     "covering",
+    "engines_figure",
     "find_engine",
     "find_job",
     "find_trial",
@@ -142,7 +156,9 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "stages_figure",
     "start_build",
     "start_sweep",
+    "trade_off_figure",
     "trial_lines",
+    "write_report",
 ]
 
 
