@@ -45,6 +45,8 @@ LAYERS = [
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history"},
+    {"embedded_export"},
+    {"export"},
     {"queues", "eviction", "listing"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
@@ -62,7 +64,7 @@ LAYERS = [
     {"report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},
-    {"store_commands", "trial_commands"},
+    {"store_commands", "trial_commands", "serve_commands"},
     {"commands"},
     {"cli"},
 ]

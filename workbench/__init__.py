@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.build import Plan, covering, start_build
     from workbench.endpoint import Endpoint
     from workbench.errors import WorkbenchError
+    from workbench.export import export_to_run
     from workbench.foreign import import_trials
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
@@ -49,6 +50,7 @@ _HOMES = {
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.errors": ("WorkbenchError",),
+    "workbench.export": ("export_to_run",),
     "workbench.foreign": ("import_trials",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
@@ -102,6 +104,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "__version__",
     "check_injected",
     "covering",
+    "export_to_run",
     "find_engine",
     "find_job",
     "find_trial",

@@ -19,6 +19,7 @@ VERBS = {
     "trial": "measure a workload on an engine, which is built if it is not there",
     "trials": "list what was measured, or show one trial",
     "sweep": "measure a grid of specs and workloads, and resume where it was stopped",
+    "export": "write what runs an engine without the workbench into a directory",
     "lab": "open the notebooks in JupyterLab",
     "run": "run a notebook headless, with checked parameters",
     "engines": "list, verify, pin, evict, export and import engines",

@@ -17,6 +17,7 @@ from workbench.flags import add_flags, given
 from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.sampling import Sampling
+from workbench.serve_commands import declare_export
 from workbench.spec import BuildSpec
 from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
@@ -271,6 +272,7 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "trial": declare_trial,
     "trials": declare_trials,
     "sweep": declare_sweep,
+    "export": declare_export,
     "lab": _lab,
     "run": _run,
     "engines": declare_engines,
