@@ -58,7 +58,7 @@ LAYERS = [
     {"trial", "measuring"},
     {"results"},
     {"bench", "references", "foreign", "served"},
-    {"sweep", "sweep_plan", "trial_words"},
+    {"sweep", "sweep_plan", "trial_words", "serving"},
     {"runner", "summaries", "notebook", "notebook_runs", "plots", "account", "whatif", "forecast"},
     {"fit_plots"},
     {"report"},

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
     from workbench.served import run_endpoint_trial
+    from workbench.serving import Server, await_server, start_server
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.sweep import Sweep, run_sweep, start_sweep
@@ -68,6 +69,7 @@ _HOMES = {
     "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
     "workbench.served": ("run_endpoint_trial",),
+    "workbench.serving": ("Server", "await_server", "start_server"),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
@@ -93,6 +95,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Plan",
     "Quality",
     "Sampling",
+    "Server",
     "Session",
     "StorePanel",
     "StreamPanel",
@@ -102,6 +105,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "WorkbenchError",
     "Workload",
     "__version__",
+    "await_server",
     "check_injected",
     "covering",
     "export_to_run",
@@ -129,6 +133,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "spec_from",
     "stages_figure",
     "start_build",
+    "start_server",
     "start_sweep",
     "trial_lines",
 ]
