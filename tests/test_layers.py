@@ -45,7 +45,7 @@ LAYERS = [
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history"},
-    {"embedded_export"},
+    {"embedded_export", "trtllm_export"},
     {"export"},
     {"queues", "eviction", "listing"},
     {"generation"},

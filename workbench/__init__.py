@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
     from workbench.served import run_endpoint_trial
-    from workbench.serving import Server, await_server, start_server
+    from workbench.serving import Server, await_server, engine_server, start_server
     from workbench.session import Session
     from workbench.store import find_engine, list_engines
     from workbench.sweep import Sweep, run_sweep, start_sweep
@@ -69,7 +69,7 @@ _HOMES = {
     "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
     "workbench.served": ("run_endpoint_trial",),
-    "workbench.serving": ("Server", "await_server", "start_server"),
+    "workbench.serving": ("Server", "await_server", "engine_server", "start_server"),
     "workbench.session": ("Session",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
@@ -108,6 +108,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "await_server",
     "check_injected",
     "covering",
+    "engine_server",
     "export_to_run",
     "find_engine",
     "find_job",

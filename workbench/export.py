@@ -2,7 +2,7 @@
 
     engine/...     the engine's files, byte for byte
     engine.json    what it is: key, model, fingerprint of the weights, versions, limits
-    ...            what its backend needs to run it; see `embedded_export`
+    ...            what its backend needs to run it; see `embedded_export` and `trtllm_export`
 
 The same engine gives the same bytes: nothing here depends on when, where or by whom it was
 written. Paths of this machine stay out unless they are asked for, and the environment is not read.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import embedded_export, files
+from workbench import embedded_export, files, trtllm_export
 from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.tarball import Broken, Counter, copy
@@ -33,6 +33,7 @@ _SMALL = 1 << 20
 
 _WRITERS: Mapping[str, Callable[[Engine], Mapping[str, str]]] = {
     "openvino": embedded_export.texts,
+    "tensorrt_llm": trtllm_export.texts,
 }
 """What writes the texts beside an engine, by backend."""
 
@@ -120,7 +121,10 @@ def _text(record: Mapping[str, Any]) -> str:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("/", "~"))
+    """Say whether a value names a place on this machine, or several with commas between."""
+    return isinstance(value, str) and any(
+        part.strip().startswith(("/", "~")) for part in value.split(",")
+    )
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:

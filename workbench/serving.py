@@ -8,24 +8,28 @@ in one sentence, with the end of the log where it ended by itself.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 
+from workbench import store, usage
 from workbench.endpoint import Endpoint
-from workbench.errors import InputError, JobError
+from workbench.engine import Engine
+from workbench.errors import InputError, JobError, StoreError
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start, running
 from workbench.journal import Journal
 from workbench.owner import Owner
 from workbench.process import describe_exit
 from workbench.processes import kill
+from workbench.trtllm_export import command_here
 from workbench.units import format_seconds
 
 KIND = "serve"
@@ -51,6 +55,8 @@ class Server:
         health: Path that answers 200 once it serves (trtllm-serve, vLLM, llama.cpp: /health).
         start_limit: Seconds that it may take until then.
         stay: Whether it goes on when the process that started it has ended.
+        engine: Key of the engine of the store that it reads, which nobody removes meanwhile.
+        variables: Added to its environment. They stand in the job's request: no secrets.
     """
 
     command: tuple[str, ...]
@@ -58,6 +64,8 @@ class Server:
     health: str = "/health"
     start_limit: float = 600.0
     stay: bool = False
+    engine: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -114,6 +122,30 @@ def _refused(host: str, port: int) -> str:
     return ""
 
 
+def engine_server(engine: Engine, *, host: str, port: int, **options: Any) -> Server:
+    """Return the server of an engine of the store: trtllm-serve with the engine's own limits.
+
+    Args:
+        engine: The engine.
+        host: The address that it listens on; on any but this machine's own, others can use it.
+        port: The port.
+        options: Other fields of `Server`.
+
+    Raises:
+        StoreError: The engine cannot be served.
+        ToolchainError: The toolchain has no trtllm-serve.
+    """
+    if engine.backend != "tensorrt_llm":
+        raise StoreError(
+            f"The engine {engine.key} is of the backend {engine.backend}, which brings no server. "
+            "Engines of tensorrt_llm can be served; `workbench export` writes what runs others."
+        )
+    command, variables = command_here(engine, host, port)
+    # Asked where it listens: 0.0.0.0 means all addresses, also this one.
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+    return Server(tuple(command), url, engine=engine.key, variables=variables, **options)
+
+
 def start_server(server: Server) -> tuple[Job, bool]:
     """Return the job that runs a server, started if none does; and whether it is new.
 
@@ -151,13 +183,18 @@ def run_server_job(journal: Journal) -> dict[str, Any]:
 
     Raises:
         JobError: It could not be started, never served, or ended by itself.
+        StoreError: Its engine is gone or damaged.
     """
     job = Job(journal.path)
     server = Server.of(job)
     owner = None if server.stay else Owner.from_record(job.request.get("owner"))
     server.check()
     journal.stage("start", f"start {server.command[0]}")
-    with heartbeat(journal, uses_gpu=True):
+    with contextlib.ExitStack() as stack:
+        if server.engine:
+            stack.callback(usage.claim(server.engine).release)
+            store.sound_engine(server.engine)
+        stack.enter_context(heartbeat(journal, uses_gpu=True))
         process = _start(server)
         try:
             _await_health(server, process, job, owner)
@@ -171,7 +208,12 @@ def run_server_job(journal: Journal) -> dict[str, Any]:
 def _start(server: Server) -> subprocess.Popen[bytes]:
     """Start the command; what it prints goes into the job's log, as ours does."""
     try:
-        return subprocess.Popen(server.command, stdin=subprocess.DEVNULL, process_group=0)
+        return subprocess.Popen(
+            server.command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **server.variables},
+            process_group=0,
+        )
     except OSError as error:
         raise JobError(
             f"{server.command[0]} cannot be started: {error.strerror}. Check that it is installed, "
