@@ -31,10 +31,11 @@ TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
 BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
+SERVE = REPOSITORY / "notebooks" / "06_serve.ipynb"
 EMBEDDED = [
     path
     for path in NOTEBOOKS
-    if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS, TRIAL)
+    if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS, TRIAL, SERVE)
 ]
 """Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from workbench.store import find_engine, list_engines
     from workbench.sweep import Sweep, run_sweep, start_sweep
     from workbench.sweep_plan import SweepPlan
+    from workbench.toolchain import find_toolchain
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.serve import ServePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
     from workbench.workload import Workload
@@ -74,11 +76,13 @@ _HOMES = {
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
     "workbench.sweep_plan": ("SweepPlan",),
+    "workbench.toolchain": ("find_toolchain",),
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.widgets.serve": ("ServePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
     "workbench.workload": ("Workload",),
@@ -95,6 +99,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Plan",
     "Quality",
     "Sampling",
+    "ServePanel",
     "Server",
     "Session",
     "StorePanel",
@@ -112,6 +117,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "export_to_run",
     "find_engine",
     "find_job",
+    "find_toolchain",
     "find_trial",
     "frame",
     "get_backend",

@@ -153,11 +153,19 @@ def start_server(server: Server) -> tuple[Job, bool]:
         InputError: The command is empty or the address is none.
         JobError: The port is in use, or the job could not be started.
     """
-    wanted = {"command": list(server.command), "url": server.url}
-    if running(KIND, wanted) is None:
+    if find_server(server) is None:
         server.check()
     request = {"server": asdict(server), "owner": Owner.current().record()}
-    return attach_or_start(KIND, request, wanted)
+    return attach_or_start(KIND, request, _wanted(server))
+
+
+def find_server(server: Server) -> Job | None:
+    """Return the job that runs this very command on this address, or None."""
+    return running(KIND, _wanted(server))
+
+
+def _wanted(server: Server) -> dict[str, Any]:
+    return {"command": list(server.command), "url": server.url}
 
 
 def await_server(job: Job, timeout: float | None = None) -> Endpoint:
