@@ -61,7 +61,7 @@ LAYERS = [
     {"sweep", "sweep_plan", "trial_words", "serving"},
     {"runner", "summaries", "notebook", "notebook_runs", "plots", "account", "whatif", "forecast"},
     {"fit_plots"},
-    {"report"},
+    {"report", "engine_report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},
     {"store_commands", "trial_commands", "serve_commands"},

@@ -21,6 +21,7 @@ from workbench import jobs, store, usage
 from workbench.build import start_build
 from workbench.cli import main
 from workbench.engine import Engine
+from workbench.engine_report import report_page, spec_of
 from workbench.errors import StoreError, ToolchainError
 from workbench.export import export_to_run
 from workbench.serving import await_server, engine_server, start_server
@@ -179,6 +180,15 @@ def test_an_engine_without_tokenizer_is_refused_by_name(engine: Engine, tmp_path
     with pytest.raises(StoreError, match=f"{engine.key} cannot be served: .* lacks the tokenizer"):
         export_to_run(Engine(engine.path, plain), tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_its_report_leads_back_to_the_same_engine(engine: Engine) -> None:
+    page = report_page(engine)
+    for words in ("trtllm-build", "trtllm-serve", "NVIDIA H100 80GB HBM3"):
+        assert words in page
+    hit = start_build(spec_of(engine)).hit
+    assert hit
+    assert hit.key == engine.key
 
 
 def test_an_embedded_engine_is_refused_by_name(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
     from workbench.endpoint import Endpoint
+    from workbench.engine_report import save_report
     from workbench.errors import WorkbenchError
     from workbench.export import export_to_run
     from workbench.foreign import import_trials
@@ -52,6 +53,7 @@ _HOMES = {
     "workbench.build": ("Plan", "covering", "start_build"),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
+    "workbench.engine_report": ("save_report",),
     "workbench.errors": ("WorkbenchError",),
     "workbench.export": ("export_to_run",),
     "workbench.foreign": ("import_trials",),
@@ -136,6 +138,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_notebook",
     "run_sweep",
     "run_trial",
+    "save_report",
     "show",
     "spec_from",
     "stages_figure",

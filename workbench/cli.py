@@ -20,6 +20,7 @@ VERBS = {
     "trials": "list what was measured, or show one trial",
     "sweep": "measure a grid of specs and workloads, and resume where it was stopped",
     "export": "write what runs an engine without the workbench into a directory",
+    "report": "write all that is known of an engine into one HTML page",
     "serve": "serve an engine with trtllm-serve, or run any other server, as a job",
     "lab": "open the notebooks in JupyterLab",
     "run": "run a notebook headless, with checked parameters",

@@ -1,4 +1,4 @@
-"""The verbs of the command line that hand an engine to others: export and serve."""
+"""The verbs of the command line that hand an engine to others: export, report and serve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workbench.console import watch_server
+from workbench.engine_report import save_report
 from workbench.errors import InputError
 from workbench.export import export_to_run
 from workbench.jobs import Job
@@ -34,6 +35,26 @@ def declare_export(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             engine, parsed.folder, overwrite=parsed.overwrite, paths=parsed.with_paths
         )
         print(f"Engine {engine.key} is in {folder}; its README.md says how to run it.")
+        return 0
+
+    return run
+
+
+def declare_report(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench report`: one HTML page on an engine."""
+    del words
+    parser.add_argument("engine", metavar="KEY", help="Key of an engine, or the beginning of one.")
+    parser.add_argument("file", type=Path, nargs="?", help="The page. Default: KEY.html, here.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace a file of that name.")
+    parser.add_argument(
+        "--with-paths", action="store_true", help="Let paths of this machine be in it."
+    )
+
+    def run(parsed: argparse.Namespace) -> int:
+        engine = find_engine(parsed.engine)
+        path = parsed.file or Path(f"{engine.key}.html")
+        path = save_report(engine, path, overwrite=parsed.overwrite, paths=parsed.with_paths)
+        print(f"The report of the engine {engine.key} is {path}")
         return 0
 
     return run
