@@ -36,7 +36,8 @@ STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
 SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
 COMPARE = REPOSITORY / "notebooks" / "05_compare.ipynb"
-TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL, COMPARE)
+SERVE = REPOSITORY / "notebooks" / "06_serve.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL, COMPARE, SERVE)
 EMBEDDED = [
     path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from workbench.compare_report import write_report
     from workbench.comparison import Comparison
     from workbench.endpoint import Endpoint
+    from workbench.engine_report import save_report
     from workbench.errors import WorkbenchError
+    from workbench.export import export_to_run
     from workbench.foreign import import_trials
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
     from workbench.served import run_endpoint_trial
+    from workbench.serving import Server, await_server, engine_server, start_server
     from workbench.session import Session
     from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
     from workbench.stream_plots import scaling_figure
     from workbench.sweep import Sweep, run_sweep, start_sweep
     from workbench.sweep_plan import SweepPlan
+    from workbench.toolchain import find_toolchain
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from workbench.widgets.jobs import JobsPanel
     from workbench.widgets.many import ManyPanel
     from workbench.widgets.playground import PlaygroundPanel
+    from workbench.widgets.serve import ServePanel
     from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
@@ -61,7 +66,9 @@ _HOMES = {
     "workbench.comparison": ("Comparison",),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
+    "workbench.engine_report": ("save_report",),
     "workbench.errors": ("WorkbenchError",),
+    "workbench.export": ("export_to_run",),
     "workbench.foreign": ("import_trials",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
@@ -79,11 +86,13 @@ _HOMES = {
     "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
     "workbench.served": ("run_endpoint_trial",),
+    "workbench.serving": ("Server", "await_server", "engine_server", "start_server"),
     "workbench.session": ("Session",),
     "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
     "workbench.sweep_plan": ("SweepPlan",),
+    "workbench.toolchain": ("find_toolchain",),
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
@@ -94,6 +103,7 @@ _HOMES = {
     "workbench.widgets.many": ("ManyPanel",),
     "workbench.widgets.playground": ("PlaygroundPanel",),
     "workbench.widgets.side_by_side": ("SideBySidePanel",),
+    "workbench.widgets.serve": ("ServePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
     "workbench.widgets.sweep": ("SweepPanel",),
@@ -115,6 +125,8 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "PlaygroundPanel",
     "Quality",
     "Sampling",
+    "ServePanel",
+    "Server",
     "Session",
     "SideBySidePanel",
     "StorePanel",
@@ -126,12 +138,16 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "WorkbenchError",
     "Workload",
     "__version__",
+    "await_server",
     "baseline_of",
     "check_injected",
     "covering",
+    "engine_server",
     "engines_figure",
+    "export_to_run",
     "find_engine",
     "find_job",
+    "find_toolchain",
     "find_trial",
     "frame",
     "get_backend",
@@ -150,11 +166,13 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_notebook",
     "run_sweep",
     "run_trial",
+    "save_report",
     "scaling_figure",
     "show",
     "spec_from",
     "stages_figure",
     "start_build",
+    "start_server",
     "start_sweep",
     "trade_off_figure",
     "trial_lines",

@@ -120,6 +120,20 @@ def watch_sweep(job: Job) -> int:
     return 0 if view.facts.get("sound") == view.facts.get("points") else 1
 
 
+def watch_server(job: Job) -> int:
+    """Show a server to its end; return the exit status.
+
+    Raises:
+        JobError: It ended otherwise than by being stopped; says why.
+    """
+    view = follow(job, None)
+    words = str(view.end.get("text", "")) if view.end else ""
+    if view.state() in ("done", "cancelled"):
+        print(printable(words))
+        return 0
+    raise JobError(words or f"The server of the job {job.id} is {view.state()}.")
+
+
 class ByteProgress:
     """A line on a terminal with what was really read or written; elsewhere it says nothing."""
 

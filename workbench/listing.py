@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -144,6 +145,8 @@ def describe(job: Job) -> str:
     try:
         if is_sweep(job):
             return f"sweep {job.request.get('name')} of {len(job.request.get('points', ()))} points"
+        if is_server(job):
+            return f"serve {shlex.join(job.request['server']['command'])}"
         spec = backends.make_spec(job.request.get("spec", {}))
     except WorkbenchError:
         return "a request that this version cannot read"
@@ -157,6 +160,15 @@ def is_sweep(job: Job) -> bool:
     """Say whether a job measures, in place of building; one that cannot be read does not."""
     with contextlib.suppress(JobError):
         return job.request.get("kind") == "sweep"
+    return False
+
+
+def is_server(job: Job) -> bool:
+    """Say whether a job runs a server; one that cannot be read does not."""
+    with contextlib.suppress(JobError):
+        request = job.request
+        server = request.get("server")
+        return request.get("kind") == "serve" and isinstance(server, dict) and "command" in server
     return False
 
 

@@ -67,10 +67,15 @@ def _work(journal: Journal) -> dict[str, Any]:
     """Do what the job was asked for; return the last word of its journal."""
     from workbench.jobs import Job
 
-    if Job(journal.path).request.get("kind") == "sweep":
-        from workbench.sweep import run_sweep_job
+    match Job(journal.path).request.get("kind"):
+        case "sweep":
+            from workbench.sweep import run_sweep_job
 
-        return run_sweep_job(journal)
+            return run_sweep_job(journal)
+        case "serve":
+            from workbench.serving import run_server_job
+
+            return run_server_job(journal)
     from workbench.recipe import run_build
 
     return run_build(journal)

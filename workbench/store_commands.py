@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workbench import archive, backends, eviction, jobs, listing, store, usage
 from workbench.build import Plan, cancel
-from workbench.console import ByteProgress, finish, watch_sweep
+from workbench.console import ByteProgress, finish, watch_server, watch_sweep
 from workbench.errors import InputError, StoreError
 from workbench.files import read_lines
 from workbench.journal import ENDED, State
@@ -309,6 +309,8 @@ def _watch(job: jobs.Job) -> int:
     """Show a job's progress to its end, and say where the engine is."""
     if listing.is_sweep(job):
         return watch_sweep(job)
+    if listing.is_server(job):
+        return watch_server(job)
     engine = finish(job, _plan_of(job))
     print(f"Engine {engine.key}: {format_bytes(engine.bytes)} in {engine.path}")
     return 0

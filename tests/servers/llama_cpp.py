@@ -1,14 +1,16 @@
 """llama.cpp's HTTP server on the demo model.
 
-    python tests/servers/llama_cpp.py MODEL_DIRECTORY GGUF
+    python tests/servers/llama_cpp.py MODEL_DIRECTORY GGUF [PORT]
 
-Writes the checkpoint as GGUF in float32, starts the server on a free port of the loopback
-interface, prints its address, and serves until standard input is closed.
+Writes the checkpoint as GGUF in float32, starts the server on a port (by default a free one) of the
+loopback interface, prints its address, and serves until standard input is closed; on a given port,
+until it is ended.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -29,9 +31,12 @@ def main() -> None:
     parameters.cpuparams.n_threads = 1
     parameters.cpuparams_batch.n_threads = 1
     parameters.warmup = False
-    parameters.port = 0
+    port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    parameters.port = port
     server = xllamacpp.Server(parameters)
     print(server.listening_address, flush=True)
+    if port:
+        signal.pause()
     sys.stdin.read()
 
 

@@ -1,0 +1,108 @@
+"""The serve panel and its notebook: start, health, endpoint, log, stop."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults import until
+from tests.servers import llama_cpp
+from tests.test_serving import LISTENING
+from workbench.build import DEMO_MODEL
+from workbench.errors import InputError, JobError
+from workbench.jobs import Job
+from workbench.notebook import run_notebook
+from workbench.processes import processes_of
+from workbench.serving import Server
+from workbench.widgets.serve import ServePanel
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_serve.ipynb"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _server(port: int, status: str = "200") -> Server:
+    words = (sys.executable, "-c", LISTENING, str(port), status)
+    return Server(words, f"http://127.0.0.1:{port}", start_limit=20.0)
+
+
+def test_it_starts_shows_health_and_log_and_stops(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    panel = ServePanel(_server(port), start=True)
+    until(lambda: panel.endpoint)
+    assert panel.endpoint
+    assert panel.endpoint.url == f"http://127.0.0.1:{port}/v1"
+    assert f"It serves on http://127.0.0.1:{port}/v1" in panel.plain()
+    until(lambda: "GET /health" in panel.progress.log_end.value)
+    again = ServePanel(_server(port))
+    assert again.job_id == panel.job_id
+    assert (panel.start_button.disabled, panel.stop_button.disabled) == (True, False)
+    panel.stop()
+    until(lambda: panel.endpoint is None and again.endpoint is None)
+    until(lambda: not panel.start_button.disabled)
+    assert "It does not serve." in panel.plain()
+
+
+def test_why_it_does_not_serve_stands_in_the_panel(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    with socket.create_server(("127.0.0.1", port)):
+        panel = ServePanel(_server(port), start=True)
+        assert f"port {port} of 127.0.0.1 cannot be used" in panel._error_text
+    panel = ServePanel(Server((sys.executable, "-c", "exit(3)"), f"http://127.0.0.1:{port}"))
+    panel.start()
+    until(lambda: "ended with status 3 while it started" in panel._error_text)
+
+
+def test_headless_it_waits_and_goes_with_the_panel(port: int) -> None:
+    panel = ServePanel(_server(port), start=True)
+    assert panel.endpoint
+    assert panel.job_id
+    panel.close()
+    job = Job.named(panel.job_id)
+    assert job.state() == "cancelled"
+    assert processes_of(job.path) == []
+    with pytest.raises(JobError, match="ended with status 3"):
+        ServePanel(
+            Server((sys.executable, "-c", "exit(3)"), f"http://127.0.0.1:{port}"), start=True
+        )
+
+
+def test_the_notebook_exports_serves_and_measures(
+    shared_home: Path, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(shared_home))
+    gguf = str(tmp_path / "demo.gguf")
+    words = [sys.executable, llama_cpp.__file__, str(DEMO_MODEL), gguf, str(port)]
+    values = {"quantization": "none", "folder": str(tmp_path / "out"), "port": port}
+    results = run_notebook(
+        NOTEBOOK, tmp_path / "out.ipynb", {**values, "command": shlex.join(words)}
+    )
+    assert results["exported_text"] == results["session_text"] + "\n"
+    assert results["served_text"] == results["session_text"]
+    assert results["trial"]["output_tokens"] == 4 * 16
+    assert "stream.py" in results["exported"]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), 1.0)
+
+
+def test_the_notebook_overwrites_nothing(
+    shared_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(shared_home))
+    (tmp_path / "out").mkdir()
+    values = {"quantization": "none", "folder": str(tmp_path / "out")}
+    with pytest.raises(InputError, match="was not overwritten"):
+        run_notebook(NOTEBOOK, tmp_path / "out.ipynb", values)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,179 @@
+"""Servers as jobs: real ones serve and stop; broken ones end in a sentence; none is left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import until
+from tests.servers import llama_cpp
+from workbench import jobs
+from workbench.build import DEMO_MODEL
+from workbench.cli import main
+from workbench.errors import InputError, JobError
+from workbench.jobs import Job
+from workbench.journal import ENDED
+from workbench.processes import processes_of
+from workbench.serving import Server, await_server, start_server
+from workbench.session import Session
+
+LISTENING = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(sys.argv[2])); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(home: Path) -> Iterator[None]:
+    yield
+    for job in jobs.list_jobs():
+        job.cancel()
+
+
+def _python(code: str, port: int, *words: str, **options: object) -> Server:
+    command = (sys.executable, "-c", code, str(port), *words)
+    return Server(command, f"http://127.0.0.1:{port}", **options)  # type: ignore[arg-type]
+
+
+def _failure(server: Server) -> str:
+    job, _ = start_server(server)
+    with pytest.raises(JobError) as caught:
+        await_server(job, 60.0)
+    until(lambda: processes_of(job.path) == [])
+    return str(caught.value)
+
+
+def test_a_real_server_serves_the_notebooks_text_and_stops(
+    demo_session: Session, tmp_path: Path, port: int
+) -> None:
+    script = str(Path(llama_cpp.__file__))
+    command = (sys.executable, script, str(DEMO_MODEL), str(tmp_path / "demo.gguf"), str(port))
+    job, new = start_server(Server(command, f"http://127.0.0.1:{port}"))
+    assert new
+    chat = [{"role": "user", "content": "write a haiku about latency"}]
+    with await_server(job, 120.0).open() as session:
+        text = session.generate(chat, max_tokens=40).wait(60.0).text
+    assert text == demo_session.generate(chat, max_tokens=40).wait().text
+    assert start_server(Server(command, f"http://127.0.0.1:{port}")) == (job, False)
+    assert job.cancel() == "cancelled"
+    until(lambda: processes_of(job.path) == [])
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), 1.0)
+
+
+def test_a_port_in_use_is_a_sentence_before_anything_starts(port: int) -> None:
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(JobError, match=rf"port {port} of 127\.0\.0\.1 cannot be used \(address alr"),
+    ):
+        start_server(_python(LISTENING, port, "200"))
+    assert jobs.list_jobs() == []
+
+
+def test_one_that_dies_while_it_starts_is_a_sentence_with_the_end_of_its_log(port: int) -> None:
+    told = _failure(_python("print('x' * 2000, 'no such engine'); raise SystemExit(3)", port))
+    assert told.startswith("The server ended with status 3 while it started. Its log ends: xxx")
+    assert told.endswith("x no such engine")
+    assert len(told) < 700
+
+
+def test_one_that_is_never_healthy_is_ended_with_what_it_answered(port: int) -> None:
+    told = _failure(_python(LISTENING, port, "503", start_limit=0.5))
+    assert f"http://127.0.0.1:{port}/health answered status 503 after 500 ms" in told
+    assert '"GET /health HTTP/1.1" 503' in told
+
+
+def test_one_that_never_listens_is_ended(port: int) -> None:
+    told = _failure(_python("import time; time.sleep(600)", port, start_limit=0.5))
+    assert "answered nothing after 500 ms, where 200 means that it serves. Its log is empty" in told
+
+
+def test_a_program_that_is_not_there_is_a_sentence(port: int) -> None:
+    told = _failure(Server(("no-such-server",), f"http://127.0.0.1:{port}"))
+    assert told == (
+        "no-such-server cannot be started: No such file or directory. Check that it is installed, "
+        "and give its path."
+    )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:80", "http://127.0.0.1", "http://a:b", "https://a:1"])
+def test_an_address_without_host_and_port_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="is no address such as"):
+        start_server(Server(("x",), url))
+
+
+def test_one_that_dies_while_it_serves_ends_its_job_in_a_sentence(port: int) -> None:
+    job, _ = start_server(_python(LISTENING, port, "200"))
+    await_server(job, 60.0)
+    _server(job).send_signal(signal.SIGSEGV)
+    view = job.wait(30.0)
+    assert view.state() == "failed"
+    assert view.end
+    assert view.end["text"].startswith("The server crashed (signal 11) while it served. Its log")
+
+
+def _server(job: Job) -> psutil.Process:
+    (process,) = (p for p in processes_of(job.path) if LISTENING in p.cmdline())
+    return process
+
+
+START = """
+import sys
+from workbench.serving import Server, await_server, start_server
+code, port, stay = sys.argv[1], sys.argv[2], sys.argv[3] == "stay"
+server = Server((sys.executable, "-c", code, port, "200"), f"http://127.0.0.1:{port}", stay=stay)
+job, _ = start_server(server)
+await_server(job, 60.0)
+print(job.id, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_it_goes_with_the_kernel_unless_it_was_asked_to_stay(port: int, stay: bool) -> None:
+    words = [LISTENING, str(port), "stay" if stay else "go"]
+    with subprocess.Popen(
+        [sys.executable, "-c", START, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as kernel:
+        assert kernel.stdout
+        job = Job.named(kernel.stdout.readline().decode().strip())
+        assert job.state() == "running"
+        os.kill(kernel.pid, signal.SIGKILL)
+    if stay:
+        # Longer than it takes to notice.
+        with pytest.raises(TimeoutError):
+            job.wait(1.0)
+        assert job.cancel() == "cancelled"
+    else:
+        view = job.wait(30.0)
+        assert view.end
+        assert view.end["text"] == "The server was ended: whoever started it is gone."
+    assert job.state() in ENDED
+    until(lambda: processes_of(job.path) == [])
+
+
+def test_jobs_lists_servers(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    job, _ = start_server(_python(LISTENING, port, "200"))
+    await_server(job, 60.0)
+    assert main(["jobs"]) == 0
+    shown = capsys.readouterr().out
+    assert f"serve {sys.executable}" in shown
+    assert f"serve on http://127.0.0.1:{port}" in shown
+    assert main(["jobs", "show", job.id]) == 0

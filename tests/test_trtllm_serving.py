@@ -1,0 +1,223 @@
+"""Serving engines of TensorRT-LLM: the files of an export, and trtllm-serve as a job.
+
+The toolchain is the stand-in of tests/contract, and trtllm-serve is played (tests/servers): that
+flags and limits are right is checked here, not that TensorRT-LLM serves.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import trtllm_serve
+from workbench import jobs, store, usage
+from workbench.build import start_build
+from workbench.cli import main
+from workbench.engine import Engine
+from workbench.engine_report import report_page, spec_of
+from workbench.errors import StoreError, ToolchainError
+from workbench.export import export_to_run
+from workbench.serving import await_server, engine_server, start_server
+
+SPEC = {"backend": "tensorrt_llm", "max_batch_size": 4, "max_seq_len": 512, "max_num_tokens": 2048}
+
+
+@pytest.fixture(scope="module")
+def built(gpu_machine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("served") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**gpu_machine, "WORKBENCH_HOME": str(home)}.items():
+            patch.setenv(name, value)
+        start_build(SPEC).wait()
+    return home
+
+
+@pytest.fixture
+def engine(
+    gpu_machine: dict[str, str], built: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Engine:
+    for name, value in gpu_machine.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(built, home)
+    (engine,) = store.list_engines()
+    return engine
+
+
+@pytest.fixture
+def served(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine, with a toolchain that has the played trtllm-serve."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "trtllm-serve"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {trtllm_serve.__file__} "$@"\n')
+    script.chmod(0o755)
+    (folder / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(folder / "python"))
+    return engine
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _flags(words: list[str]) -> dict[str, str]:
+    return dict(zip(words[2::2], words[3::2], strict=True))
+
+
+def _script(folder: Path) -> list[str]:
+    text = (folder / "serve.sh").read_text().replace("\\\n", " ")
+    return shlex.split(text.partition("exec ")[2])
+
+
+def test_an_export_passes_the_engines_own_limits_and_listens_here_alone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = export_to_run(engine, tmp_path / "out")
+    words = _script(folder)
+    assert words[:2] == ["trtllm-serve", "engine"]
+    assert _flags(words) == {
+        "--backend": "tensorrt",
+        "--tokenizer": "engine/tokenizer",
+        "--host": "127.0.0.1",
+        "--port": "8000",
+        "--max_batch_size": "4",
+        "--max_num_tokens": "2048",
+        "--max_beam_width": "1",
+        "--kv_cache_free_gpu_memory_fraction": "0.9",
+    }
+    built = json.loads((folder / "engine" / "config.json").read_text())["build_config"]
+    assert built["max_batch_size"] == 4
+    unit = (folder / "trtllm-serve.service").read_text()
+    assert f"ExecStart=/opt/trtllm/bin/{shlex.join(words)}\n" in unit
+    version = engine.manifest["identity"]["toolchain"]["tensorrt-llm"]
+    assert (folder / "requirements.txt").read_text() == f"tensorrt-llm=={version}\n"
+    compose = (folder / "compose.yaml").read_text()
+    assert f"nvcr.io/nvidia/tensorrt-llm/release:{version}\n" in compose
+    # Inside the container it listens for all; outside, for this machine alone.
+    assert '"--host", "0.0.0.0"' in compose
+    assert 'ports: ["127.0.0.1:8000:8000"]' in compose
+    assert not (folder / "serve.yaml").exists()
+
+
+def test_what_trtllm_serve_has_no_flag_for_goes_into_a_file(engine: Engine, tmp_path: Path) -> None:
+    asked = engine.under({"kv_cache_tokens": 1024, "enable_block_reuse": False})
+    folder = export_to_run(asked, tmp_path / "out")
+    assert _flags(_script(folder))["--extra_llm_api_options"] == "serve.yaml"
+    assert (folder / "serve.yaml").read_text() == (
+        "kv_cache_config:\n  free_gpu_memory_fraction: 0.9\n  max_tokens: 1024\n"
+        "  enable_block_reuse: false\n"
+    )
+
+
+def test_an_export_names_no_place_of_this_machine(
+    engine: Engine, home: Path, tmp_path: Path
+) -> None:
+    folder = export_to_run(engine, tmp_path / "out")
+    source = engine.manifest["model"]["source"].encode()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert not [p for p in (source, bytes(home), sys.prefix.encode()) if p in data], path
+
+
+def test_the_exported_script_is_one_that_a_shell_runs(served: Engine, tmp_path: Path) -> None:
+    folder = export_to_run(served, tmp_path / "out")
+    # From elsewhere; an engine whose limits changed is refused, so the played server was reached.
+    config = folder / "engine" / "config.json"
+    config.write_text(config.read_text().replace('"max_batch_size": 4', '"max_batch_size": 3'))
+    answer = subprocess.run(
+        [folder / "serve.sh"],
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "max batch size (4) must not exceed engine max batch size (3)" in answer.stderr
+
+
+def test_it_is_served_as_a_job_and_kept_in_the_store_meanwhile(served: Engine, port: int) -> None:
+    server = engine_server(served, host="127.0.0.1", port=port)
+    job, _ = start_server(server)
+    try:
+        with await_server(job, 60.0).open() as session:
+            assert session.model == "engine"
+        assert usage.users(served.key)
+    finally:
+        job.cancel()
+    assert not usage.users(served.key)
+
+
+def test_a_damaged_engine_is_not_served(served: Engine, port: int) -> None:
+    (served.path / "rank0.engine").write_bytes(b"half")
+    job, _ = start_server(engine_server(served, host="127.0.0.1", port=port))
+    view = job.wait(60.0)
+    assert view.end
+    assert served.key in view.end["text"]
+    assert "rank0.engine" in view.end["text"]
+
+
+def test_a_toolchain_without_trtllm_serve_is_a_sentence(engine: Engine, port: int) -> None:
+    with pytest.raises(
+        ToolchainError, match=r"trtllm-serve is missing: .*`workbench export \w+ FOLD"
+    ):
+        engine_server(engine, host="127.0.0.1", port=port)
+
+
+def test_an_engine_without_tokenizer_is_refused_by_name(engine: Engine, tmp_path: Path) -> None:
+    files = {k: v for k, v in engine.manifest["files"].items() if not k.startswith("tokenizer/")}
+    plain = {**engine.manifest, "files": files}
+    del plain["checksum"]
+    with pytest.raises(StoreError, match=f"{engine.key} cannot be served: .* lacks the tokenizer"):
+        export_to_run(Engine(engine.path, plain), tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_its_report_leads_back_to_the_same_engine(engine: Engine) -> None:
+    page = report_page(engine)
+    for words in ("trtllm-build", "trtllm-serve", "NVIDIA H100 80GB HBM3"):
+        assert words in page
+    hit = start_build(spec_of(engine)).hit
+    assert hit
+    assert hit.key == engine.key
+
+
+def test_an_embedded_engine_is_refused_by_name(
+    stocked: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", stocked.key]) == 1
+    told = capsys.readouterr().err
+    assert f"{stocked.key} is of the backend openvino, which brings no server" in told
+
+
+def test_the_command_line_serves_and_detaches(
+    served: Engine, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["serve", served.key[:8], "--port", str(port), "--detach"]
+    assert main(words) == 0
+    (job,) = (one for one in jobs.list_jobs() if one.request["kind"] == "serve")
+    shown = capsys.readouterr().out
+    assert f"It serves on http://127.0.0.1:{port}/v1" in shown
+    assert f"workbench jobs cancel {job.id}" in shown
+    assert main(words) == 0
+    assert "This very server runs already" in capsys.readouterr().out
+    assert main(["jobs", "cancel", job.id]) == 0
+    assert main(["jobs", "attach", job.id]) == 0
+    assert "Cancelled." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["abc", "--command", "x"]])
+def test_either_an_engine_or_a_command_is_served(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *words]) == 2
+    assert "Say what to serve" in capsys.readouterr().err

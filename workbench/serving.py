@@ -1,0 +1,298 @@
+"""Servers as jobs: any command that serves OpenAI's API, started, watched and stopped.
+
+The job starts the command, asks its health until it answers, and stays with it. When whoever
+started it is gone (a kernel, a terminal), so is the server, unless it was asked to stay. It ends
+in one sentence, with the end of the log where it ended by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from workbench import store, usage
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.errors import InputError, JobError, StoreError
+from workbench.heartbeat import heartbeat
+from workbench.jobs import Job, attach_or_start, running
+from workbench.journal import Journal
+from workbench.owner import Owner
+from workbench.process import describe_exit
+from workbench.processes import kill
+from workbench.trtllm_export import command_here
+from workbench.units import format_seconds
+
+KIND = "serve"
+"""What these jobs call themselves in their request."""
+
+TAIL = 600
+"""Most characters of a log that a sentence ends with."""
+
+_INTERVAL = 0.2
+"""Seconds between two looks at the server and at whoever started it."""
+
+_PATIENCE = 3.0
+"""Seconds that a server has to end when it is asked; less than a cancelled job has."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What to start, and how to know that it serves.
+
+    Attributes:
+        command: The program and its arguments.
+        url: Where it listens, such as http://127.0.0.1:8000.
+        health: Path that answers 200 once it serves (trtllm-serve, vLLM, llama.cpp: /health).
+        start_limit: Seconds that it may take until then.
+        stay: Whether it goes on when the process that started it has ended.
+        engine: Key of the engine of the store that it reads, which nobody removes meanwhile.
+        variables: Added to its environment. They stand in the job's request: no secrets.
+    """
+
+    command: tuple[str, ...]
+    url: str
+    health: str = "/health"
+    start_limit: float = 600.0
+    stay: bool = False
+    engine: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Return the server that a job was started for.
+
+        Raises:
+            JobError: The job is damaged, or of another kind.
+        """
+        values = job.request.get("server")
+        if job.request.get("kind") != KIND or not isinstance(values, Mapping):
+            raise JobError(f"The job {job.id} is no server.")
+        return cls(**{**values, "command": tuple(values["command"])})
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port.
+
+        Raises:
+            InputError: The address has none.
+        """
+        parts = urlsplit(self.url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        if parts.scheme != "http" or not parts.hostname or not port:
+            raise InputError(f"{self.url!r} is no address such as http://127.0.0.1:8000.")
+        return parts.hostname, port
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is started.
+
+        Raises:
+            InputError: The command is empty or the address is none.
+            JobError: The port is in use.
+        """
+        if not self.command:
+            raise InputError("Say what to start: the command was empty.")
+        host, port = self.address
+        if why := _refused(host, port):
+            raise JobError(f"The server was not started: {why}. Give another port.")
+
+
+def _refused(host: str, port: int) -> str:
+    """Say why nobody can listen on a port, or nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: connections of one that has ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"port {port} of {host} cannot be used ({(error.strerror or 'unknown').lower()})"
+    return ""
+
+
+def engine_server(engine: Engine, *, host: str, port: int, **options: Any) -> Server:
+    """Return the server of an engine of the store: trtllm-serve with the engine's own limits.
+
+    Args:
+        engine: The engine.
+        host: The address that it listens on; on any but this machine's own, others can use it.
+        port: The port.
+        options: Other fields of `Server`.
+
+    Raises:
+        StoreError: The engine cannot be served.
+        ToolchainError: The toolchain has no trtllm-serve.
+    """
+    if engine.backend != "tensorrt_llm":
+        raise StoreError(
+            f"The engine {engine.key} is of the backend {engine.backend}, which brings no server. "
+            "Engines of tensorrt_llm can be served; `workbench export` writes what runs others."
+        )
+    command, variables = command_here(engine, host, port)
+    # Asked where it listens: 0.0.0.0 means all addresses, also this one.
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+    return Server(tuple(command), url, engine=engine.key, variables=variables, **options)
+
+
+def start_server(server: Server) -> tuple[Job, bool]:
+    """Return the job that runs a server, started if none does; and whether it is new.
+
+    Raises:
+        InputError: The command is empty or the address is none.
+        JobError: The port is in use, or the job could not be started.
+    """
+    if find_server(server) is None:
+        server.check()
+    request = {"server": asdict(server), "owner": Owner.current().record()}
+    return attach_or_start(KIND, request, _wanted(server))
+
+
+def find_server(server: Server) -> Job | None:
+    """Return the job that runs this very command on this address, or None."""
+    return running(KIND, _wanted(server))
+
+
+def _wanted(server: Server) -> dict[str, Any]:
+    return {"command": list(server.command), "url": server.url}
+
+
+def await_server(job: Job, timeout: float | None = None) -> Endpoint:
+    """Wait until the server of a job serves; return it as an endpoint.
+
+    Raises:
+        JobError: It ended before; says why.
+        TimeoutError: It does neither after `timeout` seconds.
+    """
+    server = Server.of(job)
+    for view in job.follow(timeout=timeout):
+        if view.facts.get("serves") and view.end is None:
+            return Endpoint(server.url)
+    view = job.view()
+    text = view.end.get("text", "") if view.end else ""
+    raise JobError(text or f"The server of the job {job.id} is gone ({view.state()}).")
+
+
+def run_server_job(journal: Journal) -> dict[str, Any]:
+    """Run the server of a job to its end; return the last word of its journal.
+
+    Stages: `start` and `serve`. Facts: `serves` and `url` once it does.
+
+    Raises:
+        JobError: It could not be started, never served, or ended by itself.
+        StoreError: Its engine is gone or damaged.
+    """
+    job = Job(journal.path)
+    server = Server.of(job)
+    owner = None if server.stay else Owner.from_record(job.request.get("owner"))
+    server.check()
+    journal.stage("start", f"start {server.command[0]}")
+    with contextlib.ExitStack() as stack:
+        if server.engine:
+            stack.callback(usage.claim(server.engine).release)
+            store.sound_engine(server.engine)
+        stack.enter_context(heartbeat(journal, uses_gpu=True))
+        process = _start(server)
+        try:
+            _await_health(server, process, job, owner)
+            journal.fact(serves=True, url=server.url)
+            journal.stage("serve", f"serve on {server.url}")
+            return {"text": _attend(process, job, owner)}
+        finally:
+            _stop(process, job)
+
+
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    """Start the command; what it prints goes into the job's log, as ours does."""
+    try:
+        return subprocess.Popen(
+            server.command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **server.variables},
+            process_group=0,
+        )
+    except OSError as error:
+        raise JobError(
+            f"{server.command[0]} cannot be started: {error.strerror}. Check that it is installed, "
+            "and give its path."
+        ) from error
+
+
+def _await_health(
+    server: Server, process: subprocess.Popen[bytes], job: Job, owner: Owner | None
+) -> None:
+    """Return when the server answers that it is healthy.
+
+    Raises:
+        JobError: It ended before, or the time is over.
+    """
+    deadline = time.monotonic() + server.start_limit
+    answer = "nothing"
+    with httpx.Client(timeout=5.0, trust_env=False) as client:
+        while True:
+            if (status := process.poll()) is not None:
+                raise JobError(f"The server {describe_exit(status)} while it started.{_tail(job)}")
+            with contextlib.suppress(httpx.HTTPError):
+                code = client.get(server.url + server.health).status_code
+                # It may have been another's answer, if ours has ended in the meantime.
+                if code == httpx.codes.OK and process.poll() is None:
+                    return
+                answer = f"status {code}"
+            if time.monotonic() > deadline:
+                raise JobError(
+                    f"The server was ended: {server.url}{server.health} answered {answer} after "
+                    f"{format_seconds(server.start_limit)}, where 200 means that it "
+                    f"serves.{_tail(job)}"
+                )
+            if _is_gone(owner):
+                raise JobError("The server was ended: whoever started it is gone.")
+            time.sleep(_INTERVAL)
+
+
+def _attend(process: subprocess.Popen[bytes], job: Job, owner: Owner | None) -> str:
+    """Stay until the server ends, or whoever started it does; say which.
+
+    Raises:
+        JobError: The server ended by itself, and not well.
+    """
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(_INTERVAL)
+            if status == 0:
+                return "The server ended by itself."
+            raise JobError(f"The server {describe_exit(status)} while it served.{_tail(job)}")
+        if _is_gone(owner):
+            return "The server was ended: whoever started it is gone."
+
+
+def _is_gone(owner: Owner | None) -> bool:
+    return owner is not None and owner.presence() == "gone"
+
+
+def _stop(process: subprocess.Popen[bytes], job: Job) -> None:
+    """End the server and all that it started: asked first, then killed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE)
+    kill(job.path)
+    process.wait()
+
+
+def _tail(job: Job) -> str:
+    """Return the end of the log as the end of a sentence, or nothing."""
+    with contextlib.suppress(OSError):
+        text = job.log.read_bytes()[-4 * TAIL :].decode("utf-8", "replace").strip()
+        if text:
+            return f" Its log ends: {text[-TAIL:].strip()}"
+    return " Its log is empty."
