@@ -55,9 +55,13 @@ class SourceChooser(widgets.VBox):  # type: ignore[misc]
         self.refresh_button.on_click(lambda _: self.refresh())
         self.refresh()
 
-    def refresh(self) -> None:
-        """List the engines of the store, the newest first; the chosen one stays chosen."""
-        chosen = self.engines.value
+    def refresh(self, key: str = "") -> None:
+        """List the engines of the store, the newest first; the chosen one stays chosen.
+
+        Args:
+            key: Of the one that is chosen from now on.
+        """
+        chosen = key or self.engines.value
         found = sorted(store.list_engines(), key=lambda engine: -engine.created)
         self.engines.options = [(str(engine), engine.key) for engine in found]
         keys = [engine.key for engine in found]

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from workbench import transcript
 from workbench.conversation import Conversation, Turn
 from workbench.divergence import answer_of
+from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
 from workbench.generation import Generation
 from workbench.opened import Opened, Prompt
@@ -89,6 +90,10 @@ class PlaygroundPanel(StreamPanel):
         above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
         below = [self._prompt, self._sampling, self._buttons(), self._view]
         return [*above, self._history, *below, exports, self._exported]
+
+    def _open(self, source: Source) -> None:
+        super()._open(source)
+        self._chooser.refresh(source.key if isinstance(source, Engine) else "")
 
     def _make_view(self) -> TokenView:
         return TokenView(heat=True, alternatives=self._choices_at, continue_from=self.continue_from)
