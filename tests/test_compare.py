@@ -158,6 +158,12 @@ def test_a_command_measures_the_very_same_point_again(
         assert asked.pop() == candidate.newest.point
 
 
+def test_a_command_asks_for_the_same_quality(measured: Measured) -> None:
+    trial = like(measured[0], quality_asked={"reference": "quantization=none", "quality_len": 16})
+    (found,) = [c for c in Comparison.make().candidates if c.newest.id == trial.id]
+    assert found.command.endswith("--reference=quantization=none --quality-len=16")
+
+
 def test_what_others_measured_has_no_command(measured: Measured) -> None:
     trial = like(measured[0], source="trtllm-bench")
     (found,) = [c for c in Comparison.make().candidates if c.newest.id == trial.id]
