@@ -14,12 +14,14 @@ from tests.contract.toolchain import make_toolchain
 from tests.faults import Faulty
 from workbench import store
 from workbench.backends import make_spec
+from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL, start_build
 from workbench.digests import cache_folder
 from workbench.engine import Engine
 from workbench.fingerprint import fingerprint
 from workbench.session import Session
 from workbench.toolchain import find_toolchain
+from workbench.trial import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -88,17 +90,20 @@ def build_engine(shared_home: Path) -> Callable[..., Engine]:
     return build
 
 
+DEMO = {
+    "quantization": "none",
+    "max_batch_size": 2,
+    "max_input_len": 64,
+    "max_output_len": 256,
+    "kv_cache_tokens": 640,
+    "threads": 2,
+}
+
+
 @pytest.fixture(scope="session")
 def demo_engine(build_engine: Callable[..., Engine]) -> Engine:
     """The demo model with float32 weights, and limits that tests can reach."""
-    return build_engine(
-        quantization="none",
-        max_batch_size=2,
-        max_input_len=64,
-        max_output_len=256,
-        kv_cache_tokens=640,
-        threads=2,
-    )
+    return build_engine(**DEMO)
 
 
 @pytest.fixture
@@ -128,3 +133,15 @@ def open_session(engine: Engine, **limits: object) -> Session:
     """Load an engine wherever it is, with some limits changed."""
     toolchain = find_toolchain(engine.backend)
     return Session(engine.path, engine.backend, {**engine.manifest["limits"], **limits}, toolchain)
+
+
+@pytest.fixture(scope="session")
+def measured_trials(demo_engine: Engine, shared_home: Path) -> list[Trial]:
+    """Trials of the demo engine at one and at two streams, two repetitions each."""
+    load = {"input_len": 8, "output_len": 6, "requests": 3, "warmup": 1, "repetitions": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_HOME", str(shared_home))
+        return [
+            run_trial(DEMO, {**load, "concurrency": streams}, again=False).require()
+            for streams in (1, 2)
+        ]

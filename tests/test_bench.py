@@ -171,6 +171,9 @@ def test_a_frame_needs_pandas_and_rows_need_nothing(monkeypatch: pytest.MonkeyPa
     trial = results.save(record)
     (row,) = results.rows()
     assert (row["id"], row["dtype"], row["workload.requests"]) == (trial.id, "f", 3)
+    frame = workbench.frame()
+    assert list(frame["id"]) == [trial.id]
+    assert frame["workload.requests"].sum() == 3
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ToolchainError, match="A frame needs pandas"):
         workbench.frame()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -219,22 +217,6 @@ def test_what_is_small_beside_the_device_is_drawn_large() -> None:
     record = fit_record(fit)
     assert "shapes" not in record["layout"]
     assert "needed of 60.0 GiB available (MiB)" in record["layout"]["title"]["text"]
-
-
-def _fastest(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def test_a_change_is_drawn_well_within_what_the_form_may_take() -> None:
-    view = FitView()
-    view.what_if.value = True
-    plan = large(tp_size=4, pp_size=3)
-    assert _fastest(lambda: view.show(plan)) < 0.050
 
 
 def test_what_goes_to_the_browser_at_a_change_is_small() -> None:

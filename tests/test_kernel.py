@@ -94,7 +94,7 @@ def test_interrupt_and_restart_leave_the_build_running(kernel: Kernel) -> None:
     asked = time.monotonic()
     kernel.manager.interrupt_kernel()
     assert "KeyboardInterrupt" in kernel.result(waiting)
-    assert time.monotonic() - asked < 1.0
+    assert time.monotonic() - asked < 10.0  # and not when the build is over
     assert job.state() == "running"
 
     kernel.restart()

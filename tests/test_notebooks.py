@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults import Faulty, fault, job_of
 from workbench import docs
+from workbench.axes import THROUGHPUT
 from workbench.backends import get_backend
 from workbench.cli import main
 from workbench.errors import InputError, SpecError
@@ -24,18 +25,21 @@ from workbench.notebook import (
 )
 from workbench.notebook_runs import run_file
 from workbench.spec import parameters_of
+from workbench.trial import Trial
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TOUR = REPOSITORY / "notebooks" / "00_tour.ipynb"
 BUILDS = REPOSITORY / "notebooks" / "07_builds.ipynb"
 BUILD = REPOSITORY / "notebooks" / "01_build.ipynb"
+STREAM = REPOSITORY / "notebooks" / "02_stream.ipynb"
+SIDES = REPOSITORY / "notebooks" / "03_side_by_side.ipynb"
 TRIAL = REPOSITORY / "notebooks" / "04_trial.ipynb"
+COMPARE = REPOSITORY / "notebooks" / "05_compare.ipynb"
 SERVE = REPOSITORY / "notebooks" / "06_serve.ipynb"
+TESTED_BELOW = (BUILD, BUILDS, STREAM, SIDES, TRIAL, COMPARE, SERVE)
 EMBEDDED = [
-    path
-    for path in NOTEBOOKS
-    if "tensorrt_llm" not in path.stem and path not in (BUILD, BUILDS, TRIAL, SERVE)
+    path for path in NOTEBOOKS if "tensorrt_llm" not in path.stem and path not in TESTED_BELOW
 ]
 """Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
@@ -75,7 +79,40 @@ def test_plain_papermill_runs_it_and_results_come_back(notebook: Path, tmp_path:
     assert results["generation"]["output_tokens"] > 0
     assert results["build"]["smoke"]["ran"]
     # Widgets leave their state behind; it must not be their libraries.
-    assert output.stat().st_size < 300_000
+    assert output.stat().st_size < 600_000
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_streaming_notebook_records_every_stream_and_every_batch(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    words = ("-p", "quantization", "none", "-p", "streams", "3", "-p", "max_tokens", "12")
+    run = _papermill(STREAM, output, *words)
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert [len(results["generations"]), results["generations"][-1]] == [2, results["generation"]]
+    assert [batch["streams"] for batch in results["batches"]] == [1, 2, 3]
+    assert all(batch["tokens_per_second"] > 0 for batch in results["batches"])
+    shown = output.read_text()
+    for text in ("# Transcript", "> another one", "wb.open_engine(", "3 streams"):
+        assert text in shown
+
+
+@pytest.mark.usefixtures("shared")
+def test_side_by_side_int4_parts_from_float32_somewhere(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(SIDES, output)
+    assert run.returncode == 0, run.stderr
+    compared = read_results(output)["comparison"]
+    assert len(compared["sides"]) == 2
+    assert all(side["tokens_per_second"] > 0 for side in compared["sides"])
+    assert all(side["memory_bytes"] > 0 for side in compared["sides"])
+    (agreed,) = compared["agreement"]
+    assert agreed["rate"] < agreed["shared"] < 1
+    (parting,) = compared["last_parting"]
+    assert parting["by"] == "token"
+    # Greedy: each takes the token that it finds more probable than the other's.
+    assert parting["first"]["probability"] >= parting["first_of_second"]
+    assert parting["second"]["probability"] >= parting["second_of_first"]
 
 
 @pytest.mark.usefixtures("shared")
@@ -273,6 +310,51 @@ def test_the_trial_notebook_refuses_wrong_parameters(
     with pytest.raises(InputError, match=sentence):
         run_notebook(TRIAL, tmp_path / "out.ipynb", {name: value})
     assert not (home / "jobs").exists()
+
+
+def test_the_compare_notebook_runs_on_an_empty_store(home: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    run = _papermill(COMPARE, output)
+    assert run.returncode == 0, run.stderr
+    assert read_results(output)["points"] == []
+    assert "There is no trial to compare yet." in output.read_text()
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_compare_notebook_compares_and_reports(
+    measured_trials: list[Trial], tmp_path: Path
+) -> None:
+    output, report = tmp_path / "out.ipynb", tmp_path / "report.html"
+    slow, fast = sorted(measured_trials, key=lambda trial: trial.summary[THROUGHPUT])
+    words = {"price": "2.5", "report": str(report), "baseline": slow.id, "text": fast.spec["model"]}
+    run = _papermill(COMPARE, output, *(w for name in words for w in ("-p", name, words[name])))
+    assert run.returncode == 0, run.stderr
+    points = {tuple(point["trials"]): point["figures"] for point in read_results(output)["points"]}
+    assert points[fast.id,]["cost"]["median"] > 0
+    assert points[fast.id,][THROUGHPUT]["difference"] is not None
+    assert points[slow.id,][THROUGHPUT]["difference"] is None
+    assert fast.id in report.read_text()
+    # The figures stand in it, plotly's library does not.
+    assert output.stat().st_size < 300_000
+
+
+def test_the_compare_notebook_measures_a_sweep_first(faulty: Faulty, tmp_path: Path) -> None:
+    sweep = tmp_path / "small.toml"
+    sweep.write_text(
+        f'[spec]\nbackend = "fault"\nmodel = "{faulty.model}"\n[workload]\ninput_len = 1\n'
+        "output_len = 3\nwarmup = 0\n[grid.workload]\nrequests = [2, 3]\n"
+    )
+    output = tmp_path / "out.ipynb"
+    run = _papermill(COMPARE, output, "-p", "sweep", str(sweep))
+    assert run.returncode == 0, run.stderr
+    results = read_results(output)
+    assert (results["sweep"]["points"], results["sweep"]["sound"]) == (2, 2)
+    assert {point["label"] for point in results["points"]} == {"requests=2", "requests=3"}
+
+
+def test_the_compare_notebook_refuses_what_it_does_not_know(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'baseline'"):
+        run_notebook(COMPARE, tmp_path / "out.ipynb", {"basline": "3"})
 
 
 def _small(path: Path) -> Path:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.errors import InputError
+from workbench.errors import InputError, RequestError
 from workbench.units import printable
-from workbench.widgets.tokens import _PERIOD, Message, TokenView
+from workbench.widgets.token_stream import Message
+from workbench.widgets.tokens import _PERIOD, Alternative, TokenView
 
 AWKWARD = (
     "<script>alert(1)</script> &amp; \x1b[31mred\x1b[0m \x00 \r\n\t|"
@@ -321,3 +324,118 @@ def test_misuse_gets_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=message):
         call(view)
+
+
+class Callbacks:
+    """What a panel answers about tokens, played."""
+
+    def __init__(self) -> None:
+        self.continued: list[tuple[int, int]] = []
+
+    def alternatives(self, index: int) -> list[Alternative]:
+        if index == 1:
+            raise RequestError("The engine is not loaded. Load it again.")
+        return [Alternative(7, "<b>\ud800", -0.5), Alternative(8, "", -math.inf)]
+
+    def continue_from(self, index: int, token_id: int) -> None:
+        self.continued.append((index, token_id))
+
+
+@pytest.fixture
+def callbacks() -> Callbacks:
+    return Callbacks()
+
+
+@pytest.fixture
+def asked(callbacks: Callbacks) -> Iterator[TokenView]:
+    made = TokenView(
+        alternatives=callbacks.alternatives, continue_from=callbacks.continue_from, heat=True
+    )
+    yield made
+    made.close()
+
+
+def ask(view: TokenView, **content: Any) -> Message:
+    """Send as a browser does; return the answer."""
+    answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    view.send = lambda message: answers.put(message) if "kind" in message else None
+    view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+    return answers.get(timeout=10)
+
+
+def test_batches_carry_the_tokens_of_their_text(view: TokenView, channel: Channel) -> None:
+    view.append("", (-1.0,))
+    view.append("\N{GRINNING FACE}", (-2.0,))
+    view.append(" more", (-0.5,))
+    view._send_batch()
+    view.append(" end", (-0.25,))
+    view.append(" held back")
+    view.finish("finished")
+    batches = [m for m in channel.messages if m["text"]]
+    assert " ".join(m["spans"] for m in batches) == "1:10000,20000 5:5000 4:2500 10"
+    assert view.get_state()["_saved"]["spans"] == "1:10000,20000 5:5000 4:2500 10"
+    channel.messages.clear()
+    request(view, 1, 6)
+    assert channel.messages[0]["spans"] == "4:2500 10"
+
+
+def test_text_without_tokens_costs_nothing_more(view: TokenView, channel: Channel) -> None:
+    view.append("text")
+    view.finish("finished")
+    assert "spans" not in channel.messages[-1] | view.get_state()["_saved"]
+
+
+def test_the_pace_is_sent_when_it_changes_and_at_the_end(view: TokenView) -> None:
+    sent: list[Message] = []
+    view.send = sent.append
+    view._wake_flusher = lambda: None
+    view.append("a", (-1.0,))
+    view._send_batch()
+    view.append("b", (-1.0,))
+    view._send_batch()
+    view.status("decode", tokens=2)
+    view._send_batch()
+    view.finish("finished")
+    assert [len(m["pace"]) if "pace" in m else None for m in sent] == [None, 1, None, 1]
+
+
+def test_alternatives_are_asked_of_the_callback(asked: TokenView) -> None:
+    asked.append("text", (-1.0,))
+    answer = ask(asked, kind="alternatives", epoch=1, index=0)
+    assert answer == {
+        "kind": "alternatives",
+        "epoch": 1,
+        "index": 0,
+        "choices": [[7, "<b>\ufffd", -0.5], [8, "", -1000.0]],
+    }
+
+
+def test_a_callback_that_fails_says_why(asked: TokenView) -> None:
+    asked.append("text", (-1.0, -2.0))
+    answer = ask(asked, kind="alternatives", epoch=1, index=1)
+    assert answer["error"] == "The engine is not loaded. Load it again."
+
+
+def test_continuing_is_passed_on(asked: TokenView, callbacks: Callbacks) -> None:
+    asked.append("text", (-1.0,))
+    answer = ask(asked, kind="continue", epoch=1, index=0, token_id=42)
+    assert answer == {"kind": "continue", "epoch": 1, "index": 0}
+    assert callbacks.continued == [(0, 42)]
+
+
+@pytest.mark.parametrize(("epoch", "index"), [(0, 0), (2, 0), (1, 1), (1, -1)])
+def test_a_token_that_is_gone_is_not_asked_for(
+    asked: TokenView, callbacks: Callbacks, epoch: int, index: int
+) -> None:
+    asked.append("text", (-1.0,))
+    answer = ask(asked, kind="continue", epoch=epoch, index=index, token_id=42)
+    assert answer["error"] == "This text has been replaced by a newer one. Choose a token of it."
+    assert callbacks.continued == []
+
+
+def test_what_no_callback_answers_is_not_offered(view: TokenView, asked: TokenView) -> None:
+    assert view.get_state()["_answers"] == []
+    assert asked.get_state()["_answers"] == ["alternatives", "continue"]
+    view.append("text", (-1.0,))
+    assert "not available" in ask(view, kind="alternatives", epoch=1, index=0)["error"]
+    assert "not available" in ask(view, kind="continue", epoch=1, index=0, token_id=1)["error"]

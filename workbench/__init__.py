@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import run_trial
     from workbench.build import Plan, covering, start_build
+    from workbench.compare_plots import engines_figure, trade_off_figure
+    from workbench.compare_report import write_report
+    from workbench.comparison import Comparison
     from workbench.endpoint import Endpoint
     from workbench.engine_report import save_report
     from workbench.errors import WorkbenchError
@@ -31,18 +34,25 @@ if TYPE_CHECKING:
     from workbench.served import run_endpoint_trial
     from workbench.serving import Server, await_server, engine_server, start_server
     from workbench.session import Session
+    from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
+    from workbench.stream_plots import scaling_figure
     from workbench.sweep import Sweep, run_sweep, start_sweep
     from workbench.sweep_plan import SweepPlan
     from workbench.toolchain import find_toolchain
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
     from workbench.widgets.build import BuildPanel
+    from workbench.widgets.compare import ComparePanel
     from workbench.widgets.form import BuildForm
     from workbench.widgets.jobs import JobsPanel
+    from workbench.widgets.many import ManyPanel
+    from workbench.widgets.playground import PlaygroundPanel
     from workbench.widgets.serve import ServePanel
+    from workbench.widgets.side_by_side import SideBySidePanel
     from workbench.widgets.store import StorePanel
     from workbench.widgets.stream import StreamPanel
+    from workbench.widgets.sweep import SweepPanel
     from workbench.workload import Workload
 
 __version__ = "0.1.0"
@@ -51,6 +61,9 @@ _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.bench": ("run_trial",),
     "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.compare_plots": ("engines_figure", "trade_off_figure"),
+    "workbench.compare_report": ("write_report",),
+    "workbench.comparison": ("Comparison",),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.engine_report": ("save_report",),
@@ -75,6 +88,7 @@ _HOMES = {
     "workbench.served": ("run_endpoint_trial",),
     "workbench.serving": ("Server", "await_server", "engine_server", "start_server"),
     "workbench.session": ("Session",),
+    "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
     "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
     "workbench.sweep_plan": ("SweepPlan",),
@@ -82,11 +96,17 @@ _HOMES = {
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
     "workbench.widgets.build": ("BuildPanel",),
+    "workbench.widgets.compare": ("ComparePanel",),
     "workbench.widgets.form": ("BuildForm",),
     "workbench.widgets.jobs": ("JobsPanel",),
+    "workbench.stream_plots": ("scaling_figure",),
+    "workbench.widgets.many": ("ManyPanel",),
+    "workbench.widgets.playground": ("PlaygroundPanel",),
+    "workbench.widgets.side_by_side": ("SideBySidePanel",),
     "workbench.widgets.serve": ("ServePanel",),
     "workbench.widgets.store": ("StorePanel",),
     "workbench.widgets.stream": ("StreamPanel",),
+    "workbench.widgets.sweep": ("SweepPanel",),
     "workbench.workload": ("Workload",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -94,28 +114,36 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not follow _HOMES
     "BuildForm",
     "BuildPanel",
+    "ComparePanel",
+    "Comparison",
     "Endpoint",
     "Generation",
     "JobsPanel",
+    "ManyPanel",
     "Model",
     "Plan",
+    "PlaygroundPanel",
     "Quality",
     "Sampling",
     "ServePanel",
     "Server",
     "Session",
+    "SideBySidePanel",
     "StorePanel",
     "StreamPanel",
     "Sweep",
+    "SweepPanel",
     "SweepPlan",
     "Trial",
     "WorkbenchError",
     "Workload",
     "__version__",
     "await_server",
+    "baseline_of",
     "check_injected",
     "covering",
     "engine_server",
+    "engines_figure",
     "export_to_run",
     "find_engine",
     "find_job",
@@ -139,13 +167,16 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "run_sweep",
     "run_trial",
     "save_report",
+    "scaling_figure",
     "show",
     "spec_from",
     "stages_figure",
     "start_build",
     "start_server",
     "start_sweep",
+    "trade_off_figure",
     "trial_lines",
+    "write_report",
 ]
 
 

@@ -70,6 +70,7 @@ def run_trial(
     quality = quality if isinstance(quality, Quality) else Quality.parse(quality or {})
     point = point_of(spec, workload, quality)
     record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
+    record["quality_asked"] = quality.model_dump(mode="json", exclude_defaults=True)
     try:
         if not again and (known := results.latest(point)):
             return known

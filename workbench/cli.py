@@ -19,6 +19,7 @@ VERBS = {
     "trial": "measure a workload on an engine, which is built if it is not there",
     "trials": "list what was measured, or show one trial",
     "sweep": "measure a grid of specs and workloads, and resume where it was stopped",
+    "compare": "show what was measured side by side, and write a report",
     "export": "write what runs an engine without the workbench into a directory",
     "report": "write all that is known of an engine into one HTML page",
     "serve": "serve an engine with trtllm-serve, or run any other server, as a job",

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench import account, backends
 from workbench.build import Build, Plan, read_model, start_build
+from workbench.compare_commands import declare_compare
 from workbench.console import finish, print_plan, print_stream
 from workbench.engine import Engine
 from workbench.errors import ModelError, WorkbenchError
@@ -272,6 +273,7 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "trial": declare_trial,
     "trials": declare_trials,
     "sweep": declare_sweep,
+    "compare": declare_compare,
     "export": declare_export,
     "report": declare_report,
     "serve": declare_serve,

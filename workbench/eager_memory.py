@@ -1,7 +1,9 @@
 """Memory of eager generation with transformers: weights, KV cache, activations, libraries.
 
-Exact where arithmetic is exact; the rest are ranges that were measured with torch 2.13 and
-transformers 5.0 (`tests/benchmarks/eager.py` measures them again).
+Exact where arithmetic is exact; the rest are ranges that held for random models of 10^8 parameters:
+in float32 on processors (torch 2.13 with transformers 5.0; torch 2.11 for CUDA with transformers
+5.17), and with the latter in all three precisions on one H200. `tests/benchmarks/eager.py` measures
+them again.
 """
 
 from __future__ import annotations
@@ -99,15 +101,16 @@ def _runtime(model: Model, device: Device) -> Part:
             300 * MIB,
             900 * MIB,
             exact=False,
-            how="CUDA's context and the libraries' workspaces on the GPU. Not measured here.",
+            how="CUDA's context and the libraries' workspaces on the GPU; seen on an H200 only.",
             remedy="close other programs",
         )
     return Part(
         "runtime",
         300 * MIB,
-        600 * MIB + 2000 * model.vocab_size,
+        900 * MIB + 2000 * model.vocab_size,
         exact=False,
-        how="Python, torch and transformers, and two forms of the tokenizer.",
+        how="Python, torch and transformers, and two forms of the tokenizer; a torch for CUDA "
+        "takes some 300 MiB more.",
         remedy="close other programs",
     )
 

@@ -49,6 +49,8 @@ class Generation:
     """One stream of tokens. Iterate over it for the deltas, once.
 
     `phase`, `text` and `token_ids` may be read at any time and from any thread, and grow.
+    `prompt_ids` are the tokens that the prompt became, once it was taken up; empty where nobody
+    tells.
     """
 
     def __init__(self, sampling: Sampling, cancel: Callable[[], None]) -> None:
@@ -66,6 +68,7 @@ class Generation:
         self.logprobs: list[float] = []
         self.alternatives: list[tuple[Alternative, ...]] = []
         self.input_tokens: int | None = None
+        self.prompt_ids: list[int] = []
         self.phase: Phase = "queued"
         self.queue_place = 0
         self.queue_reason = ""
@@ -158,6 +161,7 @@ class Generation:
                 self.queue_place = 0
                 self.phase = "prefill"
                 self.input_tokens = event["input_tokens"]
+                self.prompt_ids = [int(number) for number in event.get("ids", ())]
                 self._started = event["time"]
             case "end":
                 if event["text"]:

@@ -111,6 +111,11 @@ class Session:
         return self._closed or self._error is not None
 
     @property
+    def error(self) -> SessionError | None:
+        """Why it ended on its own; None while it lives, and when it was closed."""
+        return self._error
+
+    @property
     def active(self) -> int:
         """Number of generations that wait or run."""
         return len(self._generations)

@@ -16,6 +16,7 @@ measured. A record holds everything that a chart, a comparison or a doubt needs:
     summary      see `workbench.measurement`; times in seconds, throughput in tokens/s
     memory (host_peak_bytes, gpu_bytes)
     quality      see `workbench.quality`, where a reference was given
+    quality_asked  what of `Quality` was not the default, so that it can be asked again
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -102,6 +102,7 @@ class Lab:
         folder: what the server shows; notebooks are opened by their path in it.
         home: an empty directory that takes the place of the user's home and holds all settings.
         env: environment variables for the server and its kernels, on top of the present ones.
+        options: options of the server on top of ours.
 
     Attributes:
         url: of the server, without a slash at the end.
@@ -112,7 +113,13 @@ class Lab:
         RuntimeError: the server did not start; the message ends with its log.
     """
 
-    def __init__(self, folder: Path, home: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        home: Path,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self._mark = uuid.uuid4().hex
         self._log = home / "lab.log"
@@ -124,7 +131,7 @@ class Lab:
         self.url = f"http://127.0.0.1:{port}"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                _command(folder, port),
+                [*_command(folder, port), *options],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

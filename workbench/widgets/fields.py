@@ -73,7 +73,21 @@ STYLE = """<style>
 }
 </style>"""
 
-_STYLE = {"description_width": "250px"}
+
+class Look:
+    """Layouts and styles that the fields of a form share.
+
+    Each of its own would be a kilobyte in a saved notebook, and a form has hundreds.
+    """
+
+    def __init__(self) -> None:
+        self.layout = widgets.Layout()
+        self.html = widgets.HTML().style
+        self.button = widgets.Button().style
+        self.controls = {
+            kind: kind(style={"description_width": "250px"}).style
+            for kind in (widgets.Text, widgets.Dropdown, widgets.Checkbox)
+        }
 
 
 class Field(widgets.Box):  # type: ignore[misc]
@@ -88,25 +102,28 @@ class Field(widgets.Box):  # type: ignore[misc]
 
     refused = told = False
 
-    def __init__(self, parameter: Parameter, on_change: Callable[[], None]) -> None:
+    def __init__(self, parameter: Parameter, look: Look, on_change: Callable[[], None]) -> None:
         """Show a parameter with its default.
 
         Args:
             parameter: What is chosen here.
+            look: What it shares with the other fields.
             on_change: Called after a person or a program changed the value.
         """
         self.parameter = parameter
-        self.control = _control(parameter)
-        self._message = widgets.HTML()
+        self.control = _control(parameter, look)
+        self._message = widgets.HTML(layout=look.layout, style=look.html)
         self._message.add_class("workbench-message")
         default = _shown(parameter, parameter.default)
         words = html.escape(f"{parameter.help} Default: {default}.")
         self._help = f'<div class="quiet">{words}</div>'
-        self._reset = _button("↺", "workbench-reset", f"{parameter.name}: back to {default}")
-        self._remedy = _button("Fix", "workbench-remedy", "")
+        self._reset = _button(look, "↺", "workbench-reset", f"{parameter.name}: back to {default}")
+        self._remedy = _button(look, "Fix", "workbench-remedy", "")
         self._changes: dict[str, Any] = {}
         self._classes: set[str] = set()
-        super().__init__([self.control, self._reset, self._message, self._remedy])
+        super().__init__(
+            [self.control, self._reset, self._message, self._remedy], layout=look.layout
+        )
         self.add_class("workbench-field")
         self.control.observe(lambda _: on_change(), names="value")
         self._reset.on_click(lambda _: self.reset())
@@ -167,8 +184,10 @@ class Field(widgets.Box):  # type: ignore[misc]
         (self.add_class if on else self.remove_class)(name)
 
 
-def _button(text: str, name: str, tooltip: str) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip)
+def _button(look: Look, text: str, name: str, tooltip: str) -> widgets.Button:
+    button = widgets.Button(
+        description=text, tooltip=tooltip, layout=look.layout, style=look.button
+    )
     button.add_class(name)
     return button
 
@@ -189,13 +208,13 @@ def _shown(parameter: Parameter, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def _control(parameter: Parameter) -> widgets.Widget:
+def _control(parameter: Parameter, look: Look) -> widgets.Widget:
     """Return the control that suits a parameter, with its default."""
     unit = f" ({parameter.unit})" if parameter.unit else ""
     common: dict[str, Any] = {
         "description": parameter.name + unit,
         "tooltip": parameter.help,
-        "style": _STYLE,
+        "layout": look.layout,
     }
     none = parameter.none_means if len(parameter.none_means) <= SHORT else "empty"
     if parameter.kind == "choice":
@@ -203,9 +222,13 @@ def _control(parameter: Parameter) -> widgets.Widget:
         if parameter.optional:
             options.insert(0, (f"({none})", ""))
         default = "" if parameter.default is None else parameter.default
-        return widgets.Dropdown(options=options, value=default, **common)
+        return widgets.Dropdown(
+            options=options, value=default, style=look.controls[widgets.Dropdown], **common
+        )
     if parameter.kind == "switch":
-        return widgets.Checkbox(value=parameter.default, **common)
+        return widgets.Checkbox(
+            value=parameter.default, style=look.controls[widgets.Checkbox], **common
+        )
     # A number is a text too: the number fields of ipywidgets turn 1.5 into 15 and 0 into 1, where
     # a person should be told.
     text = "" if parameter.default is None else str(parameter.default)
@@ -214,5 +237,6 @@ def _control(parameter: Parameter) -> widgets.Widget:
         value=text,
         placeholder=none if parameter.optional else "",
         continuous_update=False,
+        style=look.controls[widgets.Text],
         **common,
     )

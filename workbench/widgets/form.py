@@ -63,6 +63,7 @@ class BuildForm(Panel):
         self._busy = False
         self._reader = ModelReader()
         self._sets: dict[str, dict[str, Field]] = {}
+        self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
         self._status = widgets.HTML()
         self._devices = DeviceRow(device, gpu_count, self._refresh)
@@ -112,7 +113,7 @@ class BuildForm(Panel):
         """Return the fields of a backend, made when they are first shown."""
         if backend.name not in self._sets:
             made = {
-                name: Field(parameter, self._refresh)
+                name: Field(parameter, self._look, self._refresh)
                 for name, parameter in parameters_of(backend.spec_class).items()
             }
             for field in made.values():

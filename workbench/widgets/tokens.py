@@ -8,7 +8,13 @@ Text travels as messages of one shape, from the kernel to every browser that sho
 `epoch` numbers the streams of a view, `offset` is the place of `text` in its stream and `total`
 the length of a stream that has ended; both count code points. `title` is left out of a batch in
 mid-stream. Jupyter drops messages under load and tells nobody, so a browser that misses something
-sends `{"kind": "resync", "epoch": 3, "have": 120}` and gets a message with the rest.
+sends `{"kind": "resync", "epoch": 3, "have": 120}` and gets a message with the rest. Where tokens
+came with the text, `spans` has them (see spans.py); `pace`, if present, is the time between tokens
+over the whole stream so far.
+
+About a token a browser may send `{"kind": "alternatives", "epoch": 3, "index": 17}` and
+`{"kind": "continue", "epoch": 3, "index": 17, "token_id": 42}`; the answer repeats kind, epoch and
+index, and has `choices` or an `error`.
 """
 
 from __future__ import annotations
@@ -16,21 +22,20 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import anywidget
 import traitlets
 
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError
 from workbench.units import printable
+from workbench.widgets.spans import finite
+from workbench.widgets.token_stream import ENDED, Message, Phase, Stream
 
-Phase = Literal["waiting", "queued", "prefill", "decode", "finished", "stopped", "failed"]
 Fact = str | int | float | None
-Message = dict[str, Any]
-
-ENDED = ("finished", "stopped", "failed")
 
 # 20 Hz: an eye sees it as continuous, and an envelope of about 600 bytes a message stays small
 # beside the text. The server drops everything above 1000 messages/s.
@@ -41,6 +46,22 @@ _STATIC = Path(__file__).parent / "static"
 _UNPAIRED_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def _script() -> str:
+    """Return the browser's half as one module: a widget's module cannot import a file beside it."""
+    names = ("heat", "popover", "inspect", "pace")
+    files = [*(f"tokens_{name}.js" for name in names), "tokens.js"]
+    return "\n".join((_STATIC / file).read_text(encoding="utf-8") for file in files)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have stood in a place: its text, and its probability's natural log."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
 class TokenView(anywidget.AnyWidget):
     """Shows one stream of text; every method may be called from any thread.
 
@@ -48,24 +69,50 @@ class TokenView(anywidget.AnyWidget):
     something to send. The complete text is synchronised once, when the stream ends, so that a
     saved notebook shows it without a kernel.
 
+    A text with log-probabilities can be coloured by them, and each of its tokens looked at. Both
+    callbacks are called in a thread of their own, one at a time; a WorkbenchError of theirs is
+    shown where it was asked for.
+
     Args:
         title: what the panel is headed with, for instance the name of an engine.
+        heat: whether tokens are coloured by their probability; the panel has a switch for it.
+        alternatives: returns the likeliest tokens for the place of the stream's token `index`.
+        continue_from: generates again from token `index` on, with token `token_id` in its place.
+            It may call `reset`.
 
     Raises:
         InputError: `title` is not a string.
     """
 
-    _esm = _STATIC / "tokens.js"
+    _esm = _script()
     _css = _STATIC / "tokens.css"
     # The message from which a browser that mounts the view starts.
     _saved = traitlets.Dict().tag(sync=True)
+    # What the browser may ask for about a token.
+    _answers = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    heat = traitlets.Bool(default_value=False).tag(sync=True)
 
-    def __init__(self, title: str = "") -> None:
-        self._stream = _Stream(epoch=0, title=_clean(title, "title"))
+    def __init__(
+        self,
+        title: str = "",
+        *,
+        heat: bool = False,
+        alternatives: Callable[[int], Sequence[Alternative]] | None = None,
+        continue_from: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self._alternatives = alternatives
+        self._continue_from = continue_from
+        self._asking = threading.Lock()  # one question about a token at a time
+        offered = {"alternatives": alternatives, "continue": continue_from}
+        self._stream = Stream(epoch=0, title=_clean(title, "title"))
         self._news = threading.Condition()  # guards _stream and _flusher
         self._sending = threading.Lock()  # keeps messages in order; taken before _news
         self._flusher: threading.Thread | None = None
-        super().__init__(_saved=self._stream.message(0))
+        super().__init__(
+            _saved=self._stream.message(0),
+            _answers=[kind for kind, answer in offered.items() if answer],
+            heat=heat,
+        )
         self.on_msg(self._answer)
 
     @property
@@ -86,23 +133,28 @@ class TokenView(anywidget.AnyWidget):
         title = _clean(title, "title")
         with self._sending:
             with self._news:
-                self._stream = _Stream(self._stream.epoch + 1, title)
+                self._stream = Stream(self._stream.epoch + 1, title)
                 start = self._stream.message(0)
             self._saved = start
 
-    def append(self, text: str) -> None:
+    def append(self, text: str, logprobs: Sequence[float] = ()) -> None:
         """Add text to the end of the stream; a stream that was waiting is decoding from now on.
+
+        A delta of a generation fits as it is: `append(delta.text, delta.logprobs)`. Tokens without
+        text (the first part of a character) belong to the next text that comes.
 
         Args:
             text: any string. Unpaired surrogates, which no encoding can carry, become U+FFFD.
+            logprobs: natural logarithms of the probabilities of the tokens that came with the
+                text; for all tokens of a stream or for none.
 
         Raises:
-            InputError: `text` is not a string, or the stream has ended.
+            InputError: `text` is not a string, a log-probability is none, or the stream has ended.
         """
         text = _clean(text, "text")
         with self._news:
             self._begin_if_new()
-            self._stream.add(text)
+            self._stream.add(text, logprobs)
             self._wake_flusher()
 
     def status(self, phase: Phase, **facts: Fact) -> None:
@@ -155,7 +207,7 @@ class TokenView(anywidget.AnyWidget):
 
     def _begin_if_new(self) -> None:
         if self._stream.epoch == 0:
-            self._stream = _Stream(1, self._stream.title)
+            self._stream = Stream(1, self._stream.title)
 
     def _wake_flusher(self) -> None:
         if self._flusher is None:
@@ -192,14 +244,58 @@ class TokenView(anywidget.AnyWidget):
                 self.send(batch)
 
     def _answer(self, _widget: object, request: Message, _buffers: object) -> None:
-        if request.get("kind") != "resync":
-            return
+        match request:
+            case {"kind": "resync", "epoch": epoch, "have": int(have)}:
+                self._send_rest(epoch, have)
+            case {"kind": "alternatives", "epoch": int(epoch), "index": int(index)}:
+                self._in_thread("alternatives", epoch, index)
+            case {
+                "kind": "continue",
+                "epoch": int(epoch),
+                "index": int(index),
+                "token_id": int(token_id),
+            }:
+                self._in_thread("continue", epoch, index, token_id)
+
+    def _send_rest(self, epoch: object, have: int) -> None:
         with self._sending:
             with self._news:
-                same = request.get("epoch") == self._stream.epoch
-                have = int(request.get("have", 0)) if same else 0
-                rest = self._stream.message(have)
+                same = epoch == self._stream.epoch
+                rest = self._stream.message(max(0, have) if same else 0)
             self.send(rest)
+
+    def _in_thread(self, kind: str, *place: int) -> None:
+        """Answer without blocking the kernel, which could read no other message meanwhile."""
+        threading.Thread(target=self._tell, args=(kind, *place), name="token", daemon=True).start()
+
+    def _tell(self, kind: str, epoch: int, index: int, *token_id: int) -> None:
+        with self._asking:
+            try:
+                self._refuse_unknown(epoch, index)
+                answer = self._continue(index, *token_id) if token_id else self._choices(index)
+            except WorkbenchError as error:
+                answer = {"error": str(error)}
+        self.send({"kind": kind, "epoch": epoch, "index": index, **answer})
+
+    def _refuse_unknown(self, epoch: int, index: int) -> None:
+        with self._news:
+            known = epoch == self._stream.epoch and 0 <= index < self._stream.spans.tokens
+        if not known:
+            raise InputError("This text has been replaced by a newer one. Choose a token of it.")
+
+    def _choices(self, index: int) -> Message:
+        if self._alternatives is None:
+            raise InputError("Alternatives are not available here.")
+        found = self._alternatives(index)
+        return {
+            "choices": [[a.token_id, _clean(a.text, "a token"), finite(a.logprob)] for a in found]
+        }
+
+    def _continue(self, index: int, token_id: int) -> Message:
+        if self._continue_from is None:
+            raise InputError("Going on with another token is not available here.")
+        self._continue_from(index, token_id)
+        return {}
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Add the text itself, for readers of a notebook that cannot show widgets."""
@@ -208,82 +304,6 @@ class TokenView(anywidget.AnyWidget):
             with self._news:
                 bundle[0]["text/plain"] = printable(self._stream.plain())
         return bundle
-
-
-@dataclass
-class _Stream:
-    """The text and the state of one stream. It has no lock of its own."""
-
-    epoch: int
-    title: str
-    phase: str = "waiting"
-    facts: list[list[str]] = field(default_factory=list)
-    sent: int = 0  # code points that have left in batches
-    dirty: bool = False
-    _parts: list[str] = field(default_factory=list)
-    _pending: list[str] = field(default_factory=list)
-
-    @property
-    def ended(self) -> bool:
-        return self.phase in ENDED
-
-    def text_from(self, offset: int) -> str:
-        self._parts = ["".join(self._parts)]
-        return (self._parts[0] + "".join(self._pending))[offset:]
-
-    def add(self, text: str) -> None:
-        self._refuse_if_ended("text")
-        if not text:
-            return
-        self._pending.append(text)
-        self.phase = "decode"
-        self.dirty = True
-
-    def enter(self, phase: str, facts: list[list[str]]) -> None:
-        self._refuse_if_ended(f'the phase "{phase}"')
-        self.phase, self.facts, self.dirty = phase, facts, True
-
-    def end(self, phase: str, facts: list[list[str]]) -> None:
-        self.phase, self.facts, self.dirty = phase, facts, True
-
-    def take(self) -> Message | None:
-        """Return what has not been sent, or None; the cost does not grow with the text."""
-        if not self.dirty:
-            return None
-        batch, offset = "".join(self._pending), self.sent
-        self._parts.append(batch)
-        self._pending.clear()
-        self.sent += len(batch)
-        self.dirty = False
-        message = self._message(offset, batch, self.sent)
-        return message | {"title": self.title} if offset == 0 else message
-
-    def message(self, offset: int) -> Message:
-        """Return the stream from `offset` on, whether sent before or not."""
-        text = self.text_from(offset)
-        return self._message(offset, text, offset + len(text)) | {"title": self.title}
-
-    def _message(self, offset: int, text: str, length: int) -> Message:
-        return {
-            "epoch": self.epoch,
-            "offset": offset,
-            "text": text,
-            "total": length if self.ended else None,
-            "phase": self.phase,
-            "facts": self.facts,
-        }
-
-    def plain(self) -> str:
-        head = [self.title, self.phase, *(f"{name} {value}" for name, value in self.facts)]
-        line = " · ".join(part for part in head if part)
-        return f"{line}\n{self.text_from(0) or 'No text yet.'}"
-
-    def _refuse_if_ended(self, what: str) -> None:
-        if self.ended:
-            raise InputError(
-                f"The token view got {what} after its stream had ended ({self.phase}). "
-                "Call reset() to begin a new stream."
-            )
 
 
 def _clean(text: str, name: str) -> str:

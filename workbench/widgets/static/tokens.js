@@ -1,5 +1,7 @@
 // The browser's half of workbench/widgets/tokens.py, where the messages are described.
 //
+// This file comes last of those that make up the module (see tokens.py).
+//
 // A `Stream` belongs to the model and keeps the text; any number of `View`s draw it. Model output
 // is text: it reaches the page through text nodes alone, never as markup.
 
@@ -7,6 +9,7 @@ const FIRST_LOOK = 1_000; // ms without a message until the kernel is asked what
 const LAST_LOOK = 10_000; // ms; each look that brings nothing doubles the pause up to this
 const SILENCE = 15_000; // ms without any message until the panel says so
 const BLOCK = 2_000; // UTF-16 units after which a block of lines is closed
+const SECTION = 1_000; // UTF-16 units that are coloured together, when they come into sight
 
 export default () => {
   let stream;
@@ -27,14 +30,25 @@ class Stream {
     this.model = model;
     this.views = new Set();
     this.answered = false;
+    this.questions = new Questions(model, () => {
+      for (const view of this.views) view.inspector.drawAnswer();
+    });
     this.begin(0);
     this.onMessage = (message) => {
+      if (message.kind !== undefined) {
+        this.questions.take(message);
+        return;
+      }
       this.answered = true;
       this.receive(message);
+    };
+    this.onHeat = () => {
+      for (const view of this.views) view.drawHeat();
     };
     this.onSaved = () => this.receive(model.get("_saved"));
     model.on("msg:custom", this.onMessage);
     model.on("change:_saved", this.onSaved);
+    model.on("change:heat", this.onHeat);
     this.onSaved();
     this.ask(); // what was sent before this page listened
   }
@@ -42,6 +56,9 @@ class Stream {
   begin(epoch) {
     this.epoch = epoch;
     this.parts = [];
+    this.spans = new Spans();
+    this.pace = [];
+    this.questions.begin(epoch);
     this.have = 0; // code points, as the kernel counts
     this.total = null;
     this.title = "";
@@ -58,11 +75,20 @@ class Stream {
     return this.parts[0];
   }
 
+  get heat() {
+    return this.model.get("heat");
+  }
+
+  set heat(on) {
+    this.model.set("heat", on);
+    this.model.save_changes();
+  }
+
   get complete() {
     return this.epoch === 0 || (this.total !== null && this.have >= this.total);
   }
 
-  receive({ epoch, offset, text, total, phase, facts, title }) {
+  receive({ epoch, offset, text, total, phase, facts, title, spans, pace }) {
     if (epoch < this.epoch) return;
     if (epoch > this.epoch) this.begin(epoch);
     if (phase !== this.phase) this.pause = FIRST_LOOK;
@@ -71,18 +97,24 @@ class Stream {
     this.facts = facts;
     this.total = total;
     if (title !== undefined) this.title = title;
+    if (pace !== undefined) this.pace = pace;
     if (offset > this.have) {
       if (!this.asked) this.ask();
     } else {
       this.asked = false;
-      this.add(fromCodePoint(text, this.have - offset));
+      const known = this.have - offset;
+      this.add(text.slice(unitsOf(text, 0, known)), spans, known);
     }
-    for (const view of this.views) view.drawStatus();
+    for (const view of this.views) {
+      view.drawStatus();
+      view.drawHeat();
+    }
     this.watch();
   }
 
-  add(text) {
+  add(text, spans, known) {
     if (text === "") return;
+    this.spans.add(text, spans, known);
     this.parts.push(text);
     this.have += codePoints(text);
     this.pause = FIRST_LOOK;
@@ -123,6 +155,8 @@ class Stream {
     clearTimeout(this.timer);
     this.model.off("msg:custom", this.onMessage);
     this.model.off("change:_saved", this.onSaved);
+    this.model.off("change:heat", this.onHeat);
+    this.questions.close();
   }
 }
 
@@ -133,6 +167,7 @@ class View {
     this.clear();
     this.append(stream.text);
     this.drawStatus();
+    this.drawHeat();
     stream.views.add(this);
   }
 
@@ -150,11 +185,15 @@ class View {
     this.follow.textContent = "Follow the end";
 
     const head = element("header", "wb-tokens-head");
-    head.append(this.title, this.phase, this.facts);
+    this.pace = new Pace();
+    head.append(this.title, this.phase, this.facts, this.pace.root);
     const body = element("div", "wb-tokens-body");
     body.append(this.log, this.follow);
     this.root = element("section", "wb-tokens");
-    this.root.append(head, body, this.silence);
+    this.places = new Places();
+    const letGo = () => this.setFollowing(false);
+    this.inspector = new Inspector(this.stream, this.log, this.places, letGo);
+    this.root.append(head, body, this.buildTools(), this.silence);
     el.append(this.root);
 
     this.log.addEventListener("scroll", () => this.onScroll(), { passive: true });
@@ -162,8 +201,28 @@ class View {
     this.follow.addEventListener("click", () => this.setFollowing(true));
   }
 
+  buildTools() {
+    this.heatBox = element("input", "wb-tokens-heat", { type: "checkbox" });
+    this.heatBox.addEventListener("change", () => {
+      this.stream.heat = this.heatBox.checked;
+    });
+    const label = element("label", "wb-tokens-switch");
+    label.append(this.heatBox, "Show probabilities");
+    this.legend = element("ul", "wb-tokens-legend", { "aria-label": "Probability of a token" });
+    this.legend.append(...BUCKETS.map(swatch));
+    this.tools = element("div", "wb-tokens-tools", { hidden: "" });
+    this.tools.append(label, this.legend, this.inspector.root);
+    return this.tools;
+  }
+
   clear() {
+    this.inspector.clear();
+    this.heat?.close();
+    this.heat = null;
     this.log.replaceChildren();
+    this.places.clear();
+    this.sections = [];
+    this.end = 0; // UTF-16 units that are drawn
     this.block = null;
     this.lastTop = 0;
     this.setFollowing(true);
@@ -175,18 +234,63 @@ class View {
   append(text) {
     for (let from = 0; from < text.length; ) {
       if (this.block === null) {
-        this.block = element("div", "wb-tokens-block");
+        this.block = this.openBlock();
         this.room = BLOCK;
-        this.log.append(this.block);
       }
       const feed = text.indexOf("\n", from + Math.max(0, this.room));
       const to = feed === -1 ? text.length : feed + 1;
-      this.block.append(document.createTextNode(text.slice(from, to)));
+      for (let at = from; at < to; ) {
+        const next = Math.min(to, wholeCharacter(text, at + SECTION));
+        this.write(text.slice(at, next));
+        at = next;
+      }
       this.room -= to - from;
       if (feed !== -1) this.block = null;
       from = to;
     }
     if (this.following) this.scrollSoon();
+  }
+
+  openBlock() {
+    const block = element("div", "wb-tokens-block");
+    this.log.append(block);
+    this.section = null;
+    return block;
+  }
+
+  // A line may be long, so a block is divided further, in a way that changes no line of it.
+  openSection() {
+    const section = { element: element("span", "wb-tokens-section"), from: this.end, to: this.end };
+    this.sections.push(section);
+    this.block.append(section.element);
+    this.heat?.watch(section);
+    return section;
+  }
+
+  write(text) {
+    const full = !this.section || this.section.to - this.section.from >= SECTION;
+    if (full) this.section = this.openSection();
+    const node = document.createTextNode(text);
+    this.section.element.append(node);
+    this.places.add(node, this.end);
+    const from = this.end;
+    this.end += text.length;
+    this.section.to = this.end;
+    this.heat?.paint(this.section, from, this.end);
+  }
+
+  drawHeat() {
+    const { heat, spans } = this.stream;
+    const wanted = heat && spans.tokens > 0;
+    this.tools.hidden = spans.tokens === 0;
+    this.heatBox.checked = heat;
+    this.legend.hidden = this.inspector.root.hidden = !wanted;
+    if (wanted) this.inspector.drawCount();
+    if (wanted === Boolean(this.heat)) return;
+    this.heat?.close();
+    this.heat = wanted ? new Heat(this.log, spans, this.places) : null;
+    if (wanted) for (const section of this.sections) this.heat.watch(section);
+    else this.inspector.hide();
   }
 
   drawStatus() {
@@ -201,6 +305,7 @@ class View {
       this.shownFacts = shown;
       this.facts.replaceChildren(...facts.map(fact));
     }
+    this.pace.draw(this.stream.pace);
     const seconds = this.stream.silence;
     this.silence.hidden = seconds === 0;
     if (seconds) {
@@ -241,6 +346,8 @@ class View {
 
   close() {
     this.stream.views.delete(this);
+    this.inspector.hide();
+    this.heat?.close();
     cancelAnimationFrame(this.frame);
     this.root.remove();
   }
@@ -262,21 +369,27 @@ function fact([name, value]) {
   return node;
 }
 
+function swatch({ words, range }, level) {
+  const item = element("li", "wb-tokens-step");
+  const sample = element("span", `wb-tokens-sample wb-heat-${level}`);
+  sample.textContent = words;
+  item.append(sample, ` ${range}`);
+  return item;
+}
+
 // Setting the same text again would make a screen reader repeat it.
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+// The offset itself, or the one before it if it would part a surrogate pair.
+function wholeCharacter(text, at) {
+  const unit = text.charCodeAt(at);
+  return unit >= 0xdc00 && unit <= 0xdfff ? at - 1 : at;
 }
 
 function codePoints(text) {
   let count = 0;
   for (const _ of text) count += 1;
   return count;
-}
-
-function fromCodePoint(text, skip) {
-  let at = 0;
-  for (let left = skip; left > 0 && at < text.length; left -= 1) {
-    at += text.codePointAt(at) > 0xffff ? 2 : 1;
-  }
-  return text.slice(at);
 }

@@ -189,6 +189,7 @@ class Server:
                 event="started",
                 id=request.number,
                 input_tokens=len(request.ids),
+                ids=list(request.ids),
                 time=time.monotonic(),
             )
         for place, request in enumerate(self._waiting, start=1):

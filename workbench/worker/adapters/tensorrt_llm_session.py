@@ -197,6 +197,7 @@ class Server:
                 event="started",
                 id=request.number,
                 input_tokens=len(request.ids),
+                ids=list(request.ids),
                 time=time.monotonic(),
             )
             request.task = asyncio.create_task(self._run(request))

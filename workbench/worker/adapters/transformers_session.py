@@ -207,6 +207,7 @@ class Server:
             event="started",
             id=request.number,
             input_tokens=len(request.ids),
+            ids=list(request.ids),
             time=time.monotonic(),
         )
         text = TextStream(self._tokenizer, tuple(request.sampling["stop"]))

@@ -1,0 +1,438 @@
+"""The playground in-process: open, chat, steer, stop, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from tests.faults import until
+from tests.servers.scripted import DONE, Connection, delta, event, scripted
+from workbench import shared
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.errors import InputError, RequestError
+from workbench.sampling import Sampling
+from workbench.session import Session
+from workbench.spec import parameters_of
+from workbench.widgets.chat import SHOWN
+from workbench.widgets.live import BARS, sparkline
+from workbench.widgets.playground import PlaygroundPanel
+from workbench.widgets.sampling import SamplingForm
+from workbench.widgets.stream import StreamPanel
+
+
+@pytest.fixture(autouse=True)
+def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is somebody who clicks."""
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def closed_at_the_end() -> Iterator[None]:
+    """Tests share what is open, as panels do; loading takes a second or more."""
+    yield
+    close_all()
+
+
+@pytest.fixture
+def nothing_open() -> None:
+    close_all()
+
+
+def close_all() -> None:
+    for source, _ in shared.opened():
+        until(lambda source=source: shared.release(source))
+
+
+def ready(panel: StreamPanel) -> StreamPanel:
+    until(lambda: not panel._send_button.disabled)
+    return panel
+
+
+def playground(engine: Engine, **values: object) -> PlaygroundPanel:
+    panel = PlaygroundPanel(engine, **{"max_tokens": 12, "seed": 1, **values})
+    ready(panel)
+    return panel
+
+
+def say(panel: StreamPanel, prompt: str) -> str:
+    panel.send(prompt)
+    assert panel._error_text == ""
+    return str(panel.wait(20)["text"])
+
+
+def echo(connection: Connection) -> None:
+    """Answer with the roles of the messages that came."""
+    roles = " ".join(message["role"] for message in connection.body["messages"])
+    connection.stream(
+        delta(roles), delta(reason="stop"), event({"choices": [], "usage": USAGE}), DONE
+    )
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
+
+
+def test_a_conversation_is_told_whole_and_each_turn_keeps_its_record() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url), system_prompt="be short")
+        ready(panel)
+        assert say(panel, "one") == "system user"
+        assert say(panel, "two") == "system user assistant user"
+        assert [turn.record["text"] for turn in panel.conversation.turns] == [
+            "system user",
+            "system user assistant user",
+        ]
+        panel._system.value = ""
+        assert say(panel, "three").startswith("user assistant")
+        assert len(panel.records) == 3
+        assert "> two" in panel.plain()
+        panel.unload()
+        assert server.errors == []
+
+
+def test_edit_brings_a_turn_back_and_regenerate_asks_it_again(stocked: Engine) -> None:
+    panel = playground(stocked)
+    first = say(panel, "write a haiku about latency")
+    second = say(panel, "another one")
+    panel.regenerate()
+    assert panel.wait(20)["text"] == second  # the same seed, the same text
+    assert [turn.asked for turn in panel.conversation.turns] == [
+        "write a haiku about latency",
+        "another one",
+    ]
+    panel.edit(0)
+    assert panel._prompt.value == "write a haiku about latency"
+    assert panel.conversation.turns == []
+    panel._send_button.click()
+    assert panel.wait(20)["text"] == first
+    panel.edit(7)
+    assert "There is no turn 8" in panel._error_text
+    panel.clear()
+    assert panel.conversation.turns == []
+    assert panel._history.children == ()
+
+
+def test_completion_sends_the_text_as_it_stands(stocked: Engine) -> None:
+    panel = playground(stocked, mode="completion")
+    completed = say(panel, "a b c")
+    assert panel._sent == "a b c"
+    assert panel.conversation.turns == []
+    assert completed in panel.export("markdown")
+    panel._mode.value = "chat"
+    say(panel, "a b c")
+    assert panel.record is not None
+    assert panel.record["input_tokens"] > 3  # the template's own tokens
+    with pytest.raises(InputError, match="mode is one of chat, completion"):
+        PlaygroundPanel(mode="chatty")  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_template_says_so_in_chat() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url, chat=False))
+        ready(panel)
+        panel.send("hi")
+        assert "no chat template" in panel._error_text
+        panel.unload()
+
+
+def test_what_was_said_is_text(stocked: Engine) -> None:
+    panel = playground(stocked)
+    say(panel, "<script>alert(1)</script>")
+    say(panel, "x")
+    shown = "".join(row.children[0].value for row in panel._history.children)
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_an_answer_goes_on_from_another_token_as_the_engine_would(stocked: Engine) -> None:
+    panel = playground(stocked)
+    first = say(panel, "write a haiku about latency")
+    session, generation = panel._session, panel._generation
+    assert isinstance(session, Session)
+    assert generation is not None
+    choices = panel._choices_at(3)
+    assert choices[0].token_id == generation.token_ids[3]
+    assert choices[0].logprob == pytest.approx(generation.logprobs[3], abs=1e-4)
+    other = choices[1]
+    panel.continue_from(3, other.token_id)
+    text = panel.wait(20)["text"]
+    ids = [*generation.prompt_ids, *generation.token_ids[:3], other.token_id]
+    went_on = session.generate(ids, max_tokens=12).wait().text
+    assert text.endswith(other.text + went_on)
+    assert text == panel._view.text != first
+    assert [(turn.asked, turn.answered) for turn in panel.conversation.turns] == [
+        ("write a haiku about latency", text)
+    ]
+    assert str(other.token_id) in panel.export("python")
+    # Back on the way that it took at first, from a token that it has now.
+    panel.continue_from(3, choices[0].token_id)
+    assert panel.wait(20)["text"].startswith(first[:20])
+    with pytest.raises(RequestError, match="is none of the most probable ones"):
+        panel.continue_from(3, -1)
+
+
+def test_a_server_tells_no_alternatives_and_says_so() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url))
+        ready(panel)
+        with pytest.raises(RequestError, match="is not loaded"):
+            panel._choices_at(0)
+        say(panel, "hi")
+        with pytest.raises(RequestError, match="A server does not tell"):
+            panel._choices_at(0)
+        panel.unload()
+
+
+def test_a_long_conversation_shows_its_end(stocked: Engine) -> None:
+    panel = playground(stocked)
+    for number in range(SHOWN + 2):
+        panel.conversation.add(f"q{number}", {**RECORD, "text": "a"})
+    panel._history.show(panel.conversation)
+    rows = panel._history.children
+    assert len(rows) == SHOWN + 1
+    assert "2 earlier turns" in rows[0].value
+    kept = rows[-3]
+    panel.conversation.add("more", {**RECORD, "text": "a"})
+    panel._history.show(panel.conversation)
+    assert kept in panel._history.children  # and was not made again
+
+
+RECORD = {"output_tokens": 1, "ttft": None, "itl": None, "tokens_per_second": None}
+
+
+def test_an_engine_can_be_chosen_and_a_server_by_its_address(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = PlaygroundPanel()
+    assert panel._chooser.engines.value == stocked.key
+    panel._chooser.open_button.click()
+    ready(panel)
+    until(lambda: "memory" in panel._title.value and "loading" not in panel._title.value)
+    with scripted(echo) as server:
+        panel._chooser.url.value = server.url
+        panel._chooser.key_env.value = "sk-secret"
+        panel._chooser.connect_button.click()
+        until(lambda: "Never type the key itself" in panel._error_text)
+        assert "sk-secret" not in panel._error_text
+        monkeypatch.setenv("PLAY_KEY", "sk-other")
+        panel._chooser.key_env.value = "PLAY_KEY"
+        panel._chooser.connect_button.click()
+        until(lambda: "endpoint" in panel._title.value)
+        assert say(panel, "hi") == "user"
+        assert server.asked[0].headers["authorization"] == "bearer sk-other"
+        assert "curl" in panel.export("curl")
+        panel.unload()
+
+
+def test_what_cannot_be_opened_is_a_sentence() -> None:
+    panel = PlaygroundPanel()
+    assert panel._chooser.open_button.disabled
+    panel._chooser.url.value = "ftp://x"
+    panel._chooser.connect_button.click()
+    until(lambda: "is no URL of http" in panel._error_text)
+    panel.send("hi")
+    assert "No engine is loaded" in panel._error_text
+
+
+def test_exports_say_when_there_is_nothing_yet(stocked: Engine) -> None:
+    panel = playground(stocked)
+    with pytest.raises(RequestError, match="Nothing was generated yet"):
+        panel.export("markdown")
+    panel._export_buttons["json"].click()
+    assert "Nothing was generated yet" in panel._error_text
+    say(panel, "a")
+    for form, words in (("markdown", "# Transcript"), ("json", '"itl_seconds"')):
+        panel._export_buttons[form].click()
+        assert words in panel._exported.value
+    assert panel._error_text == ""
+    with pytest.raises(InputError, match="Exports are markdown, json, python, curl"):
+        panel.export("html")  # type: ignore[arg-type]
+
+
+def test_every_sampling_option_has_a_control_and_comes_back() -> None:
+    sampling = Sampling(
+        temperature=0.5, top_k=3, min_p=0.1, seed=4, stop=("a\nb", "c"), regex="a+", logprobs=True
+    )
+    form = SamplingForm(sampling)
+    assert set(form.controls) == {*parameters_of(Sampling), "stop"} == set(Sampling.model_fields)
+    assert set(form.explanations) == set(form.controls)
+    assert form.value == sampling
+
+
+def test_what_a_backend_lacks_is_grey_with_the_reason_until_it_has_it() -> None:
+    form = SamplingForm(Sampling(top_k=3))
+    form.disable({"regex": "there is <none>.", "top_k": "it has none."})
+    assert form.controls["regex"].disabled
+    assert form.controls["regex"].tooltip == "there is <none>."
+    assert "there is &lt;none&gt;" in form._why.value
+    # What was set can be taken back, and is not left out silently.
+    assert not form.controls["top_k"].disabled
+    assert form.value.top_k == 3
+    form.disable({})
+    assert not form.controls["regex"].disabled
+    assert form._why.value == ""
+
+
+def test_an_opened_engine_greys_what_it_lacks(stocked: Engine) -> None:
+    panel = playground(stocked)
+    assert panel._options["top_logprobs"].disabled
+    assert "OpenVINO GenAI" in panel._options["top_logprobs"].tooltip
+    assert not panel._options["min_p"].disabled
+
+
+@pytest.mark.parametrize("hold", [True, False], ids=["before the first token", "in decode"])
+def test_stop_answers_within_a_tenth_of_a_second(stocked: Engine, hold: bool) -> None:
+    """Held, the worker cannot have answered; the stop counts from when it goes on."""
+    panel = playground(stocked, max_tokens=256, ignore_eos=True, mode="completion")
+    say(panel, "warm")
+    session = panel._session
+    assert session is not None
+    took = []
+    for _ in range(5):
+        if hold:
+            os.kill(session.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        panel.send("a")
+        if not hold:
+            until(lambda: len(panel._generation.token_ids) > 2)  # type: ignore[union-attr]
+        panel._stop_button.click()
+        if hold:
+            os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        began = time.monotonic()
+        assert panel.wait(10)["finish_reason"] == "cancelled"
+        took.append(time.monotonic() - began)
+        assert session.active == 0
+    # The median: other processes may have the processor for a moment.
+    assert sorted(took)[2] < 0.1
+
+
+def test_stop_in_the_queue_frees_the_place(stocked: Engine) -> None:
+    panel = playground(stocked, max_tokens=256, ignore_eos=True)
+    session = panel._session
+    assert session is not None
+    os.kill(session.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    others = [session.generate("a", max_tokens=200, ignore_eos=True) for _ in range(2)]
+    panel.send("b")
+    os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+    assert panel._generation is not None
+    until(lambda: panel._generation.queue_place == 1 or others[0].finished.is_set())
+    panel.stop()
+    assert panel.wait(10)["finish_reason"] == "cancelled"
+    for other in others:
+        other.cancel()
+        other.wait(10)
+    assert session.active == 0
+
+
+def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:
+    panel = playground(stocked, max_tokens=256, ignore_eos=True, mode="completion")
+
+    def cycle() -> None:
+        panel.send("a")
+        panel.stop()
+        panel.wait(10)
+
+    for _ in range(3):
+        cycle()
+    me = psutil.Process()
+    counts: list[Callable[[], int]] = [
+        threading.active_count,
+        me.num_fds,
+        lambda: len(me.children(recursive=True)),
+        lambda: panel._session.active,  # type: ignore[union-attr]
+    ]
+    until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
+    before = [count() for count in counts]
+    for _ in range(50):
+        cycle()
+    until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
+    until(lambda: [count() for count in counts] == before)
+    assert len(panel.records) == 53
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_unloading_frees_the_process_and_its_threads(stocked: Engine) -> None:
+    before = threading.active_count()
+    panel = playground(stocked)
+    pid = panel._session.pid  # type: ignore[union-attr]
+    panel._close_button.click()
+    until(lambda: not psutil.pid_exists(pid))
+    until(lambda: threading.active_count() <= before)
+    assert not panel._load_button.disabled
+    panel._load_button.click()
+    until(lambda: panel._session is not None)
+    assert say(panel, "a")
+
+
+def test_a_worker_that_dies_while_nobody_asks_is_told(stocked: Engine) -> None:
+    panel = playground(stocked)
+    panel._session._worker.kill()  # type: ignore[union-attr]
+    until(lambda: "was killed" in panel._error_text)
+    until(lambda: not panel._load_button.disabled)
+    assert say(panel, "a")
+    assert panel._load_button.disabled
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_an_idle_engine_is_unloaded_when_that_is_wanted(stocked: Engine) -> None:
+    panel = playground(stocked, idle_minutes=0.5 / 60)
+    until(lambda: "idle minutes" in panel._title.value)
+    assert shared.opened() == []
+    assert say(panel, "a")
+    panel.unload()
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_two_engines_are_open_at_once(stocked: Engine) -> None:
+    first = playground(stocked)
+    second = playground(stocked.under({**stocked.limits, "max_output_len": 100}))
+    assert len(shared.opened()) == 2
+    assert say(first, "a") == say(second, "a")
+
+
+def test_a_panel_whose_engine_another_one_unloads_says_so(stocked: Engine) -> None:
+    first, second = playground(stocked), playground(stocked)
+    second.unload()
+    until(lambda: "is not loaded" in first._title.value)
+    assert first._error_text == ""
+    assert say(first, "a")
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_what_does_not_fit_is_refused_before_it_is_loaded(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "memory", lambda: (1 << 30, 1 << 20))
+    panel = PlaygroundPanel(stocked)
+    until(lambda: "It needs at least" in panel._error_text)
+    assert "1.00 MiB of memory are free" in panel._error_text
+    assert "is not loaded" in panel._title.value
+    assert shared.opened() == []
+
+
+def test_figures_name_the_context_and_the_percentiles(stocked: Engine) -> None:
+    panel = playground(stocked)
+    say(panel, "a")
+    names = [name for name, _ in panel._view._stream.facts]
+    assert names == [
+        "tokens",
+        "TTFT",
+        "tokens/s",
+        "context",
+        "ended by",
+        "ITL p50",
+        "ITL p90",
+        "ITL p99",
+        "KV cache",
+    ]
+
+
+def test_a_sparkline_rises_with_its_values() -> None:
+    assert sparkline([]) is None
+    assert sparkline([0.0, 0.0]) == BARS[0] * 2
+    assert sparkline([0.0, 7.0, 3.5]) == BARS[0] + BARS[7] + BARS[4]

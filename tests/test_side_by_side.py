@@ -1,0 +1,147 @@
+"""Side by side: same prompt, same seed, and where the answers part."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import until
+from tests.servers.scripted import DONE, Connection, delta, scripted
+from workbench import shared
+from workbench.divergence import Parting, Token
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.errors import InputError, RequestError
+from workbench.sampling import Sampling
+from workbench.session import Session
+from workbench.sides import Side, comparison_record, last_parting
+from workbench.sources import baseline_of, same_vocabulary, spec_of
+from workbench.widgets.side_by_side import SideBySidePanel, parting_line
+
+
+@pytest.fixture(autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    yield
+    for source, _ in shared.opened():
+        until(lambda source=source: shared.release(source))
+
+
+def liar(connection: Connection) -> None:
+    """Begin as the demo model does, and go on otherwise."""
+    connection.stream(delta("Latency is"), delta(" <b>kind</b>"), delta(reason="stop"), DONE)
+
+
+def test_an_engine_agrees_with_itself(stocked: Engine) -> None:
+    small = stocked.under({**stocked.limits, "max_output_len": 100})
+    panel = SideBySidePanel(
+        [stocked, small], prompts=["a", "write a haiku about latency"], start=True, max_tokens=12
+    )
+    assert panel.record is not None
+    assert panel.record["agreement"] == [{"rate": 1.0, "shared": 1.0}]
+    assert [len(side["texts"]) for side in panel.record["sides"]] == [2, 2]
+    assert all(side["memory_bytes"] > 0 for side in panel.record["sides"])
+    assert "2 of 2 answers are the same (100%)" in panel.plain()
+    # Both are in memory together.
+    assert len(shared.opened()) == 2
+    assert panel.generations[0]["sampling"]["seed"] == 1
+    assert len(panel.generations[0]["logprobs"]) == panel.generations[0]["output_tokens"]
+
+
+def test_where_tokens_part_each_engine_says_what_it_thinks_of_the_other_token(
+    stocked: Engine,
+) -> None:
+    session = shared.acquire(stocked)
+    assert isinstance(session, Session)
+    greedy, varied = (Side(stocked, session, [], []) for _ in range(2))
+    greedy.ask("write a haiku about latency", Sampling(seed=1, max_tokens=20))
+    varied.ask(
+        "write a haiku about latency", Sampling(seed=3, max_tokens=20, temperature=2.0, top_k=3)
+    )
+    parting = last_parting(greedy, varied)
+    assert parting is not None
+    assert parting.first is not None
+    assert parting.second is not None
+    ids = [*greedy.prompts[0], *(t.id for t in greedy.answers[0].tokens[: parting.at + 1])]
+    (score,) = session.score(ids, top=8, start=len(ids) - 1)
+    shares = {one.id: math.exp(one.logprob) for one in score.alternatives}
+    assert parting.first_of_second == pytest.approx(shares[parting.second.id], abs=1e-6)
+    assert parting.second_of_first == pytest.approx(shares[parting.first.id], abs=1e-6)
+    plain = comparison_record([greedy, varied], ["write a haiku about latency"], [parting])
+    assert json.loads(json.dumps(plain))["last_parting"][0]["at"] == parting.at
+
+
+def test_a_server_is_compared_by_its_text_which_stays_text(stocked: Engine) -> None:
+    with scripted(liar) as server:
+        endpoint = Endpoint(server.url)
+        panel = SideBySidePanel(
+            [stocked, endpoint],
+            prompts=["write a haiku about latency"],
+            start=True,
+            max_tokens=8,
+        )
+    assert panel.record is not None
+    (agreed,) = panel.record["agreement"]
+    assert agreed["rate"] == 0
+    assert 0 < agreed["shared"] < 1
+    assert "part at character" in panel.plain()
+    assert "<b>" not in panel._result.value.replace("<mark>", "")
+    assert html.escape("<b>kind</b>") in panel._result.value
+    assert "<mark><u>" in panel.static()
+
+
+def test_a_source_that_fails_is_named_by_its_sentence(stocked: Engine) -> None:
+    with pytest.raises(RequestError, match="max_input_len"):
+        SideBySidePanel([stocked, stocked], prompts=["word " * 200], start=True)
+
+
+def test_one_source_is_nothing_to_compare(stocked: Engine) -> None:
+    with pytest.raises(InputError, match="between 2 and 6 sources; got 1"):
+        SideBySidePanel([stocked])
+
+
+def test_stop_ends_a_comparison_at_once(stocked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    panel = SideBySidePanel([stocked, stocked], max_tokens=256, ignore_eos=True)
+    assert panel.plain() == "Nothing was compared yet."
+    panel._send_button.click()
+    panel._stop_button.click()
+    until(panel._idle.is_set)
+    assert panel._error_text == ""
+    assert not panel._send_button.disabled
+    panel._prompts.value = " "
+    panel.send()
+    assert "There is no prompt to send" in panel._error_text
+
+
+def test_the_sentence_has_both_probabilities_of_both_tokens() -> None:
+    parting = Parting("token", 4, 20, Token(1, " a", 0.5), Token(2, " b", 0.6), 0.25, 0.125)
+    assert parting_line(parting, "mine", "theirs") == (
+        "The last answers part at token 5: mine has ' a' with probability 0.5 (0.125 for theirs), "
+        "theirs has ' b' with probability 0.6 (0.25 for mine)."
+    )
+    ended = Parting("token", 4, 20, None, Token(2, " b"))
+    assert "mine has ended" in parting_line(ended, "mine", "theirs")
+    assert parting_line(None, "mine", "theirs") == "The last answers are the same."
+
+
+def test_engines_of_one_checkpoint_have_one_vocabulary(stocked: Engine) -> None:
+    assert same_vocabulary(stocked, stocked)
+    assert not same_vocabulary(stocked, Endpoint("http://127.0.0.1:1/v1"))
+    assert not same_vocabulary(*[Endpoint("http://127.0.0.1:1/v1")] * 2)
+
+
+def test_the_spec_of_an_engine_and_of_its_baseline_are_those_of_its_build(stocked: Engine) -> None:
+    spec = spec_of(stocked).model_dump()
+    assert (spec["quantization"], spec["max_batch_size"], spec["kv_cache_tokens"]) == (
+        "none",
+        2,
+        None,
+    )
+    baseline = baseline_of(stocked).model_dump()
+    assert baseline["backend"] == "transformers"
+    assert (baseline["model"], baseline["dtype"]) == (spec["model"], "float32")
+    assert (baseline["max_input_len"], baseline["max_output_len"]) == (64, 256)

@@ -1,0 +1,122 @@
+"""Conversations and what is exported from them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.conversation import Conversation, Turn
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.errors import RequestError
+from workbench.sampling import Sampling
+from workbench.transcript import curl_line, markdown, python_snippet, record_json
+
+SERVER = Endpoint("http://127.0.0.1:8000/v1", model="m", key_env="PLAY_KEY")
+
+
+def record(text: str) -> dict[str, Any]:
+    return {
+        "text": text,
+        "sampling": Sampling(seed=3, temperature=0.5).model_dump(mode="json"),
+        "output_tokens": 2,
+        "ttft": 0.01,
+        "itl": None,
+        "tokens_per_second": None,
+    }
+
+
+def test_messages_hold_the_system_prompt_and_all_turns_in_their_order() -> None:
+    conversation = Conversation("be short")
+    conversation.add("hi", record("hello"))
+    assert conversation.messages("bye") == [
+        {"role": "system", "content": "be short"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": "bye"},
+    ]
+    assert conversation.turns[0].record["output_tokens"] == 2
+
+
+def test_going_back_forgets_the_turn_and_all_after_it() -> None:
+    conversation = Conversation()
+    for word in ("one", "two", "three"):
+        conversation.add(word, record(word.upper()))
+    assert conversation.back_to(1) == "two"
+    assert [turn.asked for turn in conversation.turns] == ["one"]
+    for number in (1, -1):
+        with pytest.raises(RequestError, match="this conversation has 1"):
+            conversation.back_to(number)
+    conversation.clear()
+    assert conversation.messages("x") == [{"role": "user", "content": "x"}]
+
+
+@given(st.text("`~ \n<a>#", max_size=60))
+def test_nothing_in_a_text_ends_its_fence(text: str) -> None:
+    lines = markdown([Turn(text, "")], SERVER).split("\n")
+    opening = next(n for n, line in enumerate(lines) if line.endswith("`text"))
+    fence = lines[opening].removesuffix("text")
+    closing = next(n for n in range(opening + 1, len(lines)) if lines[n] == fence)
+    assert "\n".join(lines[opening + 1 : closing]) == text
+    inside = lines[opening + 1 : closing]
+    assert not any(line.strip().startswith(fence) for line in inside)
+
+
+def test_a_transcript_says_how_each_answer_was_made() -> None:
+    text = markdown([Turn("hi", "hello", record("hello"))], SERVER, "be short")
+    for words in ("System prompt", "be short", "temperature=0.5, seed=3", "2 tokens", "endpoint"):
+        assert words in text
+
+
+def test_records_are_json_that_comes_back() -> None:
+    records = [record("é <b>")]
+    assert json.loads(record_json(records)) == records
+
+
+def test_the_snippet_is_python_with_the_same_prompt_and_options() -> None:
+    prompt = [{"role": "user", "content": 'it\'s "quoted"\n' + "word " * 40}]
+    tree = ast.parse(python_snippet(SERVER, prompt, Sampling(seed=3, stop=("\n",))))
+    assigned = next(node for node in tree.body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(assigned.value) == prompt
+    (call,) = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "generate"
+    ]
+    given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    assert given == {"seed": 3, "stop": ("\n",)}
+
+
+def test_the_snippet_runs_and_gives_the_same_text(stocked: Engine, tmp_path: Path) -> None:
+    prompt = [{"role": "user", "content": "write a haiku about latency"}]
+    script = python_snippet(stocked, prompt, Sampling(max_tokens=8, seed=1))
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert run.stdout.startswith("Latency is kind")
+
+
+def test_the_curl_line_names_the_variable_and_not_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAY_KEY", "sk-secret")
+    words = shlex.split(curl_line(SERVER, "once", Sampling(seed=3)))
+    assert "Authorization: Bearer $PLAY_KEY" in words
+    assert json.loads(words[words.index("--data") + 1])["seed"] == 3
+    assert "sk-secret" not in python_snippet(SERVER, "once", Sampling())
+
+
+def test_an_engine_has_no_curl_line_and_says_why(stocked: Engine) -> None:
+    text = curl_line(stocked, "once", Sampling())
+    assert all(line.startswith("# ") for line in text.splitlines())
+    assert "no address to ask" in text
+    assert "trtllm-serve" in text

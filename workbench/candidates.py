@@ -1,0 +1,159 @@
+"""Candidates: what can be chosen, each with all the trials that measured it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from workbench.axes import THROUGHPUT, Axis, Interval, values_of
+from workbench.backends import DEFAULT, make_spec
+from workbench.errors import WorkbenchError
+from workbench.flags import words
+from workbench.quality import Quality
+from workbench.trial import Trial
+from workbench.workload import Workload
+
+LOAD = frozenset(
+    ("concurrency", "request_rate", "arrivals", "requests", "warmup", "repetitions", "seed")
+)
+"""What of a workload says how it is sent. The rest is what is asked: only equals compete."""
+
+SERIES = ("model", "backend", "quantization")
+"""Which fields make a colour, where they differ."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point on one device with one engine, and its trials: repetitions of each other.
+
+    Attributes:
+        number: Its name in charts and tables.
+        trials: The newest first.
+        label: In what it differs from the others, in a few words.
+        series: Which of the others have its colour.
+        group: Those with which it can be compared: the same device, model and lengths.
+    """
+
+    number: int
+    trials: tuple[Trial, ...]
+    label: str
+    series: str
+    group: str
+
+    @property
+    def newest(self) -> Trial:
+        """Its last trial."""
+        return self.trials[0]
+
+    @property
+    def key(self) -> str:
+        """Of its engine; empty for an endpoint or an import."""
+        return str(self.newest.record["engine"].get("key", ""))
+
+    @property
+    def device(self) -> str:
+        """What it ran on."""
+        return device_of(self.newest)
+
+    @cached_property
+    def command(self) -> str:
+        """The command that measures it once more, or nothing where there is none."""
+        return command_of(self.newest)
+
+    def figure(self, axis: Axis, price: float | None = None) -> Interval | None:
+        """Return a figure over all repetitions, or None where it was not measured."""
+        values = [value for trial in self.trials for value in values_of(trial, axis.name, price)]
+        return Interval.of(values)
+
+
+def device_of(trial: Trial) -> str:
+    """Return what a trial ran on, with the number of devices where it is more than one."""
+    environment = trial.record.get("environment") or {}
+    name = str(environment.get("device") or "unknown device")
+    count = trial.record.get("devices") or 1
+    return f"{count} x {name}" if count != 1 else name
+
+
+def candidates_of(trials: Iterable[Trial]) -> list[Candidate]:
+    """Return what the valid ones among trials measured, the highest throughput first."""
+    gathered: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in trials:
+        if trial.valid:
+            key = str(trial.record["engine"].get("key", ""))
+            gathered.setdefault((trial.point, device_of(trial), key), []).append(trial)
+    found = sorted(gathered.values(), key=_order)
+    firsts = [trials[0] for trials in found]
+    words, series, groups = _labels(firsts), _series(firsts), _groups(firsts)
+    return [
+        Candidate(place + 1, tuple(trials), words[place], series[place], groups[place])
+        for place, trials in enumerate(found)
+    ]
+
+
+def _order(trials: Sequence[Trial]) -> tuple[float, str]:
+    speed = Interval.of([value for trial in trials for value in values_of(trial, THROUGHPUT)])
+    return (-speed.median if speed else 0.0, trials[0].id)
+
+
+def _labels(trials: Sequence[Trial]) -> list[str]:
+    """Return in what each of some trials differs from the others."""
+    fields = [{**trial.spec, **trial.workload, "device": device_of(trial)} for trial in trials]
+    return [words or trial.title for words, trial in zip(labels(fields), trials, strict=True)]
+
+
+def labels(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return in few words in what each of some records differs from the others, if in anything."""
+    names = differing(fields, dict.fromkeys(name for values in fields for name in values))
+    return [" ".join(_word(n, v[n]) for n in names if v.get(n) is not None) for v in fields]
+
+
+def _word(name: str, value: Any) -> str:
+    """Return a field in few characters: what makes a colour needs no name."""
+    return str(value) if name in SERIES else f"{name}={value}"
+
+
+def _series(trials: Sequence[Trial]) -> list[str]:
+    fields = [trial.spec for trial in trials]
+    names = differing(fields, SERIES) or ("quantization", "backend")
+    return [" ".join(str(v[name]) for name in names if v.get(name)) or "trials" for v in fields]
+
+
+def _groups(trials: Sequence[Trial]) -> list[str]:
+    """Return in what each trial differs from those that it cannot be compared with."""
+    fields = [
+        {"device": device_of(trial), "model": trial.spec.get("model")}
+        | {name: value for name, value in trial.workload.items() if name not in LOAD}
+        for trial in trials
+    ]
+    names = differing(fields, dict.fromkeys(name for values in fields for name in values))
+    return [" ".join(f"{name}={values.get(name)}" for name in names) for values in fields]
+
+
+def differing(fields: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Return the names under which some records have different values."""
+    seen = {name: {json.dumps(values.get(name)) for values in fields} for name in names}
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def command_of(trial: Trial) -> str:
+    """Return the command that measures the same once more.
+
+    Nothing for what another tool measured, an endpoint (whose key nobody wrote down), and a spec
+    of a version that knew other parameters.
+    """
+    record = trial.record
+    if record.get("source") != "workbench" or trial.spec.get("backend") == "endpoint":
+        return ""
+    try:
+        spec = make_spec(trial.spec)
+        workload = Workload.parse(trial.workload)
+        compared = Quality.parse(record.get("quality_asked") or {})
+    except WorkbenchError:
+        return ""
+    backend = [] if spec.backend == DEFAULT else ["--backend", spec.backend]
+    flags = [*words(spec), *words(workload), *words(compared)]
+    return shlex.join(["workbench", "trial", *backend, *flags])

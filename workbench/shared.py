@@ -1,0 +1,151 @@
+"""Open sessions of this process, shared by all that generate with the same source.
+
+Running a cell again makes a new panel, and loading its engine a second time would double its
+memory. Which panels are still on a page, a kernel does not know: so what is open stays open while
+there is room for what comes, and what nobody generates with goes first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from workbench.backends import get_backend
+from workbench.endpoint import Endpoint
+from workbench.errors import SessionError
+from workbench.gpus import list_gpus
+from workbench.hardware import memory
+from workbench.opened import Opened
+from workbench.sources import Source, least_memory, open_source, source_label, source_name
+from workbench.units import format_bytes
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An open session and what it was opened from."""
+
+    source: Source
+    session: Opened
+
+
+_OPEN: dict[str, _Held] = {}
+"""By name of the source, the one that was used longest ago first."""
+
+_LOCK = threading.RLock()
+
+
+def acquire(source: Source, *, keep: Collection[Source] = ()) -> Opened:
+    """Return the session of a source, opened if there is none that lives.
+
+    Args:
+        source: What to open.
+        keep: Sources whose sessions stay open, even where their memory is wanted.
+
+    Raises:
+        SessionError: There is no room for it, or it cannot be opened.
+        WorkbenchError: Other reasons why it cannot be opened.
+    """
+    name = source_name(source)
+    with _LOCK:
+        held = _OPEN.pop(name, None)
+        if held is None or held.session.closed:
+            _make_room(source, {source_name(other) for other in keep})
+            held = _Held(source, open_source(source))
+        _OPEN[name] = held
+        return held.session
+
+
+def release(source: Source) -> bool:
+    """Close the session of a source unless somebody generates with it; say whether it is closed."""
+    with _LOCK:
+        held = _OPEN.get(source_name(source))
+        if held is None:
+            return True
+        if held.session.active:
+            return False
+        _close(held)
+        return True
+
+
+def opened() -> list[tuple[Source, Opened]]:
+    """Return what is open and lives, the one that was used longest ago first."""
+    with _LOCK:
+        return [(h.source, h.session) for h in _OPEN.values() if not h.session.closed]
+
+
+def room_line(source: Source) -> str:
+    """Return a sentence on the memory that opening needs and what there is; empty for servers."""
+    if isinstance(source, Endpoint):
+        return ""
+    what, free = _free(source)
+    return (
+        f"It needs at least {format_bytes(least_memory(source))}; {format_bytes(free)} "
+        f"of {what} are free."
+    )
+
+
+def _make_room(source: Source, keep: Collection[str]) -> None:
+    """Close what nobody generates with, the oldest first, until the source has room.
+
+    Raises:
+        SessionError: There is no room, whatever is closed.
+    """
+    if isinstance(source, Endpoint):
+        return
+    needed = least_memory(source)
+    idle = [held for name, held in _OPEN.items() if name not in keep and not held.session.active]
+    for held in [None, *idle]:
+        if held:
+            _close(held)
+        if _free(source)[1] >= needed:
+            return
+    others = [source_label(held.source) for held in _OPEN.values()]
+    in_use = f" Open and in use: {'; '.join(others)}. Unload one first." if others else ""
+    raise SessionError(f"{source_label(source)} was not loaded. {room_line(source)}{in_use}")
+
+
+def _close(held: _Held) -> None:
+    _OPEN.pop(source_name(held.source), None)
+    held.session.close()
+
+
+def _free(source: Source) -> tuple[str, int]:
+    """Return the kind of memory that an engine takes first, and how much of it is free."""
+    gpus = list_gpus() if _on_gpu(source) else ()
+    if gpus:
+        return "GPU memory", sum(gpu.memory_free for gpu in gpus)
+    return "memory", memory()[1]
+
+
+def _on_gpu(source: Source) -> bool:
+    return not isinstance(source, Endpoint) and get_backend(source.backend).uses_gpu
+
+
+class IdleTimer:
+    """Calls an action when nothing has happened for a while; it has a thread only meanwhile."""
+
+    def __init__(self, minutes: float | None, action: Callable[[], None]) -> None:
+        """Wait for the first `restart`.
+
+        Args:
+            minutes: How long; None never calls.
+            action: What is called, in a thread of its own.
+        """
+        self._seconds = None if minutes is None else 60.0 * minutes
+        self._action = action
+        self._timer: threading.Timer | None = None
+
+    def restart(self) -> None:
+        """Begin to wait anew."""
+        self.stop()
+        if self._seconds is not None:
+            self._timer = threading.Timer(self._seconds, self._action)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Do not wait any more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

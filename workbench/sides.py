@@ -1,0 +1,162 @@
+"""The same prompts on two or more open sources: their answers, speeds, memory and agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from workbench.divergence import Agreement, Answer, Parting, Token, agreement, answer_of, part
+from workbench.errors import InputError, RequestError
+from workbench.generation import Delta, Generation
+from workbench.opened import Opened
+from workbench.sampling import Sampling
+from workbench.sources import Source, same_vocabulary, source_label
+from workbench.steering import Trail, alternatives_at
+
+MOST = 6
+"""Sources that can be compared: more do not fit beside each other."""
+
+ALTERNATIVES = 5
+"""Most probable tokens that are asked for at each place, where a backend tells them."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One source, its open session, and its answer to one prompt after the other."""
+
+    source: Source
+    session: Opened
+    answers: list[Answer]
+    records: list[dict[str, Any]]
+    prompts: list[list[int]] = field(default_factory=list)
+
+    def ask(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        show: Callable[[Generation], Sequence[Delta]] = list,
+    ) -> None:
+        """Generate one answer, and keep it.
+
+        Args:
+            prompt: A text; a chat message where the source has a chat template.
+            sampling: Options, with a seed that is the same for all sides.
+            show: Iterates over the generation to its end, and returns its deltas.
+
+        Raises:
+            WorkbenchError: It failed.
+        """
+        chat = self.session.facts["chat_template"]
+        given = [{"role": "user", "content": prompt}] if chat else prompt
+        generation = self.session.generate(given, self._with_probabilities(sampling))
+        deltas = show(generation)
+        generation.wait()
+        self.prompts.append(generation.prompt_ids)
+        self.answers.append(answer_of(generation.text, deltas))
+        self.records.append(generation.record())
+
+    def _with_probabilities(self, sampling: Sampling) -> Sampling:
+        """Ask for what probabilities the source can tell."""
+        lacks = self.session.lacks
+        logprobs = sampling.logprobs or "logprobs" not in lacks
+        top = sampling.top_logprobs if "top_logprobs" in lacks else ALTERNATIVES
+        return sampling.replace(logprobs=logprobs, top_logprobs=top)
+
+    def record(self) -> dict[str, Any]:
+        """Return speed and memory as plain values."""
+        speeds = [r["tokens_per_second"] for r in self.records if r["tokens_per_second"]]
+        ttft = [r["ttft"] for r in self.records if r["ttft"] is not None]
+        return {
+            "source": source_label(self.source),
+            "tokens_per_second": sum(speeds) / len(speeds) if speeds else None,
+            "ttft": sum(ttft) / len(ttft) if ttft else None,
+            "memory_bytes": self.session.memory(),
+            "texts": [answer.text for answer in self.answers],
+        }
+
+
+def check_sources(sources: Sequence[Any]) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+        InputError: There are too few or too many sources.
+    """
+    if not 2 <= len(sources) <= MOST:
+        raise InputError(f"Compare between 2 and {MOST} sources; got {len(sources)}.")
+
+
+def agreements(sides: Sequence[Side]) -> list[Agreement | None]:
+    """Return how far each side after the first agrees with the first; None without answers."""
+    first = sides[0]
+    found: list[Agreement | None] = []
+    for side in sides[1:]:
+        pairs = list(zip(first.answers, side.answers, strict=False))
+        same = same_vocabulary(first.source, side.source)
+        found.append(agreement(pairs, same_vocabulary=same) if pairs else None)
+    return found
+
+
+def last_parting(first: Side, second: Side) -> Parting | None:
+    """Return where the answers to the last prompt part, with all probabilities that can be had.
+
+    Raises:
+        SessionError: A worker died.
+    """
+    last = min(len(first.answers), len(second.answers)) - 1
+    same = same_vocabulary(first.source, second.source)
+    found = part(first.answers[last], second.answers[last], same_vocabulary=same)
+    if found is None or found.by == "text":
+        return found
+    if found.first_of_second is None:
+        share = _share(first, last, found.at, found.second)
+        found = replace(found, first_of_second=share)
+    if found.second_of_first is None:
+        share = _share(second, last, found.at, found.first)
+        found = replace(found, second_of_first=share)
+    return found
+
+
+def _share(side: Side, last: int, at: int, token: Token | None) -> float | None:
+    """Return the probability that a side gives to the other's token; None where it is not told.
+
+    It is told of the most probable ones.
+    """
+    trail = Trail(tuple(side.prompts[last]), side.answers[last].tokens)
+    if token is None or at >= len(trail.tokens):
+        return None
+    try:
+        found = alternatives_at(side.session, trail, at)
+    except RequestError:
+        return None
+    return next((math.exp(one.logprob) for one in found if one.id == token.id), None)
+
+
+def comparison_record(
+    sides: Sequence[Side], prompts: Sequence[str], partings: Sequence[Parting | None]
+) -> dict[str, Any]:
+    """Return everything about a comparison as plain values.
+
+    Args:
+        sides: The first one is what the others are compared with.
+        prompts: What all were asked.
+        partings: Of each side after the first, for the last prompt.
+    """
+    found = agreements(sides)
+    return {
+        "prompts": list(prompts),
+        "sides": [side.record() for side in sides],
+        "agreement": [
+            None if one is None else {"rate": one.rate, "shared": one.shared} for one in found
+        ],
+        "last_parting": [None if one is None else _plain(one) for one in partings],
+    }
+
+
+def _plain(parting: Parting) -> dict[str, Any]:
+    values = asdict(parting)
+    for name in ("first", "second"):
+        if values[name]:
+            del values[name]["others"]
+    return values

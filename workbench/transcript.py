@@ -1,0 +1,119 @@
+"""Exports: a transcript as Markdown, the Python that does the same, and the curl line."""
+
+from __future__ import annotations
+
+import json
+import pprint
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.backends import get_backend
+from workbench.conversation import Turn
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.opened import Prompt
+from workbench.sampling import Sampling
+from workbench.sources import Source, source_label, spec_of
+from workbench.summaries import timing_line
+
+
+def markdown(turns: Sequence[Turn], source: Source, system_prompt: str = "") -> str:
+    """Return a transcript with what it was made with.
+
+    Texts stand in fences longer than any that they contain, so that nothing in them is taken for
+    Markdown or HTML.
+    """
+    parts = [f"# Transcript\n\n{_code(source_label(source))}"]
+    if system_prompt:
+        parts.append(f"## System prompt\n\n{_fenced(system_prompt)}")
+    for number, turn in enumerate(turns, 1):
+        parts.append(f"## Turn {number}\n\n**Asked**\n\n{_fenced(turn.asked)}")
+        parts.append(f"**Answered**\n\n{_fenced(turn.answered)}")
+        if turn.record:
+            parts.append(f"{_options(turn.record)}\n\n{timing_line(turn.record)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def record_json(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return records of generations as JSON text."""
+    return json.dumps(list(records), indent=2, ensure_ascii=False)
+
+
+def python_snippet(source: Source, prompt: Prompt, sampling: Sampling) -> str:
+    """Return Python that streams the same prompt with the same options."""
+    options = "".join(f", {name}={value!r}" for name, value in _changed(sampling).items())
+    opening = f"wb.open_engine({_key(source)!r})"
+    if isinstance(source, Endpoint):
+        named = {"model": source.model, "key_env": source.key_env}
+        words = "".join(f", {name}={value!r}" for name, value in named.items() if value)
+        words += f", extra={dict(source.extra)!r}" if source.extra else ""
+        opening = f"wb.Endpoint({source.url!r}{words}).open()"
+    shown = pprint.pformat(prompt, width=90, sort_dicts=False)
+    return (
+        "import workbench as wb\n\n"
+        f"prompt = {shown}\n"
+        f"with {opening} as session:\n"
+        f"    for delta in session.generate(prompt{options}):\n"
+        '        print(delta.text, end="", flush=True)\n'
+    )
+
+
+def curl_line(source: Source, prompt: Prompt, sampling: Sampling) -> str:
+    """Return the shell line that asks a server the same.
+
+    An engine of the store has no server: then these are comments that say how it gets one.
+    """
+    if isinstance(source, Endpoint):
+        return source.curl(prompt, sampling)
+    serving = _serving(source)
+    lines = [
+        f"The engine {source.key} runs in a worker of this machine, and has no address to ask."
+    ]
+    if serving:
+        lines += ["A server gives it one; open that as an endpoint for a curl line:", *serving]
+    else:
+        lines.append(
+            "Open an endpoint for a curl line: any OpenAI-compatible server will do, such as "
+            "trtllm-serve for engines of TensorRT-LLM."
+        )
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _serving(engine: Engine) -> list[str]:
+    """Return the lines of the command that serves an engine elsewhere; none without one."""
+    commands = get_backend(engine.backend).commands(spec_of(engine), None)
+    texts = [command.text for command in commands if "trtllm-serve" in command.text]
+    return texts[-1].splitlines() if texts else []
+
+
+def _key(source: Source) -> str:
+    return "" if isinstance(source, Endpoint) else source.key
+
+
+def _changed(sampling: Sampling) -> dict[str, Any]:
+    """Return the options that are not at their defaults."""
+    defaults = Sampling().model_dump()
+    return {name: value for name, value in sampling.model_dump().items() if value != defaults[name]}
+
+
+def _options(record: Mapping[str, Any]) -> str:
+    changed = _changed(Sampling.parse(record["sampling"]))
+    return _code(", ".join(f"{name}={value!r}" for name, value in changed.items()))
+
+
+def _fenced(text: str) -> str:
+    """Return a text in a fence that it cannot end."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _code(text: str) -> str:
+    """Return a line as code, however many backticks it has."""
+    ticks = "`" * (max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
+    return (
+        f"{ticks} {text} {ticks}"
+        if text.startswith("`") or text.endswith("`")
+        else (f"{ticks}{text}{ticks}")
+    )

@@ -1,0 +1,279 @@
+"""The playground: open anything, complete or chat, steer, and take home what came out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import ipywidgets as widgets
+
+from workbench import transcript
+from workbench.conversation import Conversation, Turn
+from workbench.divergence import answer_of
+from workbench.errors import InputError, RequestError
+from workbench.generation import Generation
+from workbench.opened import Opened, Prompt
+from workbench.sampling import Sampling
+from workbench.session import Session
+from workbench.sources import Source
+from workbench.steering import Trail, alternatives_at
+from workbench.summaries import timing_line
+from workbench.widgets.chat import History
+from workbench.widgets.opener import SourceChooser
+from workbench.widgets.source import EngineSource
+from workbench.widgets.stream import StreamPanel
+from workbench.widgets.tokens import Alternative as Choice
+from workbench.widgets.tokens import TokenView
+
+Mode = Literal["chat", "completion"]
+Form = Literal["markdown", "json", "python", "curl"]
+
+
+class PlaygroundPanel(StreamPanel):
+    """A stream panel with a chooser, a conversation and exports."""
+
+    def __init__(
+        self,
+        source: EngineSource | Source | str | None = None,
+        *,
+        mode: Mode = "chat",
+        system_prompt: str = "",
+        **values: Any,
+    ) -> None:
+        """Show the panel.
+
+        Args:
+            source: What to open at first; None opens nothing until somebody chooses.
+            mode: Chat with the model's own template, or plain completion.
+            system_prompt: What comes before the conversation.
+            values: As for `StreamPanel`.
+
+        Raises:
+            WorkbenchError: As for `StreamPanel`.
+        """
+        if mode not in get_args(Mode):
+            raise InputError(f"mode is one of {', '.join(get_args(Mode))}; got {mode!r}.")
+        self.conversation = Conversation(system_prompt)
+        self._sent: Prompt = ""
+        self._head: Trail | None = None
+        """The beginning of the answer, where a person chose a token of it."""
+        self._chooser = SourceChooser(self._choose)
+        self._mode = widgets.ToggleButtons(
+            options=get_args(Mode), value=mode, tooltips=_MODES, style={"button_width": "110px"}
+        )
+        self._system = widgets.Textarea(
+            value=system_prompt,
+            description="system",
+            placeholder="A system prompt, if the model shall have one",
+            layout=widgets.Layout(width="100%", height="44px"),
+            style={"description_width": "60px"},
+        )
+        self._history = History(self.edit, self.regenerate)
+        self._clear_button = widgets.Button(
+            description="Clear", tooltip="Forget the conversation; records stay"
+        )
+        self._export_buttons = {form: _export_button(form) for form in get_args(Form)}
+        self._exported = widgets.Textarea(
+            layout=widgets.Layout(width="100%", height="140px", display="none"),
+            tooltip="What was exported, for copying",
+        )
+        super().__init__(source, title="Playground", **values)
+        self._clear_button.on_click(lambda _: self.clear())
+        for form, button in self._export_buttons.items():
+            button.on_click(lambda _, form=form: self._show_export(form))
+
+    def _layout(self) -> list[widgets.Widget]:
+        chooser = widgets.Accordion([self._chooser], titles=("Open",), selected_index=0)
+        exports = widgets.HBox(list(self._export_buttons.values()))
+        above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
+        below = [self._prompt, self._sampling, self._buttons(), self._view]
+        return [*above, self._history, *below, exports, self._exported]
+
+    def _make_view(self) -> TokenView:
+        return TokenView(heat=True, alternatives=self._choices_at, continue_from=self.continue_from)
+
+    def continue_from(self, index: int, token_id: int) -> None:
+        """Answer again from a token on, with another one in its place; returns at once.
+
+        Args:
+            index: Of the answer's token, from 0.
+            token_id: One of the most probable tokens there.
+
+        Raises:
+            RequestError: A generation is running, or the token is none of them.
+            WorkbenchError: The source cannot go on.
+        """
+        self._refuse_while_running()
+        session, trail = self._trail()
+        chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
+        if not chosen:
+            raise RequestError(f"The token {token_id} is none of the most probable ones there.")
+        asked = self._sent
+        if not isinstance(asked, str) and self.conversation.turns:
+            prompt = self.conversation.back_to(len(self.conversation.turns) - 1)
+        else:
+            prompt = str(asked)
+        head = trail.instead(index, chosen[0])
+        sampling = Sampling.parse(self.record["sampling"] if self.record else {})
+        self._head = head
+        self._begin(prompt, head.ids, sampling, head.text)
+
+    def _choices_at(self, index: int) -> list[Choice]:
+        """Return what the view shows for a token."""
+        session, trail = self._trail()
+        found = alternatives_at(session, trail, index)
+        return [Choice(one.id, one.text, one.logprob) for one in found if one.id is not None]
+
+    def _trail(self) -> tuple[Opened, Trail]:
+        """Return the open session, and the tokens of the answer that is shown.
+
+        Raises:
+            RequestError: Nothing was generated, or the engine is not loaded.
+        """
+        if self._generation is None or self._session is None or self._session.closed:
+            raise RequestError("The engine of this answer is not loaded. Load it again.")
+        came = answer_of("", self._came).tokens
+        if self._head:
+            return self._session, Trail(self._head.prompt_ids, (*self._head.tokens, *came))
+        return self._session, Trail(tuple(self._generation.prompt_ids), came)
+
+    def _view_beginning(self) -> None:
+        if self._head:
+            for token in self._head.tokens:
+                one = Trail((), (token,))
+                self._view.append(token.text, one.logprobs)
+
+    def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
+        # Not of a server: some refuse the whole request for it.
+        tells = isinstance(session, Session) and "logprobs" not in session.lacks
+        return sampling.replace(logprobs=True) if tells else sampling
+
+    def _generate(self, prompt: str, sampling: Sampling) -> None:
+        self._head = None
+        super()._generate(prompt, sampling)
+
+    def edit(self, number: int) -> None:
+        """Bring a turn back into the prompt area; it and all after it are forgotten.
+
+        Args:
+            number: Of the turn, from 0.
+        """
+        with self.boundary():
+            self._refuse_while_running()
+            self._prompt.value = self.conversation.back_to(number)
+            self._history.show(self.conversation)
+
+    def regenerate(self, number: int = -1) -> None:
+        """Answer a turn again; it and all after it are forgotten. By default the last one.
+
+        With the same seed the same text comes again; leave the seed empty for another one.
+        """
+        with self.boundary():
+            self._refuse_while_running()
+            last = len(self.conversation.turns) - 1
+            asked = self.conversation.back_to(last if number == -1 else number)
+            self._history.show(self.conversation)
+            self.send(asked)
+
+    def clear(self) -> None:
+        """Forget the conversation."""
+        with self.boundary():
+            self._refuse_while_running()
+            self.conversation.clear()
+            self._history.show(self.conversation)
+            self._view.reset()
+
+    def export(self, form: Form) -> str:
+        """Return the transcript ("markdown"), the records ("json"), or what asks the same again.
+
+        Raises:
+            InputError: There is no such form.
+            RequestError: Nothing was generated yet.
+        """
+        if form not in get_args(Form):
+            raise InputError(f"Exports are {', '.join(get_args(Form))}; got {form!r}.")
+        if self._source is None or self.record is None:
+            raise RequestError("Nothing was generated yet. Send a prompt first.")
+        if form == "markdown":
+            turns = self.conversation.turns
+            if isinstance(self._sent, str):
+                turns = [Turn(self._sent, self.record["text"], self.record)]
+            return transcript.markdown(turns, self._source, self.conversation.system_prompt)
+        if form == "json":
+            return transcript.record_json(self.records)
+        write = transcript.python_snippet if form == "python" else transcript.curl_line
+        asked = self._head.ids if self._head else self._sent
+        return write(self._source, asked, Sampling.parse(self.record["sampling"]))
+
+    def plain(self) -> str:
+        """Return all turns, or the prompt and what completed it, with timings as plain text."""
+        if isinstance(self._sent, str) or not self.conversation.turns:
+            return super().plain()
+        lines = []
+        for turn in self.conversation.turns:
+            lines += [f"> {turn.asked}", "", turn.answered, "", timing_line(turn.record), ""]
+        return "\n".join(lines[:-1])
+
+    def _asked(self, prompt: str, session: Opened) -> Prompt:
+        if self._mode.value == "completion":
+            self._sent = prompt
+        elif session.facts["chat_template"]:
+            self.conversation.system_prompt = self._system.value
+            self._sent = self.conversation.messages(prompt)
+        else:
+            raise RequestError(
+                "This model has no chat template, so nobody knows how it takes messages. Choose "
+                "completion."
+            )
+        return self._sent
+
+    def _ended(self, prompt: str, generation: Generation) -> None:
+        if not isinstance(self._sent, str) and generation.error is None and self.record:
+            self.conversation.add(prompt, self.record)
+            self._history.show(self.conversation)
+
+    def _choose(self, find: Callable[[], Source]) -> None:
+        """Open what was chosen, in the background."""
+        self.show_error("")
+
+        def work() -> None:
+            with self.boundary():
+                self._refuse_while_running()
+                self._show_title("looking for what was chosen ...")
+                self._open(find())
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _refuse_while_running(self) -> None:
+        """Refuse what would change a conversation in mid-answer.
+
+        Raises:
+            RequestError: A generation is running.
+        """
+        if not self._idle.is_set():
+            raise RequestError("A generation is running. Press Stop, or wait for its end.")
+
+    def _show_export(self, form: Form) -> None:
+        self.show_error("")
+        with self.boundary():
+            self._exported.value = self.export(form)
+            self._exported.layout.display = ""
+
+
+_MODES = (
+    "Messages, which the model's own template turns into text",
+    "The text as it stands, which the model goes on with",
+)
+
+_NAMES: dict[Form, tuple[str, str]] = {
+    "markdown": ("Markdown", "The transcript"),
+    "json": ("JSON", "The records of all generations"),
+    "python": ("Python", "The program that asks the same"),
+    "curl": ("curl", "The shell line that asks a server the same"),
+}
+
+
+def _export_button(form: Form) -> widgets.Button:
+    name, what = _NAMES[form]
+    return widgets.Button(description=name, tooltip=f"Export: {what}")

@@ -1,0 +1,265 @@
+"""Side by side: the same prompt and seed on several sources, and where their answers part."""
+
+from __future__ import annotations
+
+import functools
+import html
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from workbench import shared, store
+from workbench.divergence import Answer, Parting, Token, aligned
+from workbench.errors import RequestError
+from workbench.generation import Delta, Generation
+from workbench.notebook import headless
+from workbench.sampling import Sampling
+from workbench.sides import Side, agreements, check_sources, comparison_record, last_parting
+from workbench.sources import Source, source_label
+from workbench.summaries import timing_line
+from workbench.units import format_bytes, printable
+from workbench.widgets.live import follow
+from workbench.widgets.panel import Panel
+from workbench.widgets.sampling import SamplingForm
+from workbench.widgets.source import EngineSource
+from workbench.widgets.tokens import TokenView
+
+
+class SideBySidePanel(Panel):
+    """Asks several sources the same; `record` has answers, speeds, memory and agreement.
+
+    They answer one after the other, so that none slows another down.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[EngineSource | Source | str],
+        *,
+        prompts: Sequence[str] = ("write a haiku about latency",),
+        start: bool = False,
+        **options: Any,
+    ) -> None:
+        """Show the panel.
+
+        Args:
+            sources: Two or more: panels from which engines come, engines, keys, or servers. The
+                others are compared with the first.
+            prompts: What to ask, one after the other.
+            start: Ask at once. Headless, this returns when all have answered.
+            options: Sampling options, fields of `Sampling`.
+
+        Raises:
+            WorkbenchError: An option is wrong; headless also what went wrong in the work.
+        """
+        check_sources(sources)
+        self._given = list(sources)
+        self._sides: list[Side] = []
+        self._partings: list[Parting | None] = []
+        self._generation: Generation | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._stopped = False
+        self.record: dict[str, Any] | None = None
+        self._views = [TokenView() for _ in sources]
+        self._prompts = widgets.Textarea(
+            value="\n".join(prompts),
+            description="prompts",
+            placeholder="One prompt a line",
+            layout=widgets.Layout(width="100%", height="64px"),
+            style={"description_width": "60px"},
+        )
+        self._sampling = SamplingForm(Sampling.parse({"seed": 1, **options}))
+        self._send_button = widgets.Button(
+            description="Compare", button_style="primary", tooltip="Ask all of them"
+        )
+        self._stop_button = widgets.Button(
+            description="Stop", disabled=True, tooltip="Stop at once; what came so far is compared"
+        )
+        columns = widgets.GridBox(
+            self._views,
+            layout=widgets.Layout(
+                grid_template_columns=f"repeat({len(sources)}, minmax(0, 1fr))", grid_gap="8px"
+            ),
+        )
+        self._result = widgets.HTML()
+        buttons = widgets.HBox([self._send_button, self._stop_button])
+        rows = [self._prompts, self._sampling, buttons, columns, self._result]
+        super().__init__("Side by side", rows, self._sampling.explanations)
+        self._send_button.on_click(lambda _: self.send())
+        self._stop_button.on_click(lambda _: self.stop())
+        if start:
+            self.send()
+            if headless():
+                self.wait()
+
+    def send(self) -> None:
+        """Ask all sources all prompts; returns at once."""
+        self.show_error("")
+        with self.boundary():
+            if not self._idle.is_set():
+                raise RequestError("A comparison is running. Press Stop, or wait for its end.")
+            prompts = [line for line in self._prompts.value.splitlines() if line.strip()]
+            if not prompts:
+                raise RequestError("There is no prompt to send. Write one a line.")
+            sampling = self._sampling.value.with_seed()
+            self._idle.clear()
+            self._stopped = False
+            self.record = None
+            self._send_button.disabled, self._stop_button.disabled = True, False
+            threading.Thread(target=self._run, args=(prompts, sampling), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop; what came so far is compared."""
+        self._stopped = True
+        if self._generation:
+            self._generation.cancel()
+
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the end; return the record.
+
+        Raises:
+            RequestError: Something went wrong; with the sentence that the panel shows.
+            TimeoutError: It goes on after `timeout` seconds.
+        """
+        if not self._idle.wait(timeout):
+            raise TimeoutError(f"The comparison goes on after {timeout} s.")
+        if self._error_text:
+            raise RequestError(self._error_text)
+        return self.record or {}
+
+    @property
+    def generations(self) -> list[dict[str, Any]]:
+        """The record of the last generation of each source that has answered."""
+        return [side.records[-1] for side in self._sides if side.records]
+
+    def plain(self) -> str:
+        """Return the answers to the last prompt and how they compare, as plain text."""
+        if self.record is None:
+            return "Nothing was compared yet."
+        lines = []
+        for side in self._sides:
+            lines += [source_label(side.source)]
+            if side.answers:
+                lines += [side.answers[-1].text, _figures(side)]
+            lines.append("")
+        return "\n".join([*lines, *self._sentences()])
+
+    def static(self) -> str:
+        """Return the comparison as HTML without widgets."""
+        return str(self._result.value)
+
+    def _run(self, prompts: Sequence[str], sampling: Sampling) -> None:
+        """Open what is compared, ask, compare (runs in a thread)."""
+        try:
+            with self.boundary():
+                self._sides = self._open()
+                for prompt in prompts:
+                    for side, view in zip(self._sides, self._views, strict=True):
+                        if not self._stopped:
+                            view.reset(source_label(side.source))
+                            side.ask(prompt, sampling, functools.partial(self._show, side, view))
+                self._partings = [
+                    last_parting(self._sides[0], side) if side.answers else None
+                    for side in self._sides[1:]
+                ]
+                self.record = comparison_record(self._sides, prompts, self._partings)
+                self._result.value = self._html()
+        finally:
+            self._send_button.disabled, self._stop_button.disabled = False, True
+            self.touch()
+            self._idle.set()
+
+    def _open(self) -> list[Side]:
+        """Open all sources, so that all are in memory together."""
+        sources = [_source(given) for given in self._given]
+        sides = []
+        for source, view in zip(sources, self._views, strict=True):
+            view.reset(f"opening {source_label(source)} ...")
+            sides.append(Side(source, shared.acquire(source, keep=sources), [], []))
+            view.reset(source_label(source))
+        return sides
+
+    def _show(self, side: Side, view: TokenView, generation: Generation) -> list[Delta]:
+        self._generation = generation
+        if self._stopped:
+            generation.cancel()  # pressed while it started
+        return follow(generation, view, side.session.limits, self.show_error)
+
+    def _sentences(self) -> list[str]:
+        """Return how each side agrees with the first one."""
+        names = [source_label(side.source) for side in self._sides]
+        lines = []
+        for place, found in enumerate(agreements(self._sides)):
+            name = names[place + 1]
+            if found:
+                lines.append(f"{name} and {names[0]}: {found}.")
+                lines.append(parting_line(self._partings[place], names[0], name))
+        return lines
+
+    def _html(self) -> str:
+        heads = "".join(f"<th>{_escaped(source_label(side.source))}</th>" for side in self._sides)
+        figures = "".join(
+            f'<td class="quiet">{_escaped(_figures(side))}</td>' for side in self._sides
+        )
+        lines = "".join(f"<div>{_escaped(line)}</div>" for line in self._sentences())
+        texts = "".join(
+            _pair(self._sides[0].answers[len(side.answers) - 1], side.answers[-1])
+            for side in self._sides[1:]
+            if side.answers
+        )
+        table = f"<table><tr>{heads}</tr><tr>{figures}</tr></table>"
+        return f'<div role="status">{table}{lines}{texts}</div>'
+
+
+def _source(given: EngineSource | Source | str) -> Source:
+    if isinstance(given, EngineSource):
+        return given.wait()
+    return store.find_engine(given) if isinstance(given, str) else given
+
+
+def parting_line(parting: Parting | None, first: str, second: str) -> str:
+    """Return a sentence on where two answers part, with what probabilities are known."""
+    if parting is None:
+        return "The last answers are the same."
+    place = (
+        f"{parting.by} {parting.at + 1}"
+        if parting.by == "token"
+        else (f"character {parting.at + 1}")
+    )
+    one = _chosen(parting.first, parting.second_of_first, second)
+    other = _chosen(parting.second, parting.first_of_second, first)
+    return f"The last answers part at {place}: {first} has {one}, {second} has {other}."
+
+
+def _chosen(token: Token | None, by_other: float | None, other: str) -> str:
+    if token is None:
+        return "ended or not told its tokens"
+    words = [repr(token.text)]
+    if token.probability is not None:
+        words.append(f"with probability {token.probability:.3g}")
+    if by_other is not None:
+        words.append(f"({by_other:.3g} for {other})")
+    return " ".join(words)
+
+
+def _figures(side: Side) -> str:
+    memory = side.session.memory()
+    known = f"   memory {format_bytes(memory)}" if memory else ""
+    return f"{timing_line(side.records[-1])}{known}" if side.records else "no answer"
+
+
+def _pair(first: Answer, second: Answer) -> str:
+    """Return two answers beside each other, what differs marked and underlined."""
+    sides = ["", ""]
+    for same, left, right in aligned(first.text, second.text):
+        for place, text in enumerate((left, right)):
+            shown = _escaped(text)
+            sides[place] += shown if same or not text else f"<mark><u>{shown}</u></mark>"
+    cells = "".join(f'<td style="width:50%"><pre>{side}</pre></td>' for side in sides)
+    return f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
