@@ -13,6 +13,7 @@ from tests.faults import until
 from tests.servers import llama_cpp
 from tests.test_serving import LISTENING
 from workbench.build import DEMO_MODEL
+from workbench.endpoint import Endpoint
 from workbench.errors import InputError, JobError
 from workbench.jobs import Job
 from workbench.notebook import run_notebook
@@ -38,12 +39,18 @@ def test_it_starts_shows_health_and_log_and_stops(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-    panel = ServePanel(_server(port), start=True)
-    until(lambda: panel.endpoint)
+    panel = ServePanel(_server(port))
+    told: list[Endpoint] = []
+    panel.on_endpoint(told.append)
+    panel.start()
+    until(lambda: told)
+    assert told == [panel.endpoint]
     assert panel.endpoint
     assert panel.endpoint.url == f"http://127.0.0.1:{port}/v1"
     assert f"It serves on http://127.0.0.1:{port}/v1" in panel.plain()
     until(lambda: "GET /health" in panel.progress.log_end.value)
+    panel.on_endpoint(told.append)
+    assert told == [panel.endpoint] * 2
     again = ServePanel(_server(port))
     assert again.job_id == panel.job_id
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (True, False)

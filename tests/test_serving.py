@@ -177,3 +177,17 @@ def test_jobs_lists_servers(port: int, capsys: pytest.CaptureFixture[str]) -> No
     assert f"serve {sys.executable}" in shown
     assert f"serve on http://127.0.0.1:{port}" in shown
     assert main(["jobs", "show", job.id]) == 0
+
+
+def test_ctrl_c_stops_what_the_command_line_serves(port: int) -> None:
+    words = ["serve", "--port", str(port), "--command", sys.executable, "-c", LISTENING, str(port)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "workbench.cli", *words, "200"], stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout
+        assert f"It serves on http://127.0.0.1:{port}/v1" in command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        assert command.wait(30.0) == 130
+    (job,) = jobs.list_jobs()
+    assert job.state() == "cancelled"
+    assert processes_of(job.path) == []

@@ -10,7 +10,6 @@ from workbench.console import watch_server
 from workbench.engine_report import save_report
 from workbench.errors import InputError
 from workbench.export import export_to_run
-from workbench.jobs import Job
 from workbench.serving import Server, await_server, engine_server, start_server
 from workbench.store import find_engine
 
@@ -90,12 +89,16 @@ def declare_serve(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         job, new = start_server(server)
         if not new:
             print(f"This very server runs already: {job.id}")
-        endpoint = await_server(job)
-        print(f"It serves on {endpoint.url}; its log is {job.log}", flush=True)
-        if parsed.detach:
-            print(f"It stays. Stop it: workbench jobs cancel {job.id}")
-            return 0
-        return _stay(job)
+        try:
+            endpoint = await_server(job)
+            print(f"It serves on {endpoint.url}; its log is {job.log}", flush=True)
+            if not parsed.detach:
+                return watch_server(job)
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
+        print(f"It stays. Stop it: workbench jobs cancel {job.id}")
+        return 0
 
     return run
 
@@ -114,12 +117,3 @@ def _server(parsed: argparse.Namespace) -> Server:
         engine = find_engine(parsed.engine)
         return engine_server(engine, host=parsed.host, port=parsed.port, **options)
     return Server(tuple(parsed.command), f"http://{parsed.host}:{parsed.port}", **options)
-
-
-def _stay(job: Job) -> int:
-    """Show the server until it ends; Ctrl-C stops it."""
-    try:
-        return watch_server(job)
-    except KeyboardInterrupt:
-        job.cancel()
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
+from collections.abc import Callable
 
 import ipywidgets as widgets
 
@@ -37,6 +38,7 @@ class ServePanel(Panel):
         self._server = server
         self._job: Job | None = None
         self._mine = False
+        self._listeners: list[Callable[[Endpoint], object]] = []
         self.endpoint: Endpoint | None = None
         self.progress = Progress(log=True)
         self.start_button = widgets.Button(
@@ -61,6 +63,12 @@ class ServePanel(Panel):
     def job_id(self) -> str | None:
         """Id of the job that is shown, or None."""
         return self._job.id if self._job else None
+
+    def on_endpoint(self, listener: Callable[[Endpoint], object]) -> None:
+        """Call `listener` whenever the server has begun to serve, and at once where it does."""
+        self._listeners.append(listener)
+        if self.endpoint:
+            listener(self.endpoint)
 
     def start(self) -> None:
         """Start the server, or attach to the one that runs; errors show in the panel."""
@@ -119,7 +127,10 @@ class ServePanel(Panel):
     def _show(self, job: Job, view: View) -> None:
         ended = view.state() in ENDED
         serves = bool(view.facts.get("serves")) and not ended
-        self.endpoint = Endpoint(self._server.url) if serves else None
+        before, self.endpoint = self.endpoint, Endpoint(self._server.url) if serves else None
+        if self.endpoint and not before:
+            for listener in self._listeners:
+                listener(self.endpoint)
         self.start_button.disabled, self.stop_button.disabled = not ended, ended
         words = html.escape(printable(self._words()))
         self._health.value = f'<div role="status">{words}</div>'
