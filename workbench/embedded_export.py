@@ -1,8 +1,9 @@
 """What runs an OpenVINO engine elsewhere: pinned requirements, a script, a container.
 
 There is no server among it. OpenVINO Model Server serves such engines with OpenAI's API, but comes
-as a container image and binaries that cannot be pinned to the engine's wheels; no package on PyPI
-that is kept up does (transformers serve and vLLM load checkpoints, not engines).
+as a container image and binaries that cannot be pinned to the engine's wheels; transformers serve
+and vLLM load checkpoints, not engines. A kept-up Python package that does was looked for and not
+found.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ _README = """\
 
 `requirements.txt` pins the versions that the engine was compiled with; `engine.json` says what it
 is, and has the limits that the script gives to the runtime.
+
+The Containerfile does the same in an image; building it was not tried.
 
 This is no server. OpenVINO Model Server (a container) can serve the folder `engine` with OpenAI's
 API; that was not tried here.
