@@ -27,17 +27,23 @@ class Conversation:
     system_prompt: str = ""
     turns: list[Turn] = field(default_factory=list)
 
-    def messages(self, prompt: str) -> list[Message]:
-        """Return the chat messages that ask `prompt` after all turns."""
-        system = [_message("system", self.system_prompt)] if self.system_prompt else []
-        return [*system, *self._history(), _message("user", prompt)]
+    def messages(self, prompt: str, before: int | None = None) -> list[Message]:
+        """Return the chat messages that ask `prompt` after all turns.
 
-    def add(self, asked: str, record: Mapping[str, Any]) -> None:
-        """Add a turn at the end."""
+        Args:
+            prompt: What is asked.
+            before: Only after the turns before this one, which is asked again.
+        """
+        system = [_message("system", self.system_prompt)] if self.system_prompt else []
+        return [*system, *self._history(before), _message("user", prompt)]
+
+    def add(self, asked: str, record: Mapping[str, Any], instead: int | None = None) -> None:
+        """Add a turn at the end, or in the place of one and all after it."""
+        del self.turns[len(self.turns) if instead is None else instead :]
         self.turns.append(Turn(asked, str(record["text"]), record))
 
-    def back_to(self, number: int) -> str:
-        """Forget a turn and all after it; return what was asked in it.
+    def asked(self, number: int) -> str:
+        """Return what was asked in a turn.
 
         Args:
             number: Of the turn, from 0.
@@ -49,7 +55,18 @@ class Conversation:
             raise RequestError(
                 f"There is no turn {number + 1}; this conversation has {len(self.turns)}."
             )
-        asked = self.turns[number].asked
+        return self.turns[number].asked
+
+    def back_to(self, number: int) -> str:
+        """Forget a turn and all after it; return what was asked in it.
+
+        Args:
+            number: Of the turn, from 0.
+
+        Raises:
+            RequestError: There is no such turn.
+        """
+        asked = self.asked(number)
         del self.turns[number:]
         return asked
 
@@ -57,10 +74,10 @@ class Conversation:
         """Forget all turns; the system prompt stays."""
         self.turns.clear()
 
-    def _history(self) -> list[Message]:
+    def _history(self, before: int | None) -> list[Message]:
         return [
             message
-            for turn in self.turns
+            for turn in self.turns[:before]
             for message in (_message("user", turn.asked), _message("assistant", turn.answered))
         ]
 

@@ -5,7 +5,6 @@ Nothing is compiled and nothing is loaded: the server has its model already.
 
 from __future__ import annotations
 
-import ipaddress
 import shlex
 import threading
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from workbench.endpoint_calls import Caller, Patience
+from workbench.endpoint_calls import Caller, Patience, is_loopback
 from workbench.endpoint_stream import ServedGeneration, Stream
 from workbench.errors import InputError, SessionError
 from workbench.generation import prompt_fields
@@ -60,7 +59,7 @@ class Endpoint:
     def exposed(self) -> str:
         """Why others may read the key and the texts on their way, or nothing."""
         parts = urlsplit(self.url)
-        if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
+        if parts.scheme == "https" or is_loopback(parts.hostname or ""):
             return ""
         what = "The key and the texts go" if self.key_env else "Texts go"
         return f"{what} to {parts.hostname} unencrypted; use https outside a trusted network."
@@ -211,13 +210,6 @@ def _base(url: str) -> str:
     for suffix in _SUFFIXES:
         path = path.removesuffix(suffix)
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _only(listed: Mapping[str, Any] | None, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -59,7 +60,13 @@ class Caller:
         may be dead when it is used again. Redirects are not followed: the key is for this host.
         """
         timeout = httpx.Timeout(None, connect=self.patience.connect)
-        return httpx.Client(verify=self._tls, timeout=timeout, follow_redirects=False)
+        return httpx.Client(
+            verify=self._tls,
+            timeout=timeout,
+            follow_redirects=False,
+            # What is for this machine must not go through a proxy, and the key with it.
+            trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
+        )
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request.
@@ -245,3 +252,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

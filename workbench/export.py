@@ -190,8 +190,8 @@ def _put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
         # rename(2) would take the place of an empty directory, which somebody has just made.
         if os.path.lexists(target) or not files.publish_directory(temporary, target):
             raise _exists(target)
-    except OSError:
-        if old.exists():
+    except (OSError, StoreError):
+        if old.exists() and not os.path.lexists(target):
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -49,6 +49,7 @@ class Worker:
         """
         self._toolchain, self._log, self._online = toolchain, log, online
         self._label = new_label()
+        self._closed = False
         # Reentrant: an iterator that is collected while we send cancels its generation.
         self._sending = threading.RLock()
         if toolchain.container:
@@ -154,6 +155,8 @@ class Worker:
         It is asked first (the channel closes), and killed after `patience` seconds. Closing
         twice changes nothing.
         """
+        if self._closed:
+            return self._status()  # another process may have its number by now
         with contextlib.suppress(OSError):  # the other end was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
@@ -169,6 +172,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.close()
         self._socket.close()
+        self._closed = True
         return self._status()
 
     def kill(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.errors import RequestError
+from workbench.errors import RequestError, SessionError
 from workbench.generation import Alternative
 
 
@@ -53,11 +53,10 @@ class Scoring:
 
         Raises:
             RequestError: The engine refused the request.
-            SessionError: The worker died.
-            TimeoutError: There is none after `timeout` seconds.
+            SessionError: The worker died, or gave no answer within `timeout` seconds.
         """
         if not self.finished.wait(timeout):
-            raise TimeoutError(f"There are no scores after {timeout} s.")
+            raise SessionError(f"There are no scores after {timeout} s.")
         if self._error:
             raise self._error
         return self._scores

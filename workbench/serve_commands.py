@@ -95,9 +95,12 @@ def declare_serve(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             if not parsed.detach:
                 return watch_server(job)
         except KeyboardInterrupt:
-            job.cancel()
+            if new:
+                job.cancel()
             raise
-        print(f"It stays. Stop it: workbench jobs cancel {job.id}")
+        stays = job.request["server"].get("stay")
+        how = "It stays." if stays else "It ends with whoever started it before."
+        print(f"{how} Stop it: workbench jobs cancel {job.id}")
         return 0
 
     return run

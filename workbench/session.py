@@ -66,7 +66,13 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
-        self.lacks = get_backend(backend).lacks
+        lacks = dict(get_backend(backend).lacks)
+        if not self.limits.get("gather_generation_logits", True):
+            lacks["logprobs"] = (
+                "this engine was opened without the logits of generated tokens "
+                "(gather_generation_logits)."
+            )
+        self.lacks: Mapping[str, str] = lacks
         self._release = release
         try:
             self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])

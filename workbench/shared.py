@@ -49,6 +49,9 @@ def acquire(source: Source, *, keep: Collection[Source] = ()) -> Opened:
     name = source_name(source)
     with _LOCK:
         held = _OPEN.pop(name, None)
+        if held and isinstance(source, Endpoint) and not held.session.active:
+            # Whether it still serves, and which model, only asking tells.
+            held.session.close()
         if held is None or held.session.closed:
             _make_room(source, {source_name(other) for other in keep})
             held = _Held(source, open_source(source))
@@ -114,8 +117,14 @@ def _free(source: Source) -> tuple[str, int]:
     """Return the kind of memory that an engine takes first, and how much of it is free."""
     gpus = list_gpus() if _on_gpu(source) else ()
     if gpus:
-        return "GPU memory", sum(gpu.memory_free for gpu in gpus)
+        # An engine takes the first ones.
+        return "GPU memory", sum(gpu.memory_free for gpu in gpus[: _ranks(source)])
     return "memory", memory()[1]
+
+
+def _ranks(source: Source) -> int:
+    spec = {} if isinstance(source, Endpoint) else source.manifest["identity"]["spec"]
+    return int(spec.get("tp_size") or 1) * int(spec.get("pp_size") or 1)
 
 
 def _on_gpu(source: Source) -> bool:

@@ -12,6 +12,7 @@ from workbench.errors import InputError, RequestError
 from workbench.generation import Delta, Generation
 from workbench.opened import Opened
 from workbench.sampling import Sampling
+from workbench.session import Session
 from workbench.sources import Source, same_vocabulary, source_label
 from workbench.steering import Trail, alternatives_at
 
@@ -59,6 +60,8 @@ class Side:
 
     def _with_probabilities(self, sampling: Sampling) -> Sampling:
         """Ask for what probabilities the source can tell."""
+        if not isinstance(self.session, Session):
+            return sampling  # some servers refuse the whole request for them
         lacks = self.session.lacks
         logprobs = sampling.logprobs or "logprobs" not in lacks
         top = sampling.top_logprobs if "top_logprobs" in lacks else ALTERNATIVES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from workbench.backends import get_backend, make_spec
@@ -56,12 +57,22 @@ def same_vocabulary(first: Source, second: Source) -> bool:
 def least_memory(source: Source) -> int:
     """Return the least memory in bytes that opening takes here; 0 for a server.
 
-    It is the larger of what the smoke stage of the build measured and the size of the files.
+    It is the larger of what the smoke stage of the build measured and the size of the files; on a
+    GPU only the latter, since that stage measures the host's memory.
     """
     if isinstance(source, Endpoint):
         return 0
+    if get_backend(source.backend).uses_gpu:
+        return source.bytes
     smoke = source.manifest["build"].get("smoke") or {}
     return max(source.bytes, int(smoke.get("memory_bytes") or 0))
+
+
+def exact_source(source: Source | None, session: Opened) -> Source | None:
+    """Return a source with the model that is really asked, where a server had the choice."""
+    if isinstance(source, Endpoint) and source.model is None:
+        return replace(source, model=str(session.facts["model"]))
+    return source
 
 
 def opened_line(source: Source, session: Opened) -> str:

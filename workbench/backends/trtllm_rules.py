@@ -202,9 +202,10 @@ def _build_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
         yield Finding(
             "ignored",
             "gather_generation_logits",
-            "it is deprecated; logits of generated tokens are asked for at run time.",
-            "Leave it out.",
-            (("gather_generation_logits", False),),
+            "trtllm-build takes it for deprecated, and compiles nothing for it. Here it lets "
+            "sessions give probabilities.",
+            "",
+            (),
             _BUILD,
         )
     if spec.strip_plan:

@@ -95,10 +95,11 @@ class SourceChooser(widgets.VBox):  # type: ignore[misc]
         """
         name = self.key_env.value.strip()
         if name and name not in os.environ:
-            # It may be the key itself, which nobody shall read on a page.
+            # It may be the key itself, which nobody shall read on a page or in a saved notebook.
+            self.key_env.value = ""
             raise InputError(
                 'The field "key from" takes the name of an environment variable that is set in '
-                "this kernel, and it names none. Never type the key itself."
+                "this kernel, and it named none; it was cleared. Never type the key itself."
             )
         return Endpoint(
             self.url.value, model=self.model.value.strip() or None, key_env=name or None

@@ -59,6 +59,8 @@ class PlaygroundPanel(StreamPanel):
         self._sent: Prompt = ""
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
+        self._instead: int | None = None
+        """The turn that is answered again; it goes only when there is another answer."""
         self._chooser = SourceChooser(self._choose)
         self._mode = widgets.ToggleButtons(
             options=get_args(Mode), value=mode, tooltips=_MODES, style={"button_width": "110px"}
@@ -111,18 +113,19 @@ class PlaygroundPanel(StreamPanel):
         """
         self._refuse_while_running()
         session, trail = self._trail()
+        generation = self._generation
         chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
         if not chosen:
             raise RequestError(f"The token {token_id} is none of the most probable ones there.")
-        asked = self._sent
-        if not isinstance(asked, str) and self.conversation.turns:
-            prompt = self.conversation.back_to(len(self.conversation.turns) - 1)
-        else:
-            prompt = str(asked)
+        self._refuse_while_running()
+        if self._generation is not generation:
+            raise RequestError("Another answer came meanwhile. Choose a token of it.")
+        turns = self.conversation.turns
+        self._instead = len(turns) - 1 if turns and turns[-1].record is self.record else None
         head = trail.instead(index, chosen[0])
         sampling = Sampling.parse(self.record["sampling"] if self.record else {})
         self._head = head
-        self._begin(prompt, head.ids, sampling, head.text)
+        self._begin(self._question, head.ids, sampling, head.text)
 
     def _choices_at(self, index: int) -> list[Choice]:
         """Return what the view shows for a token."""
@@ -177,9 +180,16 @@ class PlaygroundPanel(StreamPanel):
         with self.boundary():
             self._refuse_while_running()
             last = len(self.conversation.turns) - 1
-            asked = self.conversation.back_to(last if number == -1 else number)
-            self._history.show(self.conversation)
-            self.send(asked)
+            number = last if number == -1 else number
+            asked = self.conversation.asked(number)
+            self._instead = number
+            self._ask(asked)
+
+    def send(self, prompt: str | None = None) -> None:
+        """Generate; returns at once, the tokens appear in the panel."""
+        if self._idle.is_set():
+            self._instead = None
+        super().send(prompt)
 
     def clear(self) -> None:
         """Forget the conversation."""
@@ -198,18 +208,19 @@ class PlaygroundPanel(StreamPanel):
         """
         if form not in get_args(Form):
             raise InputError(f"Exports are {', '.join(get_args(Form))}; got {form!r}.")
-        if self._source is None or self.record is None:
+        source = self._asked_source
+        if source is None or self.record is None:
             raise RequestError("Nothing was generated yet. Send a prompt first.")
         if form == "markdown":
             turns = self.conversation.turns
             if isinstance(self._sent, str):
                 turns = [Turn(self._sent, self.record["text"], self.record)]
-            return transcript.markdown(turns, self._source, self.conversation.system_prompt)
+            return transcript.markdown(turns, source, self.conversation.system_prompt)
         if form == "json":
             return transcript.record_json(self.records)
         write = transcript.python_snippet if form == "python" else transcript.curl_line
         asked = self._head.ids if self._head else self._sent
-        return write(self._source, asked, Sampling.parse(self.record["sampling"]))
+        return write(source, asked, Sampling.parse(self.record["sampling"]))
 
     def plain(self) -> str:
         """Return all turns, or the prompt and what completed it, with timings as plain text."""
@@ -225,7 +236,7 @@ class PlaygroundPanel(StreamPanel):
             self._sent = prompt
         elif session.facts["chat_template"]:
             self.conversation.system_prompt = self._system.value
-            self._sent = self.conversation.messages(prompt)
+            self._sent = self.conversation.messages(prompt, self._instead)
         else:
             raise RequestError(
                 "This model has no chat template, so nobody knows how it takes messages. Choose "
@@ -235,8 +246,9 @@ class PlaygroundPanel(StreamPanel):
 
     def _ended(self, prompt: str, generation: Generation) -> None:
         if not isinstance(self._sent, str) and generation.error is None and self.record:
-            self.conversation.add(prompt, self.record)
+            self.conversation.add(prompt, self.record, self._instead)
             self._history.show(self.conversation)
+        self._instead = None
 
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
@@ -249,15 +261,6 @@ class PlaygroundPanel(StreamPanel):
                 self._open(find())
 
         threading.Thread(target=work, daemon=True).start()
-
-    def _refuse_while_running(self) -> None:
-        """Refuse what would change a conversation in mid-answer.
-
-        Raises:
-            RequestError: A generation is running.
-        """
-        if not self._idle.is_set():
-            raise RequestError("A generation is running. Press Stop, or wait for its end.")
 
     def _show_export(self, form: Form) -> None:
         self.show_error("")

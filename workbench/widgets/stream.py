@@ -20,7 +20,13 @@ from workbench.notebook import headless
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
-from workbench.sources import Source, opened_line, source_label, source_name
+from workbench.sources import (
+    Source,
+    exact_source,
+    opened_line,
+    source_label,
+    source_name,
+)
 from workbench.summaries import timing_line
 from workbench.units import format_seconds, printable
 from workbench.widgets.live import follow
@@ -71,6 +77,10 @@ class StreamPanel(Panel):
         self._session: Opened | None = None
         self._source: Source | None = None
         self._generation: Generation | None = None
+        self._question = ""
+        self._asked_source: Source | None = None
+        """What the last prompt was, and who was asked."""
+        self._opening = threading.RLock()
         self._start = start
         self._idle = threading.Event()
         self._idle.set()
@@ -141,9 +151,36 @@ class StreamPanel(Panel):
     def send(self, prompt: str | None = None) -> None:
         """Generate; returns at once, the tokens appear in the panel."""
         with self.boundary():
-            if not self._idle.is_set():
-                raise RequestError("A generation is running. Press Stop, or wait for its end.")
-            self._generate(self._prompt.value if prompt is None else prompt, self._sampling.value)
+            self._refuse_while_running()
+            self._ask(self._prompt.value if prompt is None else prompt)
+
+    def _refuse_while_running(self) -> None:
+        """Refuse to begin in the middle of an answer.
+
+        Raises:
+            RequestError: A generation is running.
+        """
+        if not self._idle.is_set():
+            raise RequestError("A generation is running. Press Stop, or wait for its end.")
+
+    def _ask(self, prompt: str) -> None:
+        """Generate; where the engine has to be loaded first, in the background."""
+        if self._session and not self._session.closed:
+            self._generate(prompt, self._sampling.value)
+            return
+        self._idle.clear()
+        self._send_button.disabled = True
+        self.in_background(self._load_and_generate, prompt)
+
+    def _load_and_generate(self, prompt: str) -> None:
+        begun = False
+        try:
+            self._generate(prompt, self._sampling.value)
+            begun = True
+        finally:
+            if not begun:
+                self._send_button.disabled = False
+                self._idle.set()
 
     def stop(self) -> None:
         """Stop the running generation."""
@@ -174,17 +211,19 @@ class StreamPanel(Panel):
             self._idle.wait(10.0)
         # First, so that whoever watches the session knows that this was wanted.
         self._session = None
+        closed = True
         if self._source:
-            shared.release(self._source)
-            self._show_title(f"{_named(self._source)} is not loaded{why}; Send loads it again")
+            closed = shared.release(self._source)
+            what = "is not loaded" if closed else "is busy, and stays loaded"
+            self._show_title(f"{_named(self._source)} {what}{why}; Send loads it again")
             self._load_button.disabled = False
-        self._close_button.disabled = True
+        self._close_button.disabled = closed
         self.show_error("")
 
     def _unload_idle(self) -> None:
         """Unload after a while without work (called by the timer's thread)."""
         with self.boundary():
-            if self._idle.is_set():
+            if self._idle.is_set() and self._session is not None:
                 self._unload(f" after {self._idle_minutes:g} idle minutes")
 
     def plain(self) -> str:
@@ -202,6 +241,10 @@ class StreamPanel(Panel):
                 self.send()
 
     def _open(self, source: Source) -> None:
+        with self._opening:  # or what is shown and what is open could be of two sources
+            self._open_alone(source)
+
+    def _open_alone(self, source: Source) -> None:
         if self._source and source_name(self._source) != source_name(source):
             self.unload()
             self._view.reset()
@@ -273,6 +316,7 @@ class StreamPanel(Panel):
             said: The beginning of the answer, where it goes on from one.
         """
         assert self._session is not None  # noqa: S101 - whoever calls has opened it
+        self._question, self._asked_source = prompt, exact_source(self._source, self._session)
         generation = self._session.generate(asked, self._wanted(sampling, self._session))
         self._timer.stop()
         self._idle.clear()
@@ -314,6 +358,8 @@ class StreamPanel(Panel):
             finally:
                 self.record = generation.record()
                 self.record["text"] = said + self.record["text"]
+                if self._asked_source:
+                    self.record["source"] = source_label(self._asked_source)
                 self.records.append(self.record)
                 self._ended(prompt, generation)
                 self._send_button.disabled = False
