@@ -260,21 +260,24 @@ def _measure_engine(
         record["engine"]["load_seconds"] = session.facts["seconds"]
         vocabulary = vocabulary_of_engine(engine)
         measured = measure(session, workload, vocabulary, deadline=deadline, report=report)
-        record["memory"] = _memory(session, uses_gpu=uses_gpu)
+        record["memory"] = _memory(session, record["devices"] if uses_gpu else 0)
         if comparison:
             report("compare the answers")
             record["quality"] = comparison.measure(session)
     complete(record, workload, measured, several_at_once=_speculates(record["spec"]))
 
 
-def _memory(session: Session, *, uses_gpu: bool) -> dict[str, int]:
-    """Return the most memory that the processes of a session had, and what is taken of the GPUs."""
+def _memory(session: Session, gpus: int) -> dict[str, int]:
+    """Return the most memory that the processes of a session had, and what is taken of its GPUs.
+
+    The latter counts what others have there too: NVML tells no more.
+    """
     told = {}
     with contextlib.suppress(psutil.NoSuchProcess):  # then the requests say what happened
         tree = descendants(session.pid)
         told["host_peak_bytes"] = sum(peak for _, peak in map(sizes_of, tree))
-    if uses_gpu:
-        told["gpu_bytes"] = sum(gpu.memory_bytes - gpu.memory_free for gpu in list_gpus())
+    if gpus:
+        told["gpu_bytes"] = sum(gpu.memory_bytes - gpu.memory_free for gpu in list_gpus()[:gpus])
     return told
 
 

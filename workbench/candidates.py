@@ -73,7 +73,8 @@ class Candidate:
 def device_of(trial: Trial) -> str:
     """Return what a trial ran on, with the number of devices where it is more than one."""
     environment = trial.record.get("environment") or {}
-    name = str(environment.get("device") or "unknown device")
+    # Of a server nobody here knows what it runs on; two of them need not run on the same.
+    name = str(environment.get("device") or trial.spec.get("url") or "unknown device")
     count = trial.record.get("devices") or 1
     return f"{count} x {name}" if count != 1 else name
 
@@ -101,7 +102,15 @@ def _order(trials: Sequence[Trial]) -> tuple[float, str]:
 
 def _labels(trials: Sequence[Trial]) -> list[str]:
     """Return in what each of some trials differs from the others."""
-    fields = [{**trial.spec, **trial.workload, "device": device_of(trial)} for trial in trials]
+    fields = [
+        {
+            **trial.spec,
+            **trial.workload,
+            **(trial.record.get("quality_asked") or {}),
+            "device": device_of(trial),
+        }
+        for trial in trials
+    ]
     return [words or trial.title for words, trial in zip(labels(fields), trials, strict=True)]
 
 

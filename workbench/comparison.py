@@ -231,7 +231,8 @@ def _find(everyone: Sequence[Candidate], name: str) -> Candidate:
     """
     asked = name.lower().split()
     found = [c for c in everyone if [str(c.number)] == asked]
-    found = found or [c for c in everyone if any(t.id.startswith(name) for t in c.trials)]
+    if not name.strip().isdecimal() or len(name) > 4:
+        found = found or [c for c in everyone if any(t.id.startswith(name) for t in c.trials)]
     found = found or [c for c in everyone if all(word in words_of(c) for word in asked)]
     if len(found) == 1:
         return found[0]

@@ -223,6 +223,10 @@ def _aiperf(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     requests = [_aiperf_request(number, line, start) for number, line in enumerate(lines)]
     workload = {"requests": len(requests)}
     record = new_record("", {"backend": "endpoint"}, workload, "aiperf")
+    for name in ("input", "output"):
+        # What has other lengths is not compared with it.
+        known = [r[f"{name}_tokens"] for r in requests if r[f"{name}_tokens"] is not None]
+        record["workload"][f"{name}_len"] = round(sum(known) / len(known)) if known else None
     record["repetitions"] = [requests]
     summary = summarize([requests], 1, open_loop=False)
     return _finish(record, summary, [requests])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from workbench.checks import violations
 from workbench.load import Load, Target
 from workbench.measurement import summarize
-from workbench.prompts import WARMUP, make_requests
+from workbench.prompts import WARMUP, make_requests, read_prompts
 from workbench.sampling import Sampling
 from workbench.surroundings import Watch
 from workbench.units import format_seconds
@@ -37,6 +38,7 @@ def measure(
     vocabulary: Sequence[int] = (),
     *,
     deadline: float | None = None,
+    salt: str = "",
     report: Report = say_nothing,
 ) -> Measured:
     """Send a workload to something that generates: its warm-up, then each repetition.
@@ -46,6 +48,7 @@ def measure(
         workload: What to send, and when.
         vocabulary: Ids that prompts are made of; not needed with a file of prompts.
         deadline: On the monotonic clock.
+        salt: Makes other prompts of the same lengths, see `Workload.draws`.
         report: Told which repetition runs.
 
     Raises:
@@ -55,7 +58,7 @@ def measure(
     sampling = Sampling(ignore_eos=workload.ignore_eos, seed=workload.seed % 2**31)
 
     def run(repetition: int, schedule: Sequence[float] | None) -> list[dict[str, Any]]:
-        requests = make_requests(workload, repetition, vocabulary)
+        requests = make_requests(workload, repetition, vocabulary, salt)
         return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
 
     if workload.warmup:
@@ -83,8 +86,23 @@ def complete(
     )
     record["repetitions"], record["summary"] = measured.repetitions, summary
     record["environment"]["busy_during"] = measured.busy
-    record["warnings"] += late(workload, summary)
+    record["warnings"] += late(workload, summary) + repeated(workload)
     record |= {"status": "invalid" if reasons else "done", "reasons": reasons}
+
+
+def repeated(workload: Workload) -> list[str]:
+    """Say so where a file has fewer prompts than are sent."""
+    if not workload.prompts:
+        return []
+    known = len(read_prompts(Path(workload.prompts)))
+    sent = workload.warmup + workload.requests * workload.repetitions
+    if known >= sent:
+        return []
+    words = (
+        f"The file has {known} prompts, and {sent} were sent: repeated ones may have been answered "
+        "from a cache of prefixes."
+    )
+    return [words]
 
 
 def late(workload: Workload, summary: Mapping[str, Any]) -> list[str]:

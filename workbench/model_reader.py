@@ -21,7 +21,7 @@ class ModelReader:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[str, str | None], Identity, Model] | None = None
+        self._last: tuple[tuple[str, str | None], Identity | None, Model] | None = None
 
     def read(self, spec: BuildSpec) -> Model:
         """Return the model that a spec names.
@@ -34,20 +34,31 @@ class ModelReader:
             known, identity, model = self._last
             # A local directory has no revisions.
             same = known == name or (known[0] == name[0] and model.commit is None)
-            if same and identity == _identity(model.path):
+            if same and identity is not None and identity == _identity(model.path):
                 return model
         model = read_model(spec)
         self._last = (name, _identity(model.path), model)
         return model
 
 
-def _identity(directory: Path | None) -> Identity:
-    """Return what changes when a file of a directory does; nothing where there is none."""
+def _identity(directory: Path | None) -> Identity | None:
+    """Return what changes when a file of a directory does; empty where there is none.
+
+    None where nobody can tell, such as for one that was removed: reading it says so.
+    """
     if directory is None:
         return ()
     try:
         with os.scandir(directory) as entries:
-            stats = [(entry.name, entry.stat()) for entry in entries]
-    except OSError:  # it was removed: reading it says so
-        return ()
+            stats = [(entry.name, _stat(entry)) for entry in entries]
+    except OSError:
+        return None
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns) for n, s in stats))
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return what is known of a file, or of a link whose file is gone."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)

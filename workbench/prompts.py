@@ -45,7 +45,7 @@ WARMUP = -1
 
 
 def make_requests(
-    workload: Workload, repetition: int, vocabulary: Sequence[int] = ()
+    workload: Workload, repetition: int, vocabulary: Sequence[int] = (), salt: str = ""
 ) -> list[Request]:
     """Return the requests of a repetition, in the order in which they are sent.
 
@@ -53,6 +53,7 @@ def make_requests(
         workload: What to send.
         repetition: From 0 on, or `WARMUP`.
         vocabulary: Ids that prompts are made of; not needed with a file of prompts.
+        salt: See `Workload.draws`.
 
     Raises:
         InputError: The file cannot be used, or there is no vocabulary and no file.
@@ -61,8 +62,10 @@ def make_requests(
     lengths = workload.lengths(repetition, count)
     if workload.prompts:
         known = read_prompts(Path(workload.prompts))
-        # Repetitions go on in the file where the one before ended.
-        start = 0 if repetition == WARMUP else repetition * workload.requests
+        # Repetitions go on in the file where the one before ended, and the warm-up after all of
+        # them: no cache shall know what is measured.
+        place = workload.repetitions if repetition == WARMUP else repetition
+        start = place * workload.requests
         chosen = itertools.islice(itertools.cycle(known), start % len(known), None)
         return [
             Request(prompt, output_len or wanted)
@@ -73,7 +76,7 @@ def make_requests(
             "The vocabulary of this engine is not known, so no prompts of an exact length can be "
             "made. Give a file of prompts (prompts)."
         )
-    draws = workload.draws(repetition)
+    draws = workload.draws(repetition, salt)
     return [
         Request(draw.choices(vocabulary, k=input_len), output_len)
         for draw, (input_len, output_len) in zip(draws, lengths, strict=False)

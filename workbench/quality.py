@@ -147,7 +147,13 @@ def encoder(places: Iterable[Path]) -> Encode | None:
     file = next((p for place in places if (p := place / "tokenizer.json").is_file()), None)
     if file is None:
         return None
-    tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise InputError(
+            f"{file} cannot be read by tokenizers {tokenizers.__version__}: {error}. Install the "
+            "version that wrote it (pip install -U tokenizers)."
+        ) from error
     return lambda text: list(tokenizer.encode(text).ids)
 
 
@@ -233,7 +239,7 @@ def perplexity(session: Answering, ids: Sequence[int]) -> float:
         SessionError: The worker died.
         InputError: The text has less than two tokens.
     """
-    window = min(WINDOW, int(session.limits["max_seq_len"]))
+    window = window_of(session)
     pieces = [ids[begin : begin + window] for begin in range(0, len(ids), window)]
     found = [value for piece in pieces if len(piece) > 1 for value in log_probs(session, piece)]
     if not found:
@@ -241,8 +247,13 @@ def perplexity(session: Answering, ids: Sequence[int]) -> float:
     return math.exp(-statistics.fmean(found))
 
 
+def window_of(session: Answering) -> int:
+    """Return how many tokens of a text are scored together: perplexities of others differ."""
+    return min(WINDOW, int(session.limits["max_seq_len"]))
+
+
 WINDOW = 512
-"""Tokens of a text that are scored together."""
+"""Most tokens of a text that are scored together."""
 
 
 def agreement(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.backends import get_backend
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
 from workbench.opening import open_engine
@@ -23,6 +24,7 @@ from workbench.quality import (
     encoder,
     perplexity,
     prompts_of,
+    window_of,
 )
 
 
@@ -86,6 +88,7 @@ class Comparison:
         if self.quality.quality_text:
             found["text"] = Path(self.quality.quality_text).name
             found["perplexity"] = self._perplexity(session, found["lacks"])
+            found["window"] = window_of(session)
         return found
 
     def _perplexity(self, session: Answering, lacks: list[str]) -> float | None:
@@ -122,5 +125,6 @@ def _answered(engine: Engine, prompts: Sequence[Any], quality: Quality) -> Mappi
         return known
     with open_engine(engine) as session:
         told = ask_reference(session, prompts, quality.quality_len)
-    files.write_json(path, told)
+    if told["sampled"] is not None or not get_backend(engine.backend).scores:
+        files.write_json(path, told)  # else it was refused, which may pass
     return told

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from workbench import results
 from workbench.endpoint import Endpoint
@@ -47,11 +50,11 @@ def run_endpoint_trial(
         OSError: The record cannot be written.
     """
     spec = {"backend": "endpoint", "url": endpoint.url, "model": endpoint.model}
-    asked = {**workload.model_dump(mode="json"), "prompts": content(workload.prompts)}
-    text = json.dumps([spec, asked, devices], sort_keys=True)
-    point = hashlib.sha256(text.encode()).hexdigest()[:16]
+    point = _point(spec, workload, devices)
     record = new_record(point, spec, workload.model_dump(mode="json"))
     record["devices"] = devices
+    # A server lives on, and may answer known prompts from its cache of prefixes.
+    record["salt"] = salt = uuid.uuid4().hex
     vocabulary = vocabulary_of(tokenizer.expanduser()) if tokenizer else []
     if tokenizer and not vocabulary:
         raise InputError(f"There is no tokenizer.json in {tokenizer} that prompts can be made of.")
@@ -64,9 +67,19 @@ def run_endpoint_trial(
         report(f"ask {endpoint.url}")
         with endpoint.open() as session:
             record["spec"]["model"] = session.model
-            measured = measure(session, workload, vocabulary, deadline=deadline, report=report)
+            record["point"] = _point(record["spec"], workload, devices)
+            measured = measure(
+                session, workload, vocabulary, deadline=deadline, salt=salt, report=report
+            )
         complete(record, workload, measured, several_at_once=True)
     except (WorkbenchError, TimeoutError) as error:
         record |= {"status": "failed", "reasons": [str(error)]}
     record["seconds"] = time.monotonic() - started
     return results.save(record)
+
+
+def _point(spec: Mapping[str, Any], workload: Workload, devices: int) -> str:
+    """Return what trials of one model on one server under one workload share."""
+    asked = {**workload.model_dump(mode="json"), "prompts": content(workload.prompts)}
+    text = json.dumps([spec, asked, devices], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any, Literal, Self
@@ -157,12 +158,15 @@ class Workload(Declared):
             now += 1 / self.request_rate if even else draw.expovariate(self.request_rate)
         return times
 
-    def draws(self, repetition: int) -> Iterator[random.Random]:
-        """Yield a source of random tokens for each request of a repetition, in order."""
-        number = 0
-        while True:
-            yield self._random("tokens", repetition, number)
-            number += 1
+    def draws(self, repetition: int, salt: str = "") -> Iterator[random.Random]:
+        """Yield a source of random tokens for each request of a repetition, in order.
+
+        Args:
+            repetition: Its number.
+            salt: Other tokens for each value, where what is measured remembers former ones.
+        """
+        for number in itertools.count():
+            yield self._random(*filter(None, ["tokens", salt]), repetition, number)
 
     def _random(self, *what: object) -> random.Random:
         """Return a source of its own for each purpose, so that none disturbs another."""

@@ -73,7 +73,9 @@ class ComparePanel(ListPanel):
         find_axis(x), find_axis(y)
         # Raises for what cannot be compared, before anything is shown.
         self.comparison = Comparison.make(text=text, baseline=baseline, price=price)
-        self._baseline = baseline
+        # By the trial: numbers are ranks, which change when a faster one comes.
+        chosen = self.comparison.baseline
+        self._baseline = chosen.newest.id if chosen else ""
         self._drawn: tuple[Any, ...] = ()
         self._id = ""
         options = [(axis.label, axis.name) for axis in AXES.values()]

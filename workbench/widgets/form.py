@@ -243,7 +243,7 @@ class BuildForm(Panel):
             except ModelError as error:
                 self._faults["model"] = str(error)
             except WorkbenchError as error:
-                self.show_error(str(error))
+                self._faults[""] = str(error)
         self._show_answer(spec)
         self.touch()
         if self._plan:
