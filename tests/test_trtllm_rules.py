@@ -141,7 +141,7 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         {"gather_generation_logits": True},
         "ignored",
         "gather_generation_logits",
-        "it is deprecated",
+        "takes it for deprecated",
     ),
     ({"strip_plan": True}, "warn", "strip_plan", "published without having been run"),
     ({"workers": 2}, "ignored", "workers", "one rank is built by one process"),
