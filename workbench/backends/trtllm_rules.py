@@ -202,9 +202,8 @@ def _build_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
         yield Finding(
             "ignored",
             "gather_generation_logits",
-            "trtllm-build takes it for deprecated, and compiles nothing for it. Here it lets "
-            "sessions give probabilities.",
-            "",
+            "trtllm-build takes it for deprecated, and compiles nothing for it.",
+            "Leave it on where sessions shall give probabilities.",
             (),
             _BUILD,
         )
