@@ -149,7 +149,7 @@ def encoder(places: Iterable[Path]) -> Encode | None:
         return None
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:
+    except Exception as error:  # tokenizers raises nothing narrower
         raise InputError(
             f"{file} cannot be read by tokenizers {tokenizers.__version__}: {error}. Install the "
             "version that wrote it (pip install -U tokenizers)."
