@@ -110,7 +110,11 @@ def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("backend", ["tensorrt_llm", "tensorrt_llm_torch"])
-def test_a_trial_measures_it_on_its_gpu(engine: Engine, backend: str) -> None:
+def test_a_trial_measures_it_on_its_gpu(
+    gpu: pytest.MonkeyPatch, engine: Engine, backend: str
+) -> None:
+    # Steps long enough to be read one by one on a busy machine: two in one piece are no trial.
+    gpu.setenv("WORKBENCH_STANDIN_STEP", "0.1")
     workload = {"input_len": 16, "output_len": 8, "requests": 4, "concurrency": 2}
     more = {} if backend == "tensorrt_llm" else {"max_input_len": 256}
     trial = run_trial({**SMALL, **more, "backend": backend}, workload).require()

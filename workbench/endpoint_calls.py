@@ -63,6 +63,8 @@ class Caller:
         return httpx.Client(
             verify=self._tls,
             timeout=timeout,
+            # Also where one client asks twice: the server may be closing what was kept.
+            limits=httpx.Limits(max_keepalive_connections=0),
             follow_redirects=False,
             # What is for this machine must not go through a proxy, and the key with it.
             trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
