@@ -118,7 +118,7 @@ services:
     <<: *triton
     command: [sh, /app/export/start.sh]
     ports: ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
-    restart: on-failure
+    restart: on-failure:3
     healthcheck:
       test: [CMD, curl, --fail, --silent, "http://127.0.0.1:8000/v2/health/ready"]
       start_period: 600s
@@ -127,7 +127,7 @@ services:
     profiles: [openai]
     command: [sh, /app/export/openai.sh]
     ports: ["127.0.0.1:9000:9000"]
-    restart: on-failure
+    restart: on-failure:3
     healthcheck:
       test: [CMD, curl, --fail, --silent, "http://127.0.0.1:9000/health/ready"]
       start_period: 600s
