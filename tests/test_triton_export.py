@@ -402,7 +402,7 @@ OTHER_LIMIT = ('"max_batch_size": 8', '"max_batch_size": 16')
         ((CORE, '"0.8"', '"0.99"'), "kv_cache_free_gpu_mem_fraction '0.99'"),
         ((BEFORE, "/engine/tokenizer", "/other"), "preprocessing has tokenizer_dir"),
         (("repository.json", '-llm": "1.2.1"', '-llm": "1.1.0"'), "with tensorrt-llm 1.1.0"),
-        (("repository.json", "10.14.1.48", "10.14.12"), r"TensorRT 10\.14\.12, not 10\.14\.1\."),
+        (("repository.json", "10.14.1.48", "10.14.12"), r"tensorrt 10\.14\.12, .* of 10\.14\.1\."),
         (("repository.json", '"9.0"', '"8.9"'), r"beside NVIDIA H100 80GB HBM3 \(8\.9\)"),
         (("repository.json", KEY, "0000"), "filled for the engine 0000"),
         (("engine/rank0.engine", "plan", "nalp"), "rank0.engine of .* changed"),
@@ -461,6 +461,14 @@ def test_an_embedded_engine_is_refused_by_name(
     assert main(["export", stocked.key, str(tmp_path / "out"), "--triton"]) == 1
     assert f"{stocked.key} is of the backend openvino, and Triton's" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_more_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    base = _engine(tmp_path)
+    spec = {"backend": "tensorrt_llm", "speculative_decoding_mode": "medusa"}
+    engine = _engine(tmp_path, identity={**base.manifest["identity"], "spec": spec})
+    with pytest.raises(StoreError, match=rf"{KEY} decodes speculatively \(medusa\)"):
+        export_to_run(engine, tmp_path / "out", triton=True)
 
 
 ASKED: list[tuple[str, dict[str, Any]]] = []

@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench import files
 from workbench.errors import StoreError, ToolchainError
-from workbench.triton_values import IMAGES, MODELS
+from workbench.triton_values import MODELS, tensorrt_release
 
 ABOUT, RECORD, REPOSITORY = "engine.json", "repository.json", "repository"
 
@@ -120,14 +120,16 @@ def _machine_problems(about: Mapping[str, Any], record: Mapping[str, Any]) -> It
     if record["key"] != about["key"]:
         yield f"It was filled for the engine {record['key']}, not {about['key']}."
     wanted, found = about["toolchain"], record["versions"]
-    if found["tensorrt-llm"] != wanted["tensorrt-llm"]:
-        yield (
-            f"It was filled with tensorrt-llm {found['tensorrt-llm'] or 'missing'}, and the engine "
-            f"is of {wanted['tensorrt-llm']}."
-        )
-    tensorrt = IMAGES.get(str(wanted["tensorrt-llm"]), ("", str(wanted["tensorrt"])))[1]
-    if not f"{found['tensorrt']}.".startswith(f"{tensorrt}."):
-        yield f"It was filled with TensorRT {found['tensorrt'] or 'missing'}, not {tensorrt}."
+    same = {
+        "tensorrt-llm": found["tensorrt-llm"] == wanted["tensorrt-llm"],
+        "tensorrt": tensorrt_release(found["tensorrt"]) == tensorrt_release(wanted["tensorrt"]),
+    }
+    for name, fits in same.items():
+        if not fits:
+            yield (
+                f"It was filled with {name} {found[name] or 'missing'}, and the engine is of "
+                f"{wanted[name]}."
+            )
     capability = about["device"].get("compute capability")
     others = sorted({f"{name} ({its})" for name, its in record["gpus"] if its != capability})
     if others or not record["gpus"]:

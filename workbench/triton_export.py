@@ -27,7 +27,7 @@ def texts(engine: Engine) -> Mapping[str, str]:
     """Return the files beside an engine, by name.
 
     Raises:
-        StoreError: It cannot be served, or no container of NVIDIA's has its versions.
+        StoreError: It cannot be served this way, or no container of NVIDIA's has its versions.
     """
     if engine.backend != "tensorrt_llm":
         raise StoreError(
@@ -35,6 +35,11 @@ def texts(engine: Engine) -> Mapping[str, str]:
             "inflight_batcher_llm serves engines of tensorrt_llm only."
         )
     trtllm_export.check(engine)
+    if mode := engine.manifest["identity"]["spec"].get("speculative_decoding_mode"):
+        raise StoreError(
+            f"The engine {engine.key} decodes speculatively ({mode}), which Triton must be told "
+            "in parameters that its manifest does not have. It was not exported for Triton."
+        )
     device = engine.manifest["identity"].get("device", {})
     known = {
         "key": engine.key,

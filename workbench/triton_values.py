@@ -85,6 +85,11 @@ _UNUSED = {
 """Placeholders that stay empty, and need not be there: releases differ in them."""
 
 
+def tensorrt_release(version: str) -> str:
+    """Return the release of a version of TensorRT; NVIDIA's wheels have a fourth number or not."""
+    return ".".join(version.split(".")[:3])
+
+
 def image(engine: Engine) -> str:
     """Return NVIDIA's container that has the engine's versions.
 
@@ -101,7 +106,7 @@ def image(engine: Engine) -> str:
     release, tensorrt = IMAGES[version]
     tag = f"nvcr.io/nvidia/tritonserver:{release}-trtllm-python-py3"
     built = str(versions.get("tensorrt", ""))
-    if not f"{built}.".startswith(f"{tensorrt}."):
+    if tensorrt_release(built) != tensorrt:
         raise StoreError(
             f"The engine {engine.key} was built with TensorRT {built or 'unknown'}, and {tag} has "
             f"{tensorrt}, which cannot load it. Build it again with TensorRT {tensorrt}."

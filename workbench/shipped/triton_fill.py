@@ -129,16 +129,14 @@ def check_machine(about: dict[str, Any], machine: dict[str, Any]) -> None:
     Raises:
         Mismatch: They differ.
     """
-    for name, wanted in about["toolchain"].items():
-        if name not in machine["versions"]:
-            continue
-        found = machine["versions"][name]
+    for name, found in machine["versions"].items():
+        wanted = about["toolchain"][name]
         # NVIDIA's wheels have a fourth number or not: 10.14.1 and 10.14.1.48 are one release.
-        shown = ".".join(found.split(".")[:3]) if name == "tensorrt" else found
-        if shown != (".".join(wanted.split(".")[:3]) if name == "tensorrt" else wanted):
+        numbers = 3 if name == "tensorrt" else None
+        if found.split(".")[:numbers] != wanted.split(".")[:numbers]:
             raise Mismatch(
-                f"The engine was built with {name} {wanted}, and here is "
-                f"{found or 'none'}. Use the image that compose.yaml names."
+                f"The engine was built with {name} {wanted}, and here is {found or 'none'}. Use "
+                "the image that compose.yaml names."
             )
     ranks, device = int(about["limits"].get("world_size") or 1), about["device"]
     if len(machine["gpus"]) < ranks:
