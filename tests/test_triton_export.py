@@ -393,6 +393,7 @@ OTHER_LIMIT = ('"max_batch_size": 8', '"max_batch_size": 16')
         ((CORE, "TYPE_FP32", "TYPE_FP12"), "no model configuration .*TYPE_FP12"),
         ((AFTER, '"true"', '"${it}"'), r"postprocessing/.* not filled: \$\{it\}"),
         ((ENSEMBLE, 'name: "ensemble"', 'name: "other"'), "ensemble calls itself 'other'"),
+        ((ENSEMBLE, 'platform: "ensemble"', ""), "ensemble has the platform ''"),
         ((ENSEMBLE, '"postprocessing"', '"other"'), "does not call postprocessing"),
         ((CORE, '"tensorrtllm"', '"python"'), "tensorrt_llm has the backend 'python'"),
         ((BLS, "max_batch_size: 8", "max_batch_size: 9"), "bls has max_batch_size 9, .* engine 8"),
@@ -437,8 +438,15 @@ def test_a_half_repository_is_refused(filled: Path, gone: str, words: str) -> No
 def test_a_folder_that_was_not_filled_says_what_to_do(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no repository\.json .* run fill\.py in the container"):
         check_triton(exported)
+    answer = _fill(exported, "--check")
+    assert answer.returncode == 1
+    assert "repository.json cannot be read" in answer.stderr
+    assert "Fill it first" in answer.stderr
     with pytest.raises(StoreError, match=r"no engine\.json .* --triton"):
         check_triton(tmp_path)
+    _change(exported / "engine.json", '"backend": "tensorrt_llm"', '"backend": "openvino"')
+    with pytest.raises(StoreError, match=r"no engine of tensorrt_llm.* --triton"):
+        check_triton(exported)
 
 
 def test_a_missing_schema_is_one_sentence(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,18 @@ from workbench.triton_values import MODELS, tensorrt_release
 
 ABOUT, RECORD, REPOSITORY = "engine.json", "repository.json", "repository"
 
+_NEEDED = {
+    ABOUT: (
+        ("key", "files", "limits", "toolchain", "device"),
+        "Export an engine with `workbench export KEY FOLDER --triton`.",
+    ),
+    RECORD: (
+        ("key", "root", "configs", "versions", "gpus"),
+        "Fill it first: run fill.py in the container, as its README.md says.",
+    ),
+}
+"""What each record must have, and what to do where it has not."""
+
 _LIMITS = ("max_batch_size", "max_num_tokens", "max_beam_width", "max_seq_len")
 
 
@@ -31,7 +43,10 @@ def check_triton(folder: str | Path) -> list[str]:
         ToolchainError: The package with the schema is missing.
     """
     folder = Path(folder).expanduser().absolute()
-    about, record = _record(folder, ABOUT), _record(folder, RECORD)
+    about = _record(folder, ABOUT)
+    if about.get("backend") != "tensorrt_llm":
+        raise StoreError(f"{folder} holds no engine of tensorrt_llm. {_NEEDED[ABOUT][1]}")
+    record = _record(folder, RECORD)
     configs, problems = {}, [*_engine_problems(folder, about)]
     for model in MODELS:
         path = folder / REPOSITORY / model / "config.pbtxt"
@@ -55,16 +70,9 @@ def check_triton(folder: str | Path) -> list[str]:
 
 def _record(folder: Path, name: str) -> dict[str, Any]:
     value = files.read_json(folder / name)
-    wanted = {ABOUT: ("key", "files", "limits", "toolchain", "device")}.get(
-        name, ("key", "root", "configs", "versions", "gpus")
-    )
-    if not isinstance(value, dict) or any(part not in value for part in wanted):
-        how = (
-            "Export an engine with `workbench export KEY FOLDER --triton`"
-            if name == ABOUT
-            else "Fill it first: run fill.py in the container, as its README.md says"
-        )
-        raise StoreError(f"{folder} has no {name} that can be read. {how}.")
+    parts, remedy = _NEEDED[name]
+    if not isinstance(value, dict) or not value.keys() >= set(parts):
+        raise StoreError(f"{folder} has no {name} that can be read. {remedy}")
     return value
 
 
@@ -111,7 +119,7 @@ def _engine_problems(folder: Path, about: Mapping[str, Any]) -> Iterator[str]:
     if config.get("version") != wanted:
         yield f"The engine's config.json is of version {config.get('version')}, not {wanted}."
     for name in _LIMITS:
-        if not about["limits"][name] <= built.get(name, 0):
+        if about["limits"][name] > (built.get(name) or 0):
             yield f"{name} is {about['limits'][name]}, above the engine's {built.get(name)}."
 
 
@@ -152,6 +160,8 @@ def _layout_problems(repository: Path, configs: Mapping[str, Any]) -> Iterator[s
             yield f"{model} has no folder 1, its version."
         elif backends.get(model, "python") == "python" and not (version / "model.py").is_file():
             yield f"{model} has no 1/model.py."
+    if configs["ensemble"].platform != "ensemble":
+        yield f"ensemble has the platform {configs['ensemble'].platform!r}."
     steps = {step.model_name for step in configs["ensemble"].ensemble_scheduling.step}
     if missing := sorted({"preprocessing", "tensorrt_llm", "postprocessing"} - steps):
         yield f"The ensemble does not call {', '.join(missing)}."

@@ -31,6 +31,7 @@ PATHS = ("engine_dir", "tokenizer_dir")
 """Values that are folders beside this script."""
 
 LIMITS = ("max_batch_size", "max_num_tokens", "max_beam_width", "max_seq_len")
+EXPORT = "Export the engine again."
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
 
 
@@ -47,7 +48,7 @@ def main(words: list[str]) -> int:
     asked = parser.parse_args(words)
     repository = HERE / "repository"
     try:
-        about, values = read(HERE / "engine.json"), read(HERE / "values.json")
+        about, values = (read(HERE / name, EXPORT) for name in ("engine.json", "values.json"))
         check_engine(about)
         machine = machine_facts()
         check_machine(about, machine)
@@ -65,18 +66,16 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, remedy: str) -> dict[str, Any]:
     """Return a file of JSON.
 
     Raises:
         Mismatch: It is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Mismatch(f"{path} cannot be read ({error}). Export the engine again.") from error
-    if not isinstance(value, dict):
-        raise Mismatch(f"{path} holds no record. Export the engine again.")
+        raise Mismatch(f"{path} cannot be read ({error}). {remedy}") from error
     return value
 
 
@@ -89,19 +88,18 @@ def check_engine(about: dict[str, Any]) -> None:
     for name, entry in about["files"].items():
         path = HERE / "engine" / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise Mismatch(f"{name} of the engine {about['key']} is not whole. Export it again.")
-    config = read(HERE / "engine" / "config.json")
-    expected = {"version": about["toolchain"]["tensorrt-llm"]}
-    expected |= {name: about["limits"][name] for name in LIMITS}
-    found = {"version": config.get("version"), **config.get("build_config", {})}
-    for name, value in expected.items():
-        # A session may be asked to stay below the engine, never to go above it.
-        fits = found.get(name) == value if name == "version" else found.get(name, 0) >= value
-        if not fits:
-            raise Mismatch(
-                f"The engine's config.json says {name} {found.get(name)}, and engine.json "
-                f"{value}: they belong to different engines."
-            )
+            raise Mismatch(f"{name} of the engine {about['key']} is not whole. {EXPORT}")
+    config = read(HERE / "engine" / "config.json", EXPORT)
+    built, limits = config.get("build_config", {}), about["limits"]
+    # A session may be asked to stay below the engine, never to go above it.
+    wrong = [name for name in LIMITS if limits[name] > (built.get(name) or 0)]
+    if config.get("version") != about["toolchain"]["tensorrt-llm"]:
+        wrong.append("version")
+    if wrong:
+        raise Mismatch(
+            f"The engine's config.json and engine.json differ in {', '.join(wrong)}: they belong "
+            f"to different engines. {EXPORT}"
+        )
 
 
 def machine_facts() -> dict[str, Any]:
@@ -230,7 +228,7 @@ def check_filled(about: dict[str, Any], repository: Path) -> None:
     Raises:
         Mismatch: It is of another engine or place, or a file was changed.
     """
-    record = read(repository.with_suffix(".json"))
+    record = read(repository.with_suffix(".json"), "Fill it first: fill.py without --check.")
     if (record["key"], record["root"]) != (about["key"], str(HERE)):
         raise Mismatch(
             f"{repository} was filled for the engine {record['key']} in {record['root']}. Fill it "
