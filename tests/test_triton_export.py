@@ -122,12 +122,32 @@ def _fill(
     )
 
 
-@pytest.fixture
-def filled(exported: Path, tmp_path: Path) -> Path:
-    folder = write_templates(tmp_path / "of-1.2", "1.2.0rc8")
-    answer = _fill(exported, "--templates", folder)
+def _fill_for_12(folder: Path) -> Path:
+    templates = write_templates(folder.parent / "of-1.2", "1.2.0rc8")
+    answer = _fill(folder, "--templates", templates)
     assert answer.returncode == 0, answer.stderr
-    return exported
+    return folder
+
+
+@pytest.fixture
+def in_place(exported: Path) -> Path:
+    """An export whose repository was filled."""
+    return _fill_for_12(exported)
+
+
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    engine = _engine(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_HOME", str(folder / "home"))
+        return _fill_for_12(export_to_run(engine, folder / "out", triton=True))
+
+
+@pytest.fixture
+def filled(filled_once: Path, tmp_path: Path) -> Path:
+    """A copy of one, which knows where it was filled."""
+    return shutil.copytree(filled_once, tmp_path / "copy")
 
 
 def _config(folder: Path, model: str) -> Any:
@@ -336,34 +356,34 @@ def test_a_half_or_wrong_engine_is_not_filled_for(
     assert ("different engines" if harm == "another" else "rank0.engine of") in answer.stderr
 
 
-def test_a_repository_is_replaced_only_when_asked(filled: Path, tmp_path: Path) -> None:
+def test_a_repository_is_replaced_only_when_asked(in_place: Path, tmp_path: Path) -> None:
     words = ("--templates", tmp_path / "of-1.2")
-    mine = filled / "repository" / "mine.txt"
+    mine = in_place / "repository" / "mine.txt"
     mine.write_text("mine")
-    answer = _fill(filled, *words)
+    answer = _fill(in_place, *words)
     assert answer.returncode == 1
     assert "Say --overwrite" in answer.stderr
     assert mine.exists()
-    assert _fill(filled, *words, "--overwrite").returncode == 0
+    assert _fill(in_place, *words, "--overwrite").returncode == 0
     assert not mine.exists()
     # Never what the script did not write.
-    (filled / "repository.json").unlink()
-    assert _fill(filled, *words, "--overwrite").returncode == 1
+    (in_place / "repository.json").unlink()
+    assert _fill(in_place, *words, "--overwrite").returncode == 1
 
 
-def test_what_was_filled_is_known_again_at_each_start(filled: Path) -> None:
-    assert _fill(filled, "--check").returncode == 0
-    answer = _fill(filled, "--check", gpus=(L4,))
+def test_what_was_filled_is_known_again_at_each_start(in_place: Path) -> None:
+    assert _fill(in_place, "--check").returncode == 0
+    answer = _fill(in_place, "--check", gpus=(L4,))
     assert answer.returncode == 1
     _change(
-        filled / "repository" / "ensemble" / "config.pbtxt",
+        in_place / "repository" / "ensemble" / "config.pbtxt",
         "max_batch_size: 8",
         "max_batch_size: 9",
     )
-    answer = _fill(filled, "--check")
+    answer = _fill(in_place, "--check")
     assert answer.returncode == 1
     assert "ensemble/config.pbtxt is not what was filled" in answer.stderr
-    moved = filled.rename(filled.with_name("moved"))
+    moved = in_place.rename(in_place.with_name("moved"))
     answer = _fill(moved, "--check")
     assert answer.returncode == 1
     assert "was filled for the engine" in answer.stderr
