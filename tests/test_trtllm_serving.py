@@ -129,15 +129,20 @@ def test_an_export_names_no_place_of_this_machine(
             assert not [p for p in (source, bytes(home), sys.prefix.encode()) if p in data], path
 
 
-@pytest.mark.parametrize("triton", [False, True])
+@pytest.mark.parametrize("kind", [((), "serve.sh"), (("--triton",), "values.json")])
 def test_an_engine_can_be_exported_from_the_store_that_built_it(
-    engine: Engine, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, triton: bool
+    engine: Engine,
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: tuple[tuple[str, ...], str],
 ) -> None:
+    words, name = kind
     # Its own files name no place of that store either: neither its cache nor the build's folder.
     monkeypatch.setenv("WORKBENCH_HOME", str(built))
-    (engine,) = store.list_engines()
-    folder = export_to_run(engine, tmp_path / "out", triton=triton)
-    assert (folder / ("values.json" if triton else "serve.sh")).is_file()
+    folder = tmp_path / "out"
+    assert main(["export", engine.key, str(folder), *words]) == 0
+    assert (folder / name).is_file()
     for path in folder.rglob("*"):
         assert not path.is_file() or bytes(built) not in path.read_bytes(), path
 
