@@ -77,7 +77,6 @@ _HOMES = {
     "workbench.model": ("Model",),
     "workbench.notebook": (
         "check_injected",
-        "check_triton",
         "headless",
         "publish_result",
         "run_notebook",
