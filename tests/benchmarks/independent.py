@@ -61,12 +61,16 @@ def aiperf(program: Path, url: str, model: Path, workload: Workload) -> Mapping[
             "--ui": "none",
         }
         flat = [str(word) for pair in words.items() for word in pair]
-        subprocess.run(
-            [program, "profile", "--streaming", *flat],
-            check=True,
-            stdout=subprocess.DEVNULL,
+        done = subprocess.run(
+            [program, "profile", "--streaming", "--use-server-token-count", *flat],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
+        if done.returncode:
+            sys.exit(f"AIPerf failed:\n{done.stdout[-4000:]}")
         (report,) = Path(folder).rglob("profile_export.jsonl")
         (trial,) = import_trials(report)
     return trial.require().summary
