@@ -61,6 +61,7 @@ LAYERS = [
     {"checks", "quality"},
     {"trial", "measuring"},
     {"results"},
+    {"freshness"},
     {"bench", "references", "foreign", "served"},
     {"sweep", "sweep_plan", "trial_words", "axes", "serving"},
     {"candidates"},
