@@ -60,7 +60,7 @@ LAYERS = [
     {"workload", "prompts", "load", "deadline", "surroundings", "measurement"},
     {"checks", "quality"},
     {"trial", "measuring"},
-    {"results"},
+    {"results", "yardsticks"},
     {"freshness"},
     {"bench", "references", "foreign", "served"},
     {"sweep", "sweep_plan", "trial_words", "axes", "serving"},

@@ -77,4 +77,4 @@ def _quality(quality: Mapping[str, Any]) -> list[str]:
         lines.append(f"mean KL {quality['mean_kl']:.4g} nats a token")
     if quality.get("perplexity") is not None:
         lines.append(f"perplexity {quality['perplexity']:.4g} of {quality['text']}")
-    return lines
+    return [*lines, *quality.get("lacks", ())]
