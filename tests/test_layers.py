@@ -64,7 +64,7 @@ LAYERS = [
     {"freshness"},
     {"bench", "references", "foreign", "served"},
     {"sweep", "sweep_plan", "trial_words", "axes", "serving"},
-    {"candidates"},
+    {"candidates", "cluster"},
     {"comparison"},
     {
         "runner",
@@ -147,7 +147,7 @@ def test_all_public_names_load_and_no_other() -> None:
 
 @pytest.mark.parametrize("what", ["import workbench", "import workbench.cli"])
 def test_importing_brings_nothing_heavy(what: str) -> None:
-    heavy = RUNTIMES | {"pandas", "plotly", "numpy", "papermill", "IPython", "pydantic"}
+    heavy = RUNTIMES | {"pandas", "plotly", "numpy", "papermill", "IPython", "pydantic", "dask"}
     script = f"{what}, sys; print(*sorted({heavy!r} & set(sys.modules)))"
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

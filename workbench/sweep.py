@@ -285,12 +285,16 @@ def record_failure(point: Point, error: Exception) -> Trial:
     return results.save({**record, "reasons": [f"An unexpected error ended this point: {words}"]})
 
 
-def start_sweep(sweep: Sweep | Mapping[str, Any], demand: Demand = ANY) -> tuple[Job, bool]:
+def start_sweep(
+    sweep: Sweep | Mapping[str, Any], demand: Demand = ANY, *, scheduler: str = ""
+) -> tuple[Job, bool]:
     """Return the job that works on a sweep, started if none does; and whether it is new.
 
     Args:
         sweep: What to measure; plain values are made into a sweep first.
         demand: Which trials are taken in place of measuring.
+        scheduler: Address of a Dask scheduler on whose workers the points are measured, see
+            `workbench.cluster`; by default they are measured here.
 
     Raises:
         SpecError: As `Sweep.parse`.
@@ -303,6 +307,7 @@ def start_sweep(sweep: Sweep | Mapping[str, Any], demand: Demand = ANY) -> tuple
         "time_limit": sweep.time_limit,
         "points": [point.record() for point in sweep.points],
         **asdict(demand),
+        "scheduler": scheduler,
     }
     return attach_or_start("sweep", request, {"points": sorted(p.id for p in sweep.points)})
 
@@ -337,7 +342,13 @@ def run_sweep_job(journal: Journal) -> dict[str, Any]:
         return lambda text: journal.fact(now=text)
 
     with heartbeat(journal, uses_gpu=False):
-        trials = run_sweep(sweep, progress, demand)
+        run_sweep(sweep, progress, demand)
+    return closing_words(journal, sweep)
+
+
+def closing_words(journal: Journal, sweep: Sweep) -> dict[str, Any]:
+    """Write down what came of a sweep; return the last word of its journal."""
+    total, trials = len(sweep.points), sweep.trials()
     sound = sum(trial.valid for trial in trials)
     journal.fact(points=total, trials=len(trials), sound=sound)
     return {"text": summary_line(trials), "trials": [trial.id for trial in trials]}

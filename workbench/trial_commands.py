@@ -148,6 +148,13 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     parser.add_argument(
         "--again", action="store_true", help="Measure all points, whatever was measured before."
     )
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        metavar="URL",
+        help="Measure on the workers of this Dask scheduler, such as tcp://host:8786. All share "
+        "one WORKBENCH_HOME. Default: on this machine.",
+    )
     parser.add_argument("--detach", action="store_true", help="Do not wait for its end.")
 
     def run(parsed: argparse.Namespace) -> int:
@@ -157,7 +164,7 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         print("\n".join(plan.lines()), flush=True)
         if parsed.plan:
             return 0
-        job, new = start_sweep(sweep, demand)
+        job, new = start_sweep(sweep, demand, scheduler=parsed.scheduler)
         if not new:
             print(f"This very sweep runs already: {job.id}")
         if parsed.detach:
