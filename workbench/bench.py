@@ -25,6 +25,7 @@ from workbench.jobs import Job
 from workbench.journal import WAIT, View
 from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.opening import open_engine
+from workbench.predictions import predicted
 from workbench.processes import MARK
 from workbench.quality import Quality
 from workbench.queues import Place, Slot, turn
@@ -76,8 +77,10 @@ def run_trial(
     record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
     record["quality_asked"] = quality.model_dump(mode="json", exclude_defaults=True)
 
+    here = Here()
+
     def known() -> Trial | None:
-        return None if again else Here().standing(point, spec, quality, demand).trial
+        return None if again else here.standing(point, spec, quality, demand).trial
 
     try:
         if trial := known():
@@ -89,6 +92,7 @@ def run_trial(
             quality,
             _reference(spec, quality, time_limit, report),
         )
+        record["predicted"] = predicted(spec, workload)
         with _device(spec, point, report):
             if trial := known():
                 return trial

@@ -20,6 +20,7 @@ from workbench.digests import cache_folder
 from workbench.engine import Identity
 from workbench.errors import ModelError, WorkbenchError
 from workbench.fingerprint import fingerprint
+from workbench.model import Model
 from workbench.quality import Quality
 from workbench.spec import BuildSpec
 from workbench.surroundings import device_name
@@ -68,10 +69,11 @@ class Standing:
 
 
 class Here:
-    """What engines would be made of and run on at this moment; each toolchain is asked once."""
+    """What engines would be made of and run on here; each toolchain and model is asked once."""
 
     def __init__(self) -> None:
         self._versions: dict[str, dict[str, str]] = {}
+        self._models: dict[tuple[str, str | None], Model] = {}
 
     def standing(
         self, point: str, spec: BuildSpec, quality: Quality, demand: Demand = ANY
@@ -124,11 +126,14 @@ class Here:
         Raises:
             WorkbenchError: As `_differences`.
         """
-        backend, model = get_backend(spec.backend), read_model(spec)
-        if model.path is None:
-            raise ModelError(f"The weights of {model.source} are not on this machine.")
+        backend, name = get_backend(spec.backend), (spec.model, spec.revision)
+        if name not in self._models:
+            self._models[name] = read_model(spec)
         if spec.backend not in self._versions:
             self._versions[spec.backend] = toolchain_of(backend)[1]
+        model = self._models[name]
+        if model.path is None:
+            raise ModelError(f"The weights of {model.source} are not on this machine.")
         values = key_values(with_absolute_paths(spec, model.path))
         weights = fingerprint(model.path, cache_folder())
         return Identity(values, weights, self._versions[spec.backend], built_for(backend))

@@ -15,6 +15,7 @@ measured. A record holds everything that a chart, a comparison or a doubt needs:
     repetitions  the requests of each, see `workbench.load`
     summary      see `workbench.measurement`; times in seconds, throughput in tokens/s
     memory (host_peak_bytes, gpu_bytes)
+    predicted    see `workbench.predictions`, where there was a prediction
     quality      see `workbench.quality`, where a reference was given
     quality_asked  what of `Quality` was not the default, so that it can be asked again
 """

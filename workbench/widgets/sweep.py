@@ -50,6 +50,7 @@ class SweepPanel(ListPanel):
         start: bool = False,
         retry_failed: bool = False,
         again: bool = False,
+        scheduler: str = "",
         text: str = "",
         show: int = 50,
     ) -> None:
@@ -60,6 +61,7 @@ class SweepPanel(ListPanel):
             start: Start at once what is left. Headless, this returns when it is measured.
             retry_failed: Measure points again whose newest trial failed or is invalid.
             again: Measure all points, whatever was measured before this panel was made.
+            scheduler: Address of a Dask scheduler that has it measured, see `workbench.cluster`.
             text: Only points whose line contains these words.
             show: Lines at first.
 
@@ -70,6 +72,7 @@ class SweepPanel(ListPanel):
         """
         self.sweep = _sweep(sweep)
         self._demand = Demand(retry_failed=retry_failed, again=again)
+        self._scheduler = scheduler
         self._stale: dict[str, str] = {}
         self._planned = 0.0
         self._job: Job | None = None
@@ -190,7 +193,7 @@ class SweepPanel(ListPanel):
         }
 
     def _begin(self) -> Job:
-        return start_sweep(self.sweep, self._demand)[0]
+        return start_sweep(self.sweep, self._demand, scheduler=self._scheduler)[0]
 
     def _attach(self, job: Job | None) -> None:
         """Show a job from now on; without one, what the store knows."""
