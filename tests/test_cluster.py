@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_in_mid_build_loses_nothing_and_nothing_is_built
         worker.kill()
     assert "OMP_NUM_THREADS" not in build.environ()
     followed = "Followed by the worker"
-    until(lambda: sum(note.startswith(followed) for note in point.view().notes) == 2)
+    until(lambda: sum(note.startswith(followed) for note in point.view().notes) == 2, 60)
     assert build.is_running()
     sweep.gate.open()
     view = job.wait(60)
@@ -197,10 +197,7 @@ def test_a_sweep_that_is_stopped_leaves_nothing_running_and_frees_its_worker(
 
 
 def test_a_point_whose_job_is_ended_is_recorded_and_the_others_go_on(
-    faulty: Faulty,
-    start_cluster: Callable[[int], Cluster],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    faulty: Faulty, start_cluster: Callable[[int], Cluster]
 ) -> None:
     dask = start_cluster(1)
     stalled = Stalled.make(faulty)
@@ -213,12 +210,17 @@ def test_a_point_whose_job_is_ended_is_recorded_and_the_others_go_on(
     failed = results.latest(Sweep.parse(stalled.values).points[0].id)
     assert failed is not None
     assert "of this point is cancelled" in failed.record["reasons"][0]
+
+
+def test_the_command_line_says_where_no_scheduler_is(
+    faulty: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "played.toml"
-    spec = f'backend = "fault"\nmodel = {json.dumps(str(faulty.model))}\n'
-    load = "\n".join(f"{name} = {value}" for name, value in LOAD.items())
-    path.write_text(f"[spec]\n{spec}[workload]\n{load}\n[[points]]\nspec = {{ seed = 1 }}\n")
-    assert main(["sweep", str(path), "--scheduler", dask.address]) == 0
-    assert "1 trials: 1 done, 0 invalid, 0 failed." in capsys.readouterr().out
+    model = json.dumps(str(faulty.model))
+    path.write_text(f'[[points]]\nspec = {{ backend = "fault", model = {model} }}\n')
+    assert main(["sweep", str(path), "--scheduler", "nowhere"]) == 1
+    assert "There is no Dask scheduler at nowhere" in capsys.readouterr().err
+    assert _ids() == set()
 
 
 def test_a_cluster_without_the_package_or_the_scheduler_is_a_sentence(
