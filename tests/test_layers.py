@@ -44,7 +44,7 @@ LAYERS = [
     {"engine"},
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
-    {"jobs", "archive", "guard", "heartbeat", "history"},
+    {"jobs", "archive", "guard", "heartbeat", "history", "leash"},
     {"embedded_export", "trtllm_export"},
     {"export"},
     {"queues", "eviction", "listing"},

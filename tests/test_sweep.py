@@ -19,10 +19,11 @@ from workbench.bench import run_trial
 from workbench.engine import Engine
 from workbench.errors import InputError, SpecError
 from workbench.freshness import ANY, Demand
+from workbench.jobs import Job
 from workbench.opening import open_engine
 from workbench.session import Session
 from workbench.store import list_engines
-from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.sweep import Point, Sweep, run_sweep, start_sweep, sweep_of
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
 
@@ -316,6 +317,19 @@ def test_a_sweep_that_is_cancelled_leaves_nothing_running(faulty: Faulty, where:
     until(lambda: not faulty.processes())
     assert _ids() == set()
     assert faulty.temporaries() == []
+
+
+def test_a_job_of_an_earlier_version_is_understood(faulty: Faulty, home: Path) -> None:
+    """It knew neither the ids of its points nor what else may be asked for."""
+    point = Point.parse({"spec": {"backend": "fault", "model": str(faulty.model)}})
+    parts = {name: point.record()[name] for name in ("spec", "workload", "quality")}
+    request = {"name": "old", "time_limit": None, "points": [parts], "retry_failed": True}
+    path = home / "jobs" / "0123456789ab-001"
+    path.mkdir(parents=True)
+    (path / "spec.json").write_text(json.dumps({"kind": "sweep", **request}))
+    sweep, demand = sweep_of(Job(path))
+    assert [p.id for p in sweep.points] == [point.id]
+    assert (demand.retry_failed, demand.again) == (True, False)
 
 
 def test_the_plan_counts_builds_engines_and_what_is_known(faulty: Faulty) -> None:

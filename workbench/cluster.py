@@ -19,9 +19,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
@@ -33,14 +31,15 @@ from workbench.errors import JobError, ToolchainError
 from workbench.freshness import Demand
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
-from workbench.journal import ENDED, Journal, append
+from workbench.journal import Journal, append
+from workbench.leash import leash
 from workbench.recipe import gpus_needed
 from workbench.spec import BuildSpec
 from workbench.sweep import Point, Sweep, closing_words, record_failure, run_sweep_job, sweep_of
 from workbench.units import printable
 
 TICK = 0.5
-"""Seconds between two looks at what the cluster has done, and at the other end of a leash."""
+"""Seconds between two looks at what the cluster has done."""
 
 PATIENCE = 15.0
 """Seconds in which the scheduler must answer."""
@@ -177,15 +176,16 @@ def follow_point(order: Mapping[str, Any]) -> str:
     Raises:
         JobError: It did not get to its end, or this machine has another WORKBENCH_HOME.
     """
-    here = f"the worker {os.getpid()} on {socket.gethostname()}"
+    host = socket.gethostname()
     if not (Job.named(order["parent"]).path / "spec.json").is_file():
         raise JobError(
-            f"The sweep {order['parent']} is not in {files.home()} on {socket.gethostname()}. All "
+            f"The sweep {order['parent']} is not in {files.home()} on {host}. All "
             "machines of a cluster must share one WORKBENCH_HOME; set it before `dask worker`."
         )
     wanted = {"points": [order["points"][0]["id"]], "parent": order["parent"]}
     job, _ = attach_or_start("point", {**order, "environ": _set_by_dask()}, wanted)
-    append(job.path, "note", text=f"Followed by {here}.")
+    with contextlib.suppress(OSError):  # it runs, also where the disk takes no note
+        append(job.path, "note", text=f"Followed by the worker {os.getpid()} on {host}.")
     for view in job.follow(interval=TICK):
         if view.state() == "silent" and view.owner and view.owner.presence() == "elsewhere":
             raise JobError(
@@ -212,27 +212,3 @@ def run_point_job(journal: Journal) -> dict[str, Any]:
         os.environ.pop(name, None)
     with leash(Job.named(request["parent"])):
         return run_sweep_job(journal)
-
-
-@contextlib.contextmanager
-def leash(parent: Job) -> Iterator[None]:
-    """Interrupt this process, as cancelling its job does, when another job is over."""
-    let_go = threading.Event()
-    view = parent.view()
-
-    def watch() -> None:
-        while not let_go.wait(TICK):
-            # The state first: it may read what is new itself.
-            over = view.state() in ENDED
-            view.update()
-            if over or view.cancelling:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        let_go.set()
-        thread.join()

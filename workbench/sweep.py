@@ -19,7 +19,7 @@ A sweep keeps no state of its own. What is done stands in the store of trials, u
 each point (a hash of spec and workload), so a sweep that was killed and is started again does what
 is left, and two sweeps that share a point measure it once. A trial of other weights, versions or of
 another device is none of what is asked for now: `workbench.freshness`. A sweep runs as a job:
-closing the notebook or the terminal does not stop it.
+closing the notebook or the terminal does not stop it. On several machines: `workbench.cluster`.
 """
 
 from __future__ import annotations
