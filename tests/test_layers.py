@@ -27,7 +27,7 @@ RUNTIMES = {
 
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
-    {"errors", "units", "releases", "tarball", "latest", "sse", "pareto"},
+    {"errors", "units", "releases", "tarball", "latest", "sse", "pareto", "shipped"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"configuration", "shapes"},
@@ -45,7 +45,8 @@ LAYERS = [
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history", "leash"},
-    {"embedded_export", "trtllm_export"},
+    {"embedded_export", "trtllm_export", "triton_values"},
+    {"triton_export", "triton_check"},
     {"export"},
     {"queues", "eviction", "listing"},
     {"generation"},

@@ -129,6 +129,24 @@ def test_an_export_names_no_place_of_this_machine(
             assert not [p for p in (source, bytes(home), sys.prefix.encode()) if p in data], path
 
 
+@pytest.mark.parametrize("kind", [((), "serve.sh"), (("--triton",), "values.json")])
+def test_an_engine_can_be_exported_from_the_store_that_built_it(
+    engine: Engine,
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: tuple[tuple[str, ...], str],
+) -> None:
+    words, name = kind
+    # Its own files name no place of that store either: neither its cache nor the build's folder.
+    monkeypatch.setenv("WORKBENCH_HOME", str(built))
+    folder = tmp_path / "out"
+    assert main(["export", engine.key, str(folder), *words]) == 0
+    assert (folder / name).is_file()
+    for path in folder.rglob("*"):
+        assert not path.is_file() or bytes(built) not in path.read_bytes(), path
+
+
 def test_the_exported_script_is_one_that_a_shell_runs(served: Engine, tmp_path: Path) -> None:
     folder = export_to_run(served, tmp_path / "out")
     # From elsewhere; an engine whose limits changed is refused, so the played server was reached.

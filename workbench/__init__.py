@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from workbench.toolchain import find_toolchain
     from workbench.trial import Trial
     from workbench.trial_words import trial_lines
+    from workbench.triton_check import check_triton
     from workbench.widgets.build import BuildPanel
     from workbench.widgets.compare import ComparePanel
     from workbench.widgets.form import BuildForm
@@ -97,6 +98,7 @@ _HOMES = {
     "workbench.toolchain": ("find_toolchain",),
     "workbench.trial": ("Trial",),
     "workbench.trial_words": ("trial_lines",),
+    "workbench.triton_check": ("check_triton",),
     "workbench.widgets.build": ("BuildPanel",),
     "workbench.widgets.compare": ("ComparePanel",),
     "workbench.widgets.form": ("BuildForm",),
@@ -144,6 +146,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "await_server",
     "baseline_of",
     "check_injected",
+    "check_triton",
     "covering",
     "engine_server",
     "engines_figure",

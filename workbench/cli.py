@@ -21,6 +21,7 @@ VERBS = {
     "sweep": "measure a grid of specs and workloads, and resume where it was stopped",
     "compare": "show what was measured side by side, and write a report",
     "export": "write what runs an engine without the workbench into a directory",
+    "validate": "check a model repository of Triton's against its schema and the engine",
     "report": "write all that is known of an engine into one HTML page",
     "serve": "serve an engine with trtllm-serve, or run any other server, as a job",
     "lab": "open the notebooks in JupyterLab",

@@ -18,7 +18,7 @@ from workbench.flags import add_flags, given
 from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.sampling import Sampling
-from workbench.serve_commands import declare_export, declare_report, declare_serve
+from workbench.serve_commands import declare_export, declare_report, declare_serve, declare_validate
 from workbench.spec import BuildSpec
 from workbench.store_commands import declare_engines, declare_jobs
 from workbench.summaries import finding_lines
@@ -275,6 +275,7 @@ _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]]
     "sweep": declare_sweep,
     "compare": declare_compare,
     "export": declare_export,
+    "validate": declare_validate,
     "report": declare_report,
     "serve": declare_serve,
     "lab": _lab,

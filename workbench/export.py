@@ -2,7 +2,8 @@
 
     engine/...     the engine's files, byte for byte
     engine.json    what it is: key, model, fingerprint of the weights, versions, limits
-    ...            what its backend needs to run it; see `embedded_export` and `trtllm_export`
+    ...            what its backend needs to run it; see `embedded_export`, `trtllm_export` and,
+                   where it is for Triton, `triton_export`
 
 The same engine gives the same bytes: nothing here depends on when, where or by whom it was
 written. Paths of this machine stay out unless they are asked for, and the environment is not read.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import embedded_export, files, trtllm_export
+from workbench import embedded_export, files, triton_export, trtllm_export
 from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.tarball import Broken, Counter, copy
@@ -41,7 +42,12 @@ _EXECUTABLE = (".sh",)
 
 
 def export_to_run(
-    engine: Engine, target: str | Path, *, overwrite: bool = False, paths: bool = False
+    engine: Engine,
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    paths: bool = False,
+    triton: bool = False,
 ) -> Path:
     """Write an engine and what runs it into a directory, which appears as a whole or not at all.
 
@@ -50,6 +56,7 @@ def export_to_run(
         target: The directory.
         overwrite: Replace an earlier export of that name; nothing else is ever replaced.
         paths: Let paths of this machine be in it, such as where the model came from.
+        triton: Write what serves it with Triton, in place of trtllm-serve.
 
     Returns:
         The directory.
@@ -59,7 +66,7 @@ def export_to_run(
             this machine, the directory exists, or the disk refused. Nothing is left behind.
     """
     target = Path(target).expanduser().absolute()
-    write = _WRITERS.get(engine.backend)
+    write = triton_export.texts if triton else _WRITERS.get(engine.backend)
     if write is None:
         raise StoreError(
             f"The engine {engine.key} is of the backend {engine.backend}, which has nothing to "

@@ -1,4 +1,4 @@
-"""The verbs of the command line that hand an engine to others: export, report and serve."""
+"""The verbs of the command line that hand an engine on: export, validate, report and serve."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from workbench.errors import InputError
 from workbench.export import export_to_run
 from workbench.serving import Server, await_server, engine_server, start_server
 from workbench.store import find_engine
+from workbench.triton_check import check_triton
 
 Action = Callable[[argparse.Namespace], int]
 
@@ -27,13 +28,34 @@ def declare_export(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     parser.add_argument(
         "--with-paths", action="store_true", help="Let paths of this machine be in it."
     )
+    parser.add_argument(
+        "--triton",
+        action="store_true",
+        help="Write what serves an engine of TensorRT-LLM with Triton, in place of trtllm-serve.",
+    )
 
     def run(parsed: argparse.Namespace) -> int:
         engine = find_engine(parsed.engine)
         folder = export_to_run(
-            engine, parsed.folder, overwrite=parsed.overwrite, paths=parsed.with_paths
+            engine,
+            parsed.folder,
+            overwrite=parsed.overwrite,
+            paths=parsed.with_paths,
+            triton=parsed.triton,
         )
         print(f"Engine {engine.key} is in {folder}; its README.md says how to run it.")
+        return 0
+
+    return run
+
+
+def declare_validate(parser: argparse.ArgumentParser, words: list[str]) -> Action:
+    """Declare `workbench validate`: check a model repository of Triton's and its engine."""
+    del words
+    parser.add_argument("folder", type=Path, help="An export for Triton, in which fill.py has run.")
+
+    def run(parsed: argparse.Namespace) -> int:
+        print("\n".join(check_triton(parsed.folder)))
         return 0
 
     return run

@@ -20,10 +20,10 @@ shared."""
 
 
 @contextmanager
-def llama_cpp(folder: Path) -> Iterator[str]:
-    """Start llama.cpp's server; yield its address."""
+def llama_cpp(folder: Path, model: Path = DEMO_MODEL) -> Iterator[str]:
+    """Start llama.cpp's server on a Llama model; yield its address."""
     script = Path(__file__).with_name("llama_cpp.py")
-    arguments = [str(script), str(DEMO_MODEL), str(folder / "demo.gguf")]
+    arguments = [str(script), str(model), str(folder / "demo.gguf")]
     with _process(arguments, folder / "llama_cpp.log") as process:
         assert process.stdout is not None
         address = process.stdout.readline().decode().strip()

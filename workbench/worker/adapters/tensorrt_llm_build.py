@@ -88,11 +88,16 @@ class TimingCache:
         self._kept = folder / name
         self._new = between / "timing.cache"
         if self._kept.is_file():
+            shutil.copyfile(self._kept, between / "known.cache")
             channel.send(event="note", text="Timings of earlier builds on this GPU are reused.")
 
     def arguments(self) -> list[str]:
-        """Return the arguments of `trtllm-build`; it ignores an input that is not there."""
-        return [f"--input_timing_cache={self._kept}", f"--output_timing_cache={self._new}"]
+        """Return the arguments of `trtllm-build`; it ignores an input that is not there.
+
+        They end up in the engine's config.json, where a path of this machine has no place: names
+        alone, as `trtllm-build` runs in their folder.
+        """
+        return ["--input_timing_cache=known.cache", f"--output_timing_cache={self._new.name}"]
 
     def keep(self) -> None:
         """Put the new measurements in place of the old ones."""
