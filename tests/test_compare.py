@@ -234,6 +234,57 @@ def test_what_no_trial_has_is_a_sentence(measured: Measured) -> None:
         trade_off_record(Comparison.make(), "ttft", THROUGHPUT)
 
 
+# ---------------------------------------------------------------------- yardsticks
+
+MATCH = {"reference": "one", "token_match": 0.9, "mean_kl": 0.1, "lacks": [],
+         "answers_digest": "a", "texts_digest": "t"}  # fmt: skip
+
+
+def _shown(comparison: Comparison, name: str) -> dict[int, float]:
+    figures = {c.number: comparison.figure(c, AXES[name]) for c in comparison.candidates}
+    return {number: figure.median for number, figure in figures.items() if figure}
+
+
+def test_only_qualities_of_the_same_yardstick_are_compared(measured: Measured) -> None:
+    speed = measured[0].summary["repetitions"][0][THROUGHPUT]
+    for number, changes in enumerate(({}, {}, {"answers_digest": "b", "token_match": 0.2})):
+        faster = _speeds(measured[0], speed * 10 * (number + 1))
+        like(measured[0], quality=MATCH | changes, summary__repetitions=faster)
+    comparison = Comparison.make()
+    # The fastest is the odd one; its KL is over the same texts as that of the others.
+    assert _shown(comparison, "quality.token_match") == {2: 0.9, 3: 0.9}
+    assert _shown(comparison, "quality.mean_kl") == {1: 0.1, 2: 0.1, 3: 0.1}
+    (note,) = [note for note in comparison.notes() if note.startswith("Token match")]
+    assert note == (
+        "Token match of 1 is left out: it was measured with another reference, other prompts or "
+        "other lengths."
+    )
+    # A baseline decides what is compared.
+    comparison = Comparison.make(baseline="1")
+    assert _shown(comparison, "quality.token_match") == {1: 0.2}
+    assert any(note.startswith("Token match of 2, 3 is left out") for note in comparison.notes())
+
+
+def test_perplexities_of_other_texts_or_windows_are_left_out(measured: Measured) -> None:
+    text = {"text": "a.txt", "text_digest": "a", "window": 512, "perplexity": 8.0, "lacks": []}
+    for changes in ({}, {}, {"window": 256}, {"text_digest": "b"}):
+        like(measured[0], quality=text | changes)
+    comparison = Comparison.make()
+    assert list(_shown(comparison, "quality.perplexity").values()) == [8.0, 8.0]
+    (note,) = [note for note in comparison.notes() if note.startswith("Perplexity")]
+    assert note.endswith("is left out: it was measured with another text, tokenizer or window.")
+
+
+def test_early_records_without_a_yardstick_are_compared_by_their_names(
+    measured: Measured,
+) -> None:
+    early = {"token_match": 0.5, "mean_kl": None, "lacks": []}
+    like(measured[0], quality={**early, "reference": "one"})
+    like(measured[0], quality={**early, "reference": "one"})
+    like(measured[0], quality={**early, "reference": "two"})
+    assert list(_shown(Comparison.make(), "quality.token_match").values()) == [0.5, 0.5]
+
+
 # -------------------------------------------------------------------------- report
 
 

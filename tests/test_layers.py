@@ -44,7 +44,7 @@ LAYERS = [
     {"engine"},
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
-    {"jobs", "archive", "guard", "heartbeat", "history"},
+    {"jobs", "archive", "guard", "heartbeat", "history", "leash"},
     {"embedded_export", "trtllm_export", "triton_values"},
     {"triton_export", "triton_check"},
     {"export"},
@@ -58,13 +58,15 @@ LAYERS = [
     {"shared", "divergence", "many"},
     {"steering"},
     {"sides"},
+    {"forecast"},
     {"workload", "prompts", "load", "deadline", "surroundings", "measurement"},
-    {"checks", "quality"},
+    {"checks", "quality", "predictions"},
     {"trial", "measuring"},
-    {"results"},
+    {"results", "yardsticks"},
+    {"freshness"},
     {"bench", "references", "foreign", "served"},
     {"sweep", "sweep_plan", "trial_words", "axes", "serving"},
-    {"candidates"},
+    {"candidates", "cluster"},
     {"comparison"},
     {
         "runner",
@@ -74,7 +76,6 @@ LAYERS = [
         "plots",
         "account",
         "whatif",
-        "forecast",
         "transcript",
     },
     {"fit_plots", "stream_plots", "compare_plots"},
@@ -147,7 +148,7 @@ def test_all_public_names_load_and_no_other() -> None:
 
 @pytest.mark.parametrize("what", ["import workbench", "import workbench.cli"])
 def test_importing_brings_nothing_heavy(what: str) -> None:
-    heavy = RUNTIMES | {"pandas", "plotly", "numpy", "papermill", "IPython", "pydantic"}
+    heavy = RUNTIMES | {"pandas", "plotly", "numpy", "papermill", "IPython", "pydantic", "dask"}
     script = f"{what}, sys; print(*sorted({heavy!r} & set(sys.modules)))"
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,18 @@ from workbench.bench import run_trial
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, SpecError
 from workbench.generation import Alternative
-from workbench.quality import PROMPTS, Quality, agreement, encoder, perplexity, prompts_of
+from workbench.quality import (
+    PROMPTS,
+    Quality,
+    agreement,
+    ask_reference,
+    compare,
+    encoder,
+    perplexity,
+    prompts_of,
+)
 from workbench.scores import Score
+from workbench.trial_words import trial_lines
 
 WORKLOAD = {"input_len": 4, "output_len": 4, "requests": 2, "warmup": 0}
 
@@ -123,5 +135,63 @@ def test_what_an_engine_cannot_score_is_told(
         spec, WORKLOAD, {"reference": "quantization=none", "quality_len": 4}
     ).require()
     assert trial.record["quality"]["mean_kl"] is None
-    assert "no mean KL: that needs a backend" in trial.record["quality"]["lacks"][0]
+    why = "no mean KL: the reference gave no scores: This backend cannot score a text."
+    assert trial.record["quality"]["lacks"] == [why]
     assert trial.record["quality"]["token_match"] == 1.0
+    assert f"Quality  {why}" in trial_lines(trial)
+
+
+class _Played(_Uniform):
+    """Answers with the same ids, and scores them unless it has a reason not to."""
+
+    def __init__(self, *answer: int, refuses: str = "") -> None:
+        super().__init__(50)
+        self._answer, self._refuses = answer, refuses
+
+    def generate(self, *_: Any) -> SimpleNamespace:
+        return SimpleNamespace(wait=lambda: SimpleNamespace(token_ids=self._answer))
+
+    def score(self, ids: list[int], *, top: int, start: int = 1) -> list[Score]:
+        if self._refuses:
+            raise RequestError(self._refuses)
+        return super().score(ids, top=top, start=start)
+
+
+IDS = [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("reference", "engine", "prompts", "why"),
+    [
+        (_Played(7), _Played(7, refuses="It is full."), IDS, "It is full."),
+        (_Played(7, refuses="No."), _Played(7), IDS, "the reference gave no scores: No."),
+        (_Played(7), _Played(7), ["text"], "the prompts are no token ids: that needs a backend"),
+        (_Played(), _Played(7), IDS, "the reference answered with no token at all."),
+    ],
+)
+def test_why_there_is_no_mean_kl_is_recorded(
+    reference: _Played, engine: _Played, prompts: list[Any], why: str
+) -> None:
+    told = json.loads(json.dumps(ask_reference(reference, prompts, 1)))
+    found = compare(engine, told, prompts, 1)
+    assert found["mean_kl"] is None
+    (lack,) = found["lacks"]
+    assert lack.startswith(f"no mean KL: {why}")
+
+
+def test_answers_that_an_earlier_version_kept_are_compared_all_the_same() -> None:
+    found = compare(_Played(7), {"answers": [[7], [7]], "sampled": None}, IDS, 1)
+    assert found["token_match"] == 1
+    assert found["lacks"][0].startswith("no mean KL: that needs a backend")
+
+
+def test_yardsticks_are_the_same_for_the_same_answers_texts_and_lengths() -> None:
+    told = ask_reference(_Played(7), IDS, 1)
+    first = compare(_Played(7), told, IDS, 1)
+    assert first["lacks"] == []
+    assert first["mean_kl"] == 0
+    second = compare(_Played(9), told, IDS, 1)
+    other = compare(_Played(9), ask_reference(_Played(8), IDS, 1), IDS, 1)
+    for name in ("answers_digest", "texts_digest"):
+        assert first[name] == second[name] != other[name]
+    assert compare(_Played(7), told, IDS, 2)["answers_digest"] != first["answers_digest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,9 +16,14 @@ import pytest
 from tests.faults import Faulty, fault, until
 from workbench import jobs, results
 from workbench.bench import run_trial
+from workbench.engine import Engine
 from workbench.errors import InputError, SpecError
+from workbench.freshness import ANY, Demand
+from workbench.jobs import Job
+from workbench.opening import open_engine
+from workbench.session import Session
 from workbench.store import list_engines
-from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.sweep import Point, Sweep, run_sweep, start_sweep, sweep_of
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
 
@@ -38,8 +44,8 @@ def _values(faulty: Faulty, **more: Any) -> dict[str, Any]:
     }
 
 
-def _run(sweep: Sweep, **options: bool) -> list[Trial]:
-    return run_sweep(sweep, lambda _number, _point: lambda _text: None, **options)
+def _run(sweep: Sweep, demand: Demand = ANY) -> list[Trial]:
+    return run_sweep(sweep, lambda _number, _point: lambda _text: None, demand)
 
 
 def _ids() -> set[str]:
@@ -168,9 +174,61 @@ def test_a_failed_point_is_recorded_and_the_others_go_on(faulty: Faulty) -> None
     # It counts as measured, unless one asks for it again.
     sweep = Sweep.parse(values)
     assert sweep.left() == []
-    assert [point.id for point in sweep.left(retry_failed=True)] == [trials[2].point]
-    _run(sweep, retry_failed=True)
+    retry = Demand(retry_failed=True)
+    assert [point.id for point in sweep.left(retry)] == [trials[2].point]
+    _run(sweep, retry)
     assert len(_ids()) == 5
+    # What was asked for has been done, although it failed once more.
+    assert sweep.left(retry) == []
+
+
+def test_an_error_that_nobody_foresaw_is_recorded_and_the_others_go_on(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(engine: Engine) -> Session:
+        if engine.manifest["identity"]["spec"]["seed"] == 0:
+            raise ZeroDivisionError("division by\nzero")
+        return open_engine(engine)
+
+    monkeypatch.setattr("workbench.bench.open_engine", load)
+    trials = _run(Sweep.parse(_values(faulty)))
+    assert [trial.status for trial in trials] == ["failed", "failed", "done", "done"]
+    assert trials[0].record["reasons"] == [
+        "An unexpected error ended this point: ZeroDivisionError: division by zero"
+    ]
+    assert "in load" in capsys.readouterr().err
+    assert trials[0].spec["seed"] == 0
+    assert trials[0].workload["concurrency"] == 1
+
+
+def test_prompts_that_were_deleted_fail_their_point_alone(faulty: Faulty, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\ntwo\n")
+    values = _values(faulty, points=[{"workload": {"prompts": str(prompts)}}])
+    values["grid"] = {"spec": {"seed": [1]}}
+    sweep = Sweep.parse(values)
+    prompts.unlink()
+    # The job reads its request when the file is gone already.
+    job, _ = start_sweep(sweep)
+    view = job.wait(60)
+    assert view.end is not None
+    assert view.end["text"] == "2 trials: 1 done, 0 invalid, 1 failed."
+    failed = results.latest(sweep.points[1].id)
+    assert failed is not None
+    assert "There is no file of prompts" in failed.record["reasons"][0]
+    with pytest.raises(InputError, match="There is no file of prompts"):
+        Sweep.parse(values)
+
+
+def test_a_record_that_cannot_be_written_ends_the_sweep(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(record: dict[str, Any]) -> Trial:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("workbench.results.save", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        _run(Sweep.parse(_values(faulty)))
 
 
 @pytest.mark.parametrize("where", ["compile", "open", "decode"])
@@ -259,6 +317,19 @@ def test_a_sweep_that_is_cancelled_leaves_nothing_running(faulty: Faulty, where:
     until(lambda: not faulty.processes())
     assert _ids() == set()
     assert faulty.temporaries() == []
+
+
+def test_a_job_of_an_earlier_version_is_understood(faulty: Faulty, home: Path) -> None:
+    """It knew neither the ids of its points nor what else may be asked for."""
+    point = Point.parse({"spec": {"backend": "fault", "model": str(faulty.model)}})
+    parts = {name: point.record()[name] for name in ("spec", "workload", "quality")}
+    request = {"name": "old", "time_limit": None, "points": [parts], "retry_failed": True}
+    path = home / "jobs" / "0123456789ab-001"
+    path.mkdir(parents=True)
+    (path / "spec.json").write_text(json.dumps({"kind": "sweep", **request}))
+    sweep, demand = sweep_of(Job(path))
+    assert [p.id for p in sweep.points] == [point.id]
+    assert (demand.retry_failed, demand.again) == (True, False)
 
 
 def test_the_plan_counts_builds_engines_and_what_is_known(faulty: Faulty) -> None:

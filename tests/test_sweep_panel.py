@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults import Faulty, Gate, fault, until
-from workbench import jobs
+from workbench import jobs, results
 from workbench.errors import InputError, JobError, SpecError
 from workbench.widgets.sweep import MARKS, SweepPanel
 
@@ -131,6 +131,35 @@ def test_a_cancelled_sweep_keeps_what_was_measured_and_resumes(
     trials = panel.wait_trials()
     assert panel.job_id != first
     assert [trial.status for trial in trials] == ["done"] * 2
+
+
+def test_a_point_that_changed_beneath_its_trial_is_stale_until_it_is_measured(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = _values(faulty)
+    SweepPanel(values, start=True)
+    monkeypatch.setenv("WORKBENCH_FAULT_VERSION", "2.0")
+    panel = SweepPanel(values)
+    assert _states(panel) == [MARKS["stale"]]
+    assert panel.table.rows[0][6] == "fault was 1.0 and is 2.0"
+    assert panel.start_button.description == "Start (1 left)"
+    assert "1 measured, but not what there is now: fault was 1.0 and is 2.0" in panel.plain()
+    panel = SweepPanel(values, start=True)
+    assert _states(panel) == [MARKS["done"]]
+    assert panel.start_button.description == "Start"
+
+
+def test_again_shows_what_was_measured_before_as_left(faulty: Faulty) -> None:
+    values = _values(faulty)
+    SweepPanel(values, start=True)
+    panel = SweepPanel(values, again=True)
+    assert _states(panel) == [MARKS["left"]]
+    assert panel.start_button.description == "Start (1 left)"
+    panel._attach(panel._begin())
+    panel.wait_trials()
+    panel.refresh()
+    assert _states(panel) == [MARKS["done"]]
+    assert len(results.list_trials()) == 2
 
 
 def test_a_point_that_was_not_measured_is_a_sentence(faulty: Faulty) -> None:

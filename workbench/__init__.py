@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.export import export_to_run
     from workbench.foreign import import_trials
+    from workbench.freshness import Demand
     from workbench.generation import Generation
     from workbench.jobs import find_job, list_jobs
     from workbench.measuring import measure
@@ -71,6 +72,7 @@ _HOMES = {
     "workbench.errors": ("WorkbenchError",),
     "workbench.export": ("export_to_run",),
     "workbench.foreign": ("import_trials",),
+    "workbench.freshness": ("Demand",),
     "workbench.generation": ("Generation",),
     "workbench.jobs": ("find_job", "list_jobs"),
     "workbench.measuring": ("measure",),
@@ -118,6 +120,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "BuildPanel",
     "ComparePanel",
     "Comparison",
+    "Demand",
     "Endpoint",
     "Generation",
     "JobsPanel",

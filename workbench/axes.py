@@ -75,9 +75,30 @@ AXES = {
         Axis("quality.token_match", "Token match", "%", higher=True, scale=100),
         Axis("quality.mean_kl", "Mean KL", "nats/token"),
         Axis("quality.perplexity", "Perplexity", ""),
+        Axis(f"predicted.{THROUGHPUT}", "Predicted throughput", "tokens/s", higher=True),
+        Axis(
+            f"predicted.{THROUGHPUT}_per_device",
+            "Predicted throughput per device",
+            "tokens/s",
+            higher=True,
+        ),
+        Axis("predicted.ttft", "Predicted TTFT", "ms", scale=1000),
+        Axis("predicted.itl", "Predicted ITL", "ms", scale=1000),
+        Axis("predicted.e2e", "Predicted E2E latency", "ms", scale=1000),
     )
 }
 """All axes by name. Times are recorded in seconds, sizes in bytes, shares from 0 to 1."""
+
+
+def predicted_axis(axis: Axis) -> Axis | None:
+    """Return the axis of what was predicted of a figure; None of what nobody predicts.
+
+    The database predicts one time of each kind, which is compared with the mean and the median.
+    """
+    part, _, key = axis.name.partition(".")
+    if key not in ("", "p50", "mean"):
+        return None
+    return AXES.get(f"predicted.{'itl' if part == 'tpot' else part}")
 
 
 def find_axis(name: str) -> Axis:
@@ -138,7 +159,7 @@ def values_of(trial: Trial, name: str, price: float | None = None) -> list[float
         speeds = values_of(trial, THROUGHPUT) if price is not None else []
         return [cost_per_million(price or 0.0, devices, speed) for speed in speeds if speed > 0]
     part, _, key = name.partition(".")
-    if part in ("engine", "memory", "quality"):
+    if part in ("engine", "memory", "quality", "predicted"):
         return _numbers([(trial.record.get(part) or {}).get(key)])
     parts = trial.summary.get("repetitions") or [trial.summary]
     return _numbers(_figure(figures, part, key) for figures in parts)

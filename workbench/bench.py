@@ -18,12 +18,14 @@ from workbench.build import Build, cancel, engine_of, start_build, successor
 from workbench.deadline import kill_children_at
 from workbench.engine import Engine
 from workbench.errors import SpecError, WorkbenchError
+from workbench.freshness import ANY, Demand, Here
 from workbench.gpus import list_gpus
 from workbench.heartbeat import descendants, sizes_of
 from workbench.jobs import Job
 from workbench.journal import WAIT, View
 from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.opening import open_engine
+from workbench.predictions import predicted
 from workbench.processes import MARK
 from workbench.quality import Quality
 from workbench.queues import Place, Slot, turn
@@ -43,6 +45,7 @@ def run_trial(
     *,
     time_limit: float | None = None,
     again: bool = True,
+    demand: Demand = ANY,
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on the engine of a spec, which is built if it is not there.
@@ -56,8 +59,10 @@ def run_trial(
         quality: What its answers are compared with, if with anything; a reference is built too.
         time_limit: Seconds that building may take, and measuring again as many; waiting for the
             device counts for neither.
-        again: Measure also what was measured before. Without it that trial is returned, also one
-            that another process writes while this one waits for the device.
+        again: Measure also what was measured before. Without it that trial is returned where it
+            still stands (see `workbench.freshness`), also one that another process writes while
+            this one waits for the device.
+        demand: Without `again`: which of the trials that stand are returned.
         report: Told what goes on.
 
     Raises:
@@ -71,9 +76,15 @@ def run_trial(
     point = point_of(spec, workload, quality)
     record = new_record(point, spec.model_dump(mode="json"), workload.model_dump(mode="json"))
     record["quality_asked"] = quality.model_dump(mode="json", exclude_defaults=True)
+
+    here = Here()
+
+    def known() -> Trial | None:
+        return None if again else here.standing(point, spec, quality, demand).trial
+
     try:
-        if not again and (known := results.latest(point)):
-            return known
+        if trial := known():
+            return trial
         check_lengths(spec, workload)
         subject = _Subject(
             _engine(spec, record, time_limit, report),
@@ -81,14 +92,15 @@ def run_trial(
             quality,
             _reference(spec, quality, time_limit, report),
         )
+        record["predicted"] = predicted(spec, workload)
         with _device(spec, point, report):
-            if not again and (known := results.latest(point)):
-                return known
+            if trial := known():
+                return trial
             _measure_in_time(subject, record, time_limit, report)
             return results.save(record)
     except (WorkbenchError, TimeoutError) as error:
-        if not again and (known := results.latest(point)):
-            return known
+        if trial := known():
+            return trial
         record |= {"status": "failed", "reasons": [str(error)]}
         return results.save(record)
 
@@ -126,6 +138,7 @@ def _engine(
     stages = engine.manifest["build"]["stages"]
     record["engine"] = {
         "key": engine.key,
+        "weights": engine.manifest["identity"]["weights"],
         "bytes": engine.bytes,
         "build_seconds": sum(stage["seconds"] for stage in stages),
         "reused": build.job is None,

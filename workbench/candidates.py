@@ -16,6 +16,7 @@ from workbench.flags import words
 from workbench.quality import Quality
 from workbench.trial import Trial
 from workbench.workload import Workload
+from workbench.yardsticks import yardstick_of
 
 LOAD = frozenset(
     ("concurrency", "request_rate", "arrivals", "requests", "warmup", "repetitions", "seed")
@@ -64,10 +65,27 @@ class Candidate:
         """The command that measures it once more, or nothing where there is none."""
         return command_of(self.newest)
 
-    def figure(self, axis: Axis, price: float | None = None) -> Interval | None:
-        """Return a figure over all repetitions, or None where it was not measured."""
-        values = [value for trial in self.trials for value in values_of(trial, axis.name, price)]
+    def figure(
+        self, axis: Axis, price: float | None = None, yardstick: str = ""
+    ) -> Interval | None:
+        """Return a figure over all repetitions, or None where it was not measured.
+
+        Args:
+            axis: Which figure.
+            price: Of a device for an hour.
+            yardstick: What a quality has to be measured with; by default all of it counts.
+        """
+        values = [
+            value
+            for trial in self.trials
+            if not yardstick or yardstick_of(trial, axis.name) == yardstick
+            for value in values_of(trial, axis.name, price)
+        ]
         return Interval.of(values)
+
+    def yardsticks(self, axis: Axis) -> list[str]:
+        """Return what a quality was measured with in each trial that has it."""
+        return [yardstick_of(t, axis.name) for t in self.trials if values_of(t, axis.name)]
 
 
 def device_of(trial: Trial) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.axes import AXES, COST, THROUGHPUT, Axis, Interval, find_axis
+from workbench.axes import AXES, COST, THROUGHPUT, Axis, Interval, find_axis, predicted_axis
 from workbench.candidates import Candidate
 from workbench.comparison import Comparison
 from workbench.plots import GRID, LAYOUT, TEXT, literal
@@ -36,7 +36,8 @@ COSTS = (
 )
 """What an engine costs, and what it loses, whatever load it is under."""
 
-HOVER = (THROUGHPUT, "ttft.p50", "itl.p50", "e2e.p99", COST, "quality.token_match")
+HOVER = (THROUGHPUT, "ttft.p50", "itl.p50", "e2e.p99", COST, "quality.token_match",
+         f"predicted.{THROUGHPUT}", "predicted.ttft", "predicted.itl")  # fmt: skip
 """Figures that are shown where somebody points at a candidate."""
 
 NO_FIGURE = "Nothing that was measured has both of these figures."
@@ -46,7 +47,8 @@ def trade_off_record(comparison: Comparison, x: str, y: str, *, chosen: int = 0)
     """Return two figures of all candidates against each other, with the Pareto frontiers.
 
     Points bear the numbers of the table; bars reach from the lowest to the highest repetition. A
-    ring marks the chosen one, a square frame the baseline.
+    ring marks the chosen one, a square frame the baseline. Where both figures were predicted, a
+    dotted line leads to the prediction.
 
     Args:
         comparison: What is compared.
@@ -69,6 +71,7 @@ def trade_off_record(comparison: Comparison, x: str, y: str, *, chosen: int = 0)
         if candidate.number in plane.places:
             members.setdefault(candidate.series, []).append(candidate)
     data += [plane.series(comparison, place, *found) for place, found in enumerate(members.items())]
+    data += plane.predictions(comparison)
     baseline = comparison.baseline.number if comparison.baseline else 0
     data += plane.mark(baseline, "baseline", "square-open")
     data += plane.mark(chosen, "chosen", "circle-open")
@@ -132,6 +135,27 @@ class _Plane:
             "line": {"color": TEXT, "dash": DASHES[place % len(DASHES)], "width": 1.5},
             "hoverinfo": "skip",
         }
+
+    def predictions(self, comparison: Comparison) -> list[Record]:
+        """Return a line from each candidate to what was predicted of it, where that is known."""
+        axes = predicted_axis(self.x), predicted_axis(self.y)
+        across: list[float | None] = []
+        up: list[float | None] = []
+        for candidate in comparison.candidates:
+            guess = [axis and comparison.figure(candidate, axis) for axis in axes]
+            if candidate.number in self.places and guess[0] and guess[1]:
+                found = self.places[candidate.number]
+                # The gap ends the line.
+                across += [found[0].median * self.x.scale, guess[0].median * self.x.scale, None]
+                up += [found[1].median * self.y.scale, guess[1].median * self.y.scale, None]
+        if not across:
+            return []
+        line = {"color": TEXT, "dash": "dot", "width": 1}
+        marker = {"symbol": "star-open", "size": [0, 10, 0] * (len(across) // 3), "color": TEXT}
+        shown = {"type": "scatter", "mode": "lines+markers", "name": "predicted, not measured"}
+        return [
+            {**shown, "x": across, "y": up, "line": line, "marker": marker, "hoverinfo": "skip"}
+        ]
 
     def mark(self, number: int, name: str, symbol: str) -> list[Record]:
         """Return the frame of one candidate, where that is in the plane."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from workbench import results
@@ -14,6 +15,7 @@ from workbench.errors import InputError
 from workbench.pareto import frontier
 from workbench.trial import Trial
 from workbench.units import printable
+from workbench.yardsticks import QUALITIES, most_shared
 
 COLUMNS = (THROUGHPUT, "ttft.p50", "tpot.p50", "e2e.p99", "quality.token_match", COST)
 """What the table shows, as far as anything of it was measured."""
@@ -81,8 +83,26 @@ class Comparison:
         return [axis for axis in axes if any(self.figure(c, axis) for c in self.candidates)]
 
     def figure(self, candidate: Candidate, axis: Axis) -> Interval | None:
-        """Return a figure of a candidate over its repetitions, or None."""
-        return candidate.figure(axis, self.price)
+        """Return a figure of a candidate over its repetitions, or None.
+
+        Also None for a quality that was measured with another yardstick than is compared here.
+        """
+        return candidate.figure(axis, self.price, self._yardsticks.get(axis.name, ""))
+
+    @cached_property
+    def _yardsticks(self) -> dict[str, str]:
+        """What each quality is compared by: the baseline's yardstick, or what most share."""
+        chosen = {}
+        for name in QUALITIES:
+            axis = find_axis(name)
+            own = self.baseline.yardsticks(axis) if self.baseline else []
+            everyone = [each for c in self.candidates for each in c.yardsticks(axis)]
+            chosen[name] = most_shared(own or everyone)
+        return chosen
+
+    def _unlike(self, axis: Axis) -> list[Candidate]:
+        """Return the candidates whose quality was measured with another yardstick."""
+        return [c for c in self.candidates if c.yardsticks(axis) and not self.figure(c, axis)]
 
     def difference(self, candidate: Candidate, axis: Axis) -> float | None:
         """Return how far a figure is from the baseline's, as a share of that: 0.1 is 10 % more.
@@ -165,6 +185,13 @@ class Comparison:
             )
         if doubtful := [c.number for c in self.candidates if c.newest.record.get("warnings")]:
             notes.append(f"Doubtful, see their notes: {', '.join(map(str, doubtful))}.")
+        for name, other in QUALITIES.items():
+            axis = find_axis(name)
+            if unlike := self._unlike(axis):
+                numbers = ", ".join(str(c.number) for c in unlike)
+                notes.append(
+                    f"{axis.title} of {numbers} is left out: it was measured with {other}."
+                )
         return notes
 
     def record(self) -> list[dict[str, Any]]:

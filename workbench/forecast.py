@@ -132,9 +132,8 @@ def forecast(plan: Plan, load: Load | None = None) -> Forecast:
     load = load or Load()
     order = order_of(plan, load)
     toolchain = find_toolchain("forecast")
-    found = toolchain.versions(DISTRIBUTIONS)
-    name = next((name for name in DISTRIBUTIONS if found[name]), None)
-    if name is None:
+    source = database()
+    if source is None:
         raise ToolchainError(
             f"The forecast needs NVIDIA's performance database, and {toolchain.name} does not have "
             f"it. Install with: {INSTALL}; or name an interpreter that has it in "
@@ -159,10 +158,20 @@ def forecast(plan: Plan, load: Load | None = None) -> Forecast:
         itl=answer["itl_ms"] / 1000,
         tokens_per_second_per_gpu=answer["tokens_per_second_per_gpu"],
         version=answer["version"],
-        database=f"{name} {found[name]}",
+        database=source,
         sources=answer["sources"],
         warning=answer["warning"],
     )
+
+
+def database() -> str | None:
+    """Return the distribution that has the database and its version, or None where none has.
+
+    Raises:
+        ToolchainError: The interpreter that is named for it does not answer.
+    """
+    found = find_toolchain("forecast").versions(DISTRIBUTIONS)
+    return next((f"{name} {version}" for name, version in found.items() if version), None)
 
 
 def order_of(plan: Plan, load: Load) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def describe(job: Job) -> str:
 def is_sweep(job: Job) -> bool:
     """Say whether a job measures, in place of building; one that cannot be read does not."""
     with contextlib.suppress(JobError):
-        return job.request.get("kind") == "sweep"
+        return job.request.get("kind") in ("sweep", "point")
     return False
 
 

@@ -13,8 +13,9 @@ The last two need sessions that score texts, and the package `tokenizers` for th
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import importlib
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -185,40 +186,74 @@ def ask_reference(session: Answering, prompts: Sequence[Any], length: int) -> di
     """Return all that is needed of a reference, as plain values.
 
     "answers" are the greedy ones. "sampled" are texts with where the answer begins and what the
-    reference thinks of its tokens; None where prompts are no ids or the backend has no scores.
+    reference thinks of its tokens; where there are none, None, and the reason as "lacks".
 
     Raises:
         RequestError: A prompt does not fit.
         SessionError: The worker died.
     """
     told: dict[str, Any] = {"answers": answers(session, prompts, length), "sampled": None}
-    if all(is_ids(prompt) for prompt in prompts):
-        texts = zip(prompts, answers(session, prompts, length, temperature=1.0), strict=True)
-        cut = [([*prompt, *answer], len(prompt)) for prompt, answer in texts if answer]
-        with contextlib.suppress(RequestError):  # this backend has no scores
-            told["sampled"] = [[ids, start, log_probs(session, ids, start)] for ids, start in cut]
+    if not all(is_ids(prompt) for prompt in prompts):
+        return {**told, "lacks": f"the prompts are no token ids: {LACKS}"}
+    texts = zip(prompts, answers(session, prompts, length, temperature=1.0), strict=True)
+    cut = [([*prompt, *answer], len(prompt)) for prompt, answer in texts if answer]
+    try:
+        told["sampled"] = [[ids, start, log_probs(session, ids, start)] for ids, start in cut]
+    except RequestError as error:
+        told["lacks"] = f"the reference gave no scores: {error}"
     return told
+
+
+LACKS = (
+    "that needs a backend whose sessions score texts (openvino, transformers), the model's "
+    "tokenizer.json, and the package tokenizers (pip install tokenizers)."
+)
 
 
 def compare(
     session: Answering, reference: Mapping[str, Any], prompts: Sequence[Any], length: int
 ) -> dict[str, Any]:
-    """Return how near an engine is to a reference; `mean_kl` is None where one has no scores.
+    """Return how near an engine is to a reference, and the yardsticks as digests.
+
+    `mean_kl` is None where one of both has no scores, or no token was sampled; "lacks" has the
+    reason.
 
     Raises:
         RequestError: A prompt does not fit.
         SessionError: The worker died.
     """
     found = agreement(reference["answers"], answers(session, prompts, length))
-    kl = None
-    with contextlib.suppress(RequestError):  # this backend has no scores
-        gaps = [
-            theirs - ours
-            for ids, start, known in reference["sampled"] or ()
-            for theirs, ours in zip(known, log_probs(session, ids, start), strict=True)
-        ]
-        kl = statistics.fmean(gaps) if gaps else None
-    return {**found, "mean_kl": kl}
+    found |= {"answers_digest": digest([prompts, reference["answers"], length]), "lacks": []}
+    try:
+        kl = _mean_kl(session, reference)
+    except RequestError as error:
+        return {**found, "mean_kl": None, "lacks": [f"no mean KL: {error}"]}
+    texts = [[ids, start] for ids, start, _ in reference["sampled"]]
+    return {**found, "mean_kl": kl, "texts_digest": digest(texts)}
+
+
+def _mean_kl(session: Answering, reference: Mapping[str, Any]) -> float:
+    """Return the mean over the tokens that the reference sampled.
+
+    Raises:
+        RequestError: The reference or this engine has no scores; says why.
+        SessionError: The worker died.
+    """
+    if reference["sampled"] is None:
+        raise RequestError(reference.get("lacks") or LACKS)
+    gaps = [
+        theirs - ours
+        for ids, start, known in reference["sampled"]
+        for theirs, ours in zip(known, log_probs(session, ids, start), strict=True)
+    ]
+    if not gaps:
+        raise RequestError("the reference answered with no token at all.")
+    return statistics.fmean(gaps)
+
+
+def digest(values: Any) -> str:
+    """Return what tells plain values from others: sixteen digits of a hash."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def log_probs(session: Answering, ids: Sequence[int], start: int = 1) -> list[float]:

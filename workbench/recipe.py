@@ -98,13 +98,17 @@ def slots(backend: Backend, spec: BuildSpec) -> list[Slot]:
     """
     if not backend.uses_gpu:
         return [processor()]
-    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
-    needed = max(ranks, int(getattr(spec, "workers", 1)))
     # A ticket from before a restart of the machine is in nobody's way.
     return [
         Slot(f"{gpu.uuid}-{boot()[:8]}", f"GPU {gpu.index} ({gpu.name})")
-        for gpu in list_gpus()[:needed]
+        for gpu in list_gpus()[: gpus_needed(spec)]
     ]
+
+
+def gpus_needed(spec: BuildSpec) -> int:
+    """Return how many GPUs a spec takes, where its backend runs on GPUs."""
+    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
+    return max(ranks, int(getattr(spec, "workers", 1)))
 
 
 @dataclass(frozen=True)

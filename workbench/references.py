@@ -16,11 +16,13 @@ from workbench.errors import InputError, RequestError
 from workbench.opening import open_engine
 from workbench.prompts import vocabulary_of
 from workbench.quality import (
+    LACKS,
     Answering,
     Encode,
     Quality,
     ask_reference,
     compare,
+    digest,
     encoder,
     perplexity,
     prompts_of,
@@ -83,29 +85,26 @@ class Comparison:
         if self.reference and self.answered:
             found["reference"] = self.reference.key
             found |= compare(session, self.answered, self.prompts, self.quality.quality_len)
-            if found["mean_kl"] is None:
-                found["lacks"].append(f"no mean KL: {LACKS}")
         if self.quality.quality_text:
-            found["text"] = Path(self.quality.quality_text).name
-            found["perplexity"] = self._perplexity(session, found["lacks"])
-            found["window"] = window_of(session)
+            found |= {"text": Path(self.quality.quality_text).name, "window": window_of(session)}
+            try:
+                found |= self._perplexity(session, Path(self.quality.quality_text))
+            except RequestError as error:
+                found["perplexity"] = None
+                found["lacks"].append(f"no perplexity: {error}")
         return found
 
-    def _perplexity(self, session: Answering, lacks: list[str]) -> float | None:
+    def _perplexity(self, session: Answering, text: Path) -> dict[str, Any]:
+        """Return the perplexity of a text, and a digest of its tokens.
+
+        Raises:
+            InputError: The text cannot be used.
+            RequestError: The text cannot be encoded, or the backend has no scores.
+        """
         if self.encode is None:
-            lacks.append(f"no perplexity: {LACKS}")
-            return None
-        try:
-            return perplexity(session, self.encode(_text(Path(self.quality.quality_text or ""))))
-        except RequestError as error:
-            lacks.append(f"no perplexity: {error}")
-            return None
-
-
-LACKS = (
-    "that needs a backend whose sessions score texts (openvino, transformers), the model's "
-    "tokenizer.json, and the package tokenizers (pip install tokenizers)."
-)
+            raise RequestError(LACKS)
+        ids = self.encode(_text(text))
+        return {"perplexity": perplexity(session, ids), "text_digest": digest(ids)}
 
 
 def _text(path: Path) -> str:

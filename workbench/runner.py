@@ -67,11 +67,20 @@ def _work(journal: Journal) -> dict[str, Any]:
     """Do what the job was asked for; return the last word of its journal."""
     from workbench.jobs import Job
 
-    match Job(journal.path).request.get("kind"):
+    request = Job(journal.path).request
+    match request.get("kind"):
+        case "sweep" if request.get("scheduler"):
+            from workbench.cluster import run_cluster_job
+
+            return run_cluster_job(journal)
         case "sweep":
             from workbench.sweep import run_sweep_job
 
             return run_sweep_job(journal)
+        case "point":
+            from workbench.cluster import run_point_job
+
+            return run_point_job(journal)
         case "serve":
             from workbench.serving import run_server_job
 

@@ -45,10 +45,19 @@ def surroundings(versions: Mapping[str, str], *, uses_gpu: bool) -> dict[str, An
         "busy_before": busy(LOOK),
     }
     if uses_gpu:
-        gpus = list_gpus()
-        told |= {"gpus": [gpu.name for gpu in gpus], "driver": driver()}
-        told["device"] = gpus[0].name if gpus else machine.name
+        told |= {"gpus": [gpu.name for gpu in list_gpus()], "driver": driver()}
+        told["device"] = device_name(uses_gpu=True)
     return told
+
+
+def device_name(*, uses_gpu: bool) -> str:
+    """Return what an engine runs on: the first GPU, or the processor.
+
+    Raises:
+        ToolchainError: There is a GPU driver that does not answer.
+    """
+    gpus = list_gpus() if uses_gpu else ()
+    return gpus[0].name if gpus else host().name
 
 
 def busy(seconds: float) -> float:

@@ -17,17 +17,19 @@
 
 A sweep keeps no state of its own. What is done stands in the store of trials, under the name of
 each point (a hash of spec and workload), so a sweep that was killed and is started again does what
-is left, and two sweeps that share a point measure it once. It runs as a job: closing the notebook
-or the terminal does not stop it.
+is left, and two sweeps that share a point measure it once. A trial of other weights, versions or of
+another device is none of what is asked for now: `workbench.freshness`. A sweep runs as a job:
+closing the notebook or the terminal does not stop it. On several machines: `workbench.cluster`.
 """
 
 from __future__ import annotations
 
 import itertools
 import tomllib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -36,14 +38,15 @@ from workbench import files, results
 from workbench.backends import make_spec
 from workbench.bench import run_trial
 from workbench.build import with_absolute_paths
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, SpecError, WorkbenchError
+from workbench.freshness import ANY, Demand, Here, Standing
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import Journal
 from workbench.measuring import Report
 from workbench.quality import Quality
 from workbench.spec import BuildSpec, unknown_names
-from workbench.trial import Trial, point_of
+from workbench.trial import Trial, new_record, point_of
 from workbench.workload import Workload
 
 
@@ -54,11 +57,17 @@ class Point:
     spec: BuildSpec
     workload: Workload
     quality: Quality = field(default_factory=Quality)
+    known_as: str = ""
+    """Its id, where somebody has worked it out before: files that it names may be gone by now."""
 
     @cached_property
     def id(self) -> str:
-        """What tells it from all others, see `point_of`."""
-        return point_of(self.spec, self.workload, self.quality)
+        """What tells it from all others, see `point_of`.
+
+        Raises:
+            InputError: A file that it names is not there.
+        """
+        return self.known_as or point_of(self.spec, self.workload, self.quality)
 
     @property
     def title(self) -> str:
@@ -70,6 +79,7 @@ class Point:
     def record(self) -> dict[str, Any]:
         """Return plain values that `Point.parse` takes."""
         return {
+            "id": self.id,
             "spec": self.spec.model_dump(mode="json"),
             "workload": self.workload.model_dump(mode="json"),
             "quality": self.quality.model_dump(mode="json"),
@@ -86,10 +96,10 @@ class Point:
         model = Path(spec.model).expanduser()
         spec = with_absolute_paths(spec, model if model.is_dir() else None)
         workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
-        quality = values.get("quality", {})
-        return cls(
-            spec, workload, Quality.parse(_absolute(quality, "quality_prompts", "quality_text"))
+        quality = Quality.parse(
+            _absolute(values.get("quality", {}), "quality_prompts", "quality_text")
         )
+        return cls(spec, workload, quality, str(values.get("id", "")))
 
 
 def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -153,17 +163,21 @@ class Sweep:
             raise InputError(f"The sweep file {path} is no TOML: {error}.") from None
         return cls.parse({"name": path.stem, **values})
 
-    def left(self, *, retry_failed: bool = False) -> list[Point]:
-        """Return the points that have no trial yet.
+    def standings(self, demand: Demand = ANY) -> list[tuple[Point, Standing]]:
+        """Return each point with the trial that is taken for it, and why where there is none."""
+        here = Here()
+        return [
+            (point, here.standing(point.id, point.spec, point.quality, demand))
+            for point in self.points
+        ]
+
+    def left(self, demand: Demand = ANY) -> list[Point]:
+        """Return the points that have to be measured.
 
         Args:
-            retry_failed: Also those whose newest trial failed or is invalid.
+            demand: Which trials are taken in place of that; by default all that still stand.
         """
-        return [
-            point
-            for point in self.points
-            if not (trial := results.latest(point.id)) or (retry_failed and not trial.valid)
-        ]
+        return [point for point, standing in self.standings(demand) if standing.trial is None]
 
     def trials(self) -> list[Trial]:
         """Return the newest trial of each point that has one, in the order of the points."""
@@ -227,32 +241,60 @@ Progress = Callable[[int, Point], Report]
 """Is told the place of a point that begins, from 0; what it returns is told what goes on."""
 
 
-def run_sweep(sweep: Sweep, progress: Progress, *, retry_failed: bool = False) -> list[Trial]:
+def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Trial]:
     """Measure what is left of a sweep in this process; return the newest trial of each point.
 
-    A point that fails, or takes longer than the limit, is recorded, and the others go on.
+    A point that fails for whatever reason, or takes longer than the limit, is recorded, and the
+    others go on.
 
     Raises:
         OSError: A record cannot be written: nothing that follows could be kept either.
     """
-    left = sweep.left(retry_failed=retry_failed)
+    left = sweep.left(demand)
     before = len(sweep.points) - len(left)
     for number, point in enumerate(left, start=before):
-        run_trial(
-            point.spec,
-            point.workload,
-            point.quality,
-            time_limit=sweep.time_limit,
-            again=retry_failed,
-            report=progress(number, point),
-        )
+        try:
+            run_trial(
+                point.spec,
+                point.workload,
+                point.quality,
+                time_limit=sweep.time_limit,
+                again=False,
+                demand=demand,
+                report=progress(number, point),
+            )
+        except Exception as error:  # noqa: BLE001 - the boundary: a point never ends its sweep
+            record_failure(point, error)
     return sweep.trials()
 
 
+def record_failure(point: Point, error: Exception) -> Trial:
+    """Write down that a point ended with an error which its trial did not foresee.
+
+    Raises:
+        OSError: The record cannot be written.
+    """
+    spec, workload = (part.model_dump(mode="json") for part in (point.spec, point.workload))
+    record = new_record(point.id, spec, workload)
+    record["quality_asked"] = point.quality.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(error, WorkbenchError):
+        return results.save({**record, "reasons": [str(error)]})
+    # Where it happened is for whoever mends it: in the log of the job.
+    traceback.print_exception(error)
+    words = " ".join(traceback.format_exception_only(error)[-1].split())
+    return results.save({**record, "reasons": [f"An unexpected error ended this point: {words}"]})
+
+
 def start_sweep(
-    sweep: Sweep | Mapping[str, Any], *, retry_failed: bool = False
+    sweep: Sweep | Mapping[str, Any], demand: Demand = ANY, *, scheduler: str = ""
 ) -> tuple[Job, bool]:
     """Return the job that works on a sweep, started if none does; and whether it is new.
+
+    Args:
+        sweep: What to measure; plain values are made into a sweep first.
+        demand: Which trials are taken in place of measuring.
+        scheduler: Address of a Dask scheduler on whose workers the points are measured, see
+            `workbench.cluster`; by default they are measured here.
 
     Raises:
         SpecError: As `Sweep.parse`.
@@ -264,20 +306,24 @@ def start_sweep(
         "name": sweep.name,
         "time_limit": sweep.time_limit,
         "points": [point.record() for point in sweep.points],
-        "retry_failed": retry_failed,
+        **asdict(demand),
+        "scheduler": scheduler,
     }
     return attach_or_start("sweep", request, {"points": sorted(p.id for p in sweep.points)})
 
 
-def sweep_of(job: Job) -> Sweep:
-    """Return the sweep that a job was started for.
+def sweep_of(job: Job) -> tuple[Sweep, Demand]:
+    """Return the sweep that a job was started for, and which trials it takes.
 
     Raises:
         JobError: The job is damaged.
         SpecError: It was written by a version that knows other parameters.
     """
     request = job.request
-    return Sweep.parse({name: request[name] for name in ("name", "time_limit", "points")})
+    points = tuple(map(Point.parse, request["points"]))
+    # Jobs of earlier versions know of less.
+    known = {name: request[name] for name in ("retry_failed", "again", "begun") if name in request}
+    return Sweep(str(request["name"]), points, request["time_limit"]), Demand(**known)
 
 
 def run_sweep_job(journal: Journal) -> dict[str, Any]:
@@ -287,7 +333,7 @@ def run_sweep_job(journal: Journal) -> dict[str, Any]:
     the end `sound` (those whose trial is valid).
     """
     job = Job(journal.path)
-    sweep = sweep_of(job)
+    sweep, demand = sweep_of(job)
     total = len(sweep.points)
 
     def progress(number: int, point: Point) -> Report:
@@ -296,7 +342,13 @@ def run_sweep_job(journal: Journal) -> dict[str, Any]:
         return lambda text: journal.fact(now=text)
 
     with heartbeat(journal, uses_gpu=False):
-        trials = run_sweep(sweep, progress, retry_failed=job.request["retry_failed"])
+        run_sweep(sweep, progress, demand)
+    return closing_words(journal, sweep)
+
+
+def closing_words(journal: Journal, sweep: Sweep) -> dict[str, Any]:
+    """Write down what came of a sweep; return the last word of its journal."""
+    total, trials = len(sweep.points), sweep.trials()
     sound = sum(trial.valid for trial in trials)
     journal.fact(points=total, trials=len(trials), sound=sound)
     return {"text": summary_line(trials), "trials": [trial.id for trial in trials]}

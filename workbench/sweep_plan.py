@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import WorkbenchError
 from workbench.fingerprint import fingerprint, is_known
+from workbench.freshness import ANY, Demand
 from workbench.history import stage_ranges
 from workbench.quality import Quality
 from workbench.spec import BuildSpec
@@ -54,6 +56,8 @@ class SweepPlan:
         trial_seconds: What measuring takes, by past trials of the same workload and backend.
         disk: Bytes that the new engines take.
         refused: Points that cannot work, with the reason.
+        stale: Points whose trials do not stand any more, by their ids, with what has changed.
+        unsure: Points whose trials count although nobody can tell whether they do, with the reason.
     """
 
     points: int
@@ -64,18 +68,24 @@ class SweepPlan:
     trial_seconds: Amount = field(default_factory=Amount)
     disk: Amount = field(default_factory=Amount)
     refused: dict[str, str] = field(default_factory=dict)
+    stale: dict[str, str] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, sweep: Sweep, *, retry_failed: bool = False, again: bool = False) -> SweepPlan:
+    def make(cls, sweep: Sweep, demand: Demand = ANY) -> SweepPlan:
         """Look at models, store and history; nothing is built, loaded or downloaded.
+
+        Weights that were touched since they were measured are read, to know what they are now.
 
         Args:
             sweep: What to measure.
-            retry_failed: Also count points whose newest trial failed or is invalid as left.
-            again: Count all of them.
+            demand: Which trials are taken in place of measuring.
         """
-        left = list(sweep.points) if again else sweep.left(retry_failed=retry_failed)
+        standings = sweep.standings(demand)
+        left = [point for point, standing in standings if standing.trial is None]
         plan = cls(len(sweep.points), len(sweep.points) - len(left))
+        plan.stale = {p.id: standing.stale for p, standing in standings if standing.stale}
+        plan.unsure = {p.id: s.unsure for p, s in standings if s.unsure and s.trial}
         past = results.list_trials()
         seen: set[str] = set()
         for point in left:
@@ -93,7 +103,7 @@ class SweepPlan:
     @classmethod
     def of_one(cls, spec: BuildSpec, workload: Workload, quality: Quality) -> SweepPlan:
         """Look at what a single trial will take, whether it was measured before or not."""
-        return cls.make(Sweep("trial", (Point(spec, workload, quality),)), again=True)
+        return cls.make(Sweep("trial", (Point(spec, workload, quality),)), Demand(again=True))
 
     def _add_engine(self, spec: BuildSpec, seen: set[str]) -> None:
         """Count the engine of a spec, once for all points that share it.
@@ -124,6 +134,8 @@ class SweepPlan:
         left = self.points - self.done
         lines = [
             f"Points   {self.points}, of which {self.done} are measured and {left} are left",
+            *_counted("Stale", self.stale, "measured, but not what there is now"),
+            *_counted("Unsure", self.unsure, "taken for measured, though nobody can tell now"),
             f"Engines  {self.builds} to build, {self.engines} there already",
             f"Time     building {_time(self.build_seconds)}; measuring {_time(self.trial_seconds)}",
             f"Disk     {_size(self.disk)}",
@@ -142,7 +154,14 @@ class SweepPlan:
             )
         }
         counts = {name: getattr(self, name) for name in ("points", "done", "builds", "engines")}
-        return {**counts, **amounts, "refused": dict(self.refused)}
+        reasons = {name: dict(getattr(self, name)) for name in ("refused", "stale", "unsure")}
+        return {**counts, **amounts, **reasons}
+
+
+def _counted(title: str, found: Mapping[str, str], what: str) -> list[str]:
+    """Return how many points share a reason, a line each."""
+    counted = Counter(found.values())
+    return [f"{title:<8} {count} {what}: {why}" for why, count in counted.items()]
 
 
 def _engine_there(build: Plan) -> Engine | None:

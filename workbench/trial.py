@@ -10,11 +10,12 @@ measured. A record holds everything that a chart, a comparison or a doubt needs:
     status    done, invalid (the self-check found what cannot be true) or failed
     reasons   why it is not done, sentences
     warnings  what makes it doubtful, such as a busy machine
-    spec, engine (key, bytes, build_seconds, load_seconds), workload, devices
+    spec, engine (key, weights, bytes, build_seconds, load_seconds), workload, devices
     environment (versions, device, load of the host before and meanwhile)
     repetitions  the requests of each, see `workbench.load`
     summary      see `workbench.measurement`; times in seconds, throughput in tokens/s
     memory (host_peak_bytes, gpu_bytes)
+    predicted    see `workbench.predictions`, where there was a prediction
     quality      see `workbench.quality`, where a reference was given
     quality_asked  what of `Quality` was not the default, so that it can be asked again
 """

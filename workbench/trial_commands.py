@@ -15,6 +15,7 @@ from workbench.endpoint import Endpoint
 from workbench.errors import InputError
 from workbench.flags import add_flags, given
 from workbench.foreign import import_trials
+from workbench.freshness import Demand
 from workbench.quality import Quality
 from workbench.served import run_endpoint_trial
 from workbench.sweep import Sweep, start_sweep
@@ -144,15 +145,26 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         action="store_true",
         help="Measure points again whose trial failed or is invalid.",
     )
+    parser.add_argument(
+        "--again", action="store_true", help="Measure all points, whatever was measured before."
+    )
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        metavar="URL",
+        help="Measure on the workers of this Dask scheduler, such as tcp://host:8786. All share "
+        "one WORKBENCH_HOME. Default: on this machine.",
+    )
     parser.add_argument("--detach", action="store_true", help="Do not wait for its end.")
 
     def run(parsed: argparse.Namespace) -> int:
         sweep = Sweep.read(parsed.file)
-        plan = SweepPlan.make(sweep, retry_failed=parsed.retry_failed)
+        demand = Demand(retry_failed=parsed.retry_failed, again=parsed.again)
+        plan = SweepPlan.make(sweep, demand)
         print("\n".join(plan.lines()), flush=True)
         if parsed.plan:
             return 0
-        job, new = start_sweep(sweep, retry_failed=parsed.retry_failed)
+        job, new = start_sweep(sweep, demand, scheduler=parsed.scheduler)
         if not new:
             print(f"This very sweep runs already: {job.id}")
         if parsed.detach:

@@ -20,6 +20,7 @@ def trial_lines(trial: Trial) -> list[str]:
     if summary:
         lines += _figures(summary)
     lines += _engine(record)
+    lines += _predicted(record.get("predicted") or {})
     lines += (f"Quality  {line}" for line in _quality(record.get("quality") or {}))
     return [printable(line) for line in lines]
 
@@ -66,6 +67,15 @@ def _engine(record: Mapping[str, Any]) -> list[str]:
     return [f"Engine   {', '.join(words)}"] if words else []
 
 
+def _predicted(predicted: Mapping[str, Any]) -> list[str]:
+    """Return what was predicted, and by whom; or why nothing was, where the database was asked."""
+    if "by" not in predicted:
+        return [f"Forecast none: {predicted['lacks']}"] if "lacks" in predicted else []
+    times = ", ".join(f"{NAMES[n]} {format_seconds(predicted[n])}" for n in ("ttft", "itl", "e2e"))
+    speed = f"{predicted['output_tokens_per_second']:.4g} tokens/s"
+    return [f"Forecast {speed}, {times} ({predicted['by']})"]
+
+
 def _quality(quality: Mapping[str, Any]) -> list[str]:
     lines = []
     if "token_match" in quality:
@@ -77,4 +87,4 @@ def _quality(quality: Mapping[str, Any]) -> list[str]:
         lines.append(f"mean KL {quality['mean_kl']:.4g} nats a token")
     if quality.get("perplexity") is not None:
         lines.append(f"perplexity {quality['perplexity']:.4g} of {quality['text']}")
-    return lines
+    return [*lines, *quality.get("lacks", ())]

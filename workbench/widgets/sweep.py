@@ -13,6 +13,7 @@ import ipywidgets as widgets
 from workbench import jobs, results
 from workbench.candidates import labels
 from workbench.errors import JobError, TrialError
+from workbench.freshness import Demand
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
@@ -28,7 +29,9 @@ COLUMNS = (("point", ""), ("state", ""), ("tokens/s", "number"), ("TTFT p50", "n
            ("what", "wide"), ("outcome", "wide"))  # fmt: skip
 
 MARKS = {"done": "✓ done", "invalid": "! invalid", "failed": "✗ failed", "running": "► running",
-         "left": "· left"}  # fmt: skip
+         "left": "· left", "stale": "≠ stale"}  # fmt: skip
+
+UNMEASURED = {MARKS[name] for name in ("running", "left", "stale")}
 
 
 class SweepPanel(ListPanel):
@@ -46,6 +49,8 @@ class SweepPanel(ListPanel):
         *,
         start: bool = False,
         retry_failed: bool = False,
+        again: bool = False,
+        scheduler: str = "",
         text: str = "",
         show: int = 50,
     ) -> None:
@@ -55,6 +60,8 @@ class SweepPanel(ListPanel):
             sweep: What to measure: a sweep, its plain values, or the path of its TOML file.
             start: Start at once what is left. Headless, this returns when it is measured.
             retry_failed: Measure points again whose newest trial failed or is invalid.
+            again: Measure all points, whatever was measured before this panel was made.
+            scheduler: Address of a Dask scheduler that has it measured, see `workbench.cluster`.
             text: Only points whose line contains these words.
             show: Lines at first.
 
@@ -64,7 +71,10 @@ class SweepPanel(ListPanel):
             JobError: Headless only: the sweep did not get to its end.
         """
         self.sweep = _sweep(sweep)
-        self._retry_failed = retry_failed
+        self._demand = Demand(retry_failed=retry_failed, again=again)
+        self._scheduler = scheduler
+        self._stale: dict[str, str] = {}
+        self._planned = 0.0
         self._job: Job | None = None
         self._view: View | None = None
         self._over = True
@@ -126,7 +136,8 @@ class SweepPanel(ListPanel):
     def plan(self) -> None:
         """Look at what is left and at what it would take; nothing is started."""
         with self._lock, self.boundary():
-            plan = SweepPlan.make(self.sweep, retry_failed=self._retry_failed)
+            plan = SweepPlan.make(self.sweep, self._demand)
+            self._stale, self._planned = plan.stale, time.time()
             self.plan_lines = plan.lines()
             text = html.escape("\n".join(self.plan_lines))
             self._plan.value = f'<pre aria-label="Plan">{text}</pre>'
@@ -182,7 +193,7 @@ class SweepPanel(ListPanel):
         }
 
     def _begin(self) -> Job:
-        return start_sweep(self.sweep, retry_failed=self._retry_failed)[0]
+        return start_sweep(self.sweep, self._demand, scheduler=self._scheduler)[0]
 
     def _attach(self, job: Job | None) -> None:
         """Show a job from now on; without one, what the store knows."""
@@ -218,15 +229,25 @@ class SweepPanel(ListPanel):
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
         now = time.time()
         rows = [
-            [p.id, str(number), *_cells(label, results.latest(p.id), self._running(p, now))]
+            [p.id, str(number), *self._cells(p, label, now)]
             for number, (p, label) in enumerate(
                 zip(self.sweep.points, self._labels, strict=True), start=1
             )
         ]
-        self._bar.value = sum(row[2] not in (MARKS["running"], MARKS["left"]) for row in rows)
+        self._bar.value = sum(row[2] not in UNMEASURED for row in rows)
         self.table.empty = "No point is like that."
         found = [row for row in rows if contains(" ".join(row), words)]
         return found[:count], len(found)
+
+    def _cells(self, point: Point, label: str, now: float) -> list[str]:
+        """Return what is known of a point, and whether it still stands."""
+        running, trial = self._running(point, now), results.latest(point.id)
+        if trial and self._demand.again and not self._demand.takes(trial):
+            trial = None
+        # What has been measured since the plan was made is not what that calls stale.
+        if trial and not running and trial.created < self._planned and point.id in self._stale:
+            return [MARKS["stale"], "", "", label, printable(self._stale[point.id])]
+        return _cells(label, trial, running)
 
     def _running(self, point: Point, now: float) -> str:
         """Return for how long a point has been worked on, or nothing."""

@@ -1,0 +1,153 @@
+"""Whether an earlier trial still stands: it measured what would be measured now.
+
+A point is a spec and a workload. Weights, versions and the device can change beneath it, so a trial
+counts as measured only where its engine is the one that would be used now (the key covers the
+content of weights and files, the toolchain's versions, and the GPU that it was compiled for), on
+the same device. A trial that cannot be repeated here, since its model or its GPU is gone, stands:
+it is better than the failure that would take its place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from workbench import results
+from workbench.backends import get_backend, make_spec
+from workbench.build import built_for, key_values, read_model, toolchain_of, with_absolute_paths
+from workbench.digests import cache_folder
+from workbench.engine import Identity
+from workbench.errors import ModelError, WorkbenchError
+from workbench.fingerprint import fingerprint
+from workbench.model import Model
+from workbench.quality import Quality
+from workbench.spec import BuildSpec
+from workbench.surroundings import device_name
+from workbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Which of the trials that stand are taken in place of measuring once more.
+
+    Attributes:
+        retry_failed: None that failed or is invalid.
+        again: None at all.
+        begun: When this was asked for, in seconds since 1970. What was measured since then is
+            taken whatever came out, so that work which was stopped goes on where it was.
+    """
+
+    retry_failed: bool = False
+    again: bool = False
+    begun: float = field(default_factory=time.time)
+
+    def takes(self, trial: Trial) -> bool:
+        """Say whether a trial need not be measured once more."""
+        if trial.created >= self.begun:
+            return True
+        return not self.again and (trial.valid or not self.retry_failed)
+
+
+ANY = Demand()
+"""Takes every trial that stands."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a point: the trial that is taken for it, if there is one.
+
+    Attributes:
+        trial: The newest that stands, where it is taken.
+        stale: In what the newest trial differs from now, where none stands.
+        unsure: Why nobody can tell whether it does.
+    """
+
+    trial: Trial | None
+    stale: str = ""
+    unsure: str = ""
+
+
+class Here:
+    """What engines would be made of and run on here; each toolchain and model is asked once."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[str, str]] = {}
+        self._models: dict[tuple[str, str | None], Model] = {}
+
+    def standing(
+        self, point: str, spec: BuildSpec, quality: Quality, demand: Demand = ANY
+    ) -> Standing:
+        """Return what is known of a point. Weights that nobody has read since they changed are.
+
+        Args:
+            point: Its id.
+            spec: What would be measured.
+            quality: What its answers would be compared with.
+            demand: Which trials are taken.
+        """
+        stale = ""
+        for trial in results.trials_of(point):
+            try:
+                why = "; ".join(self._differences(trial, spec, quality))
+            except WorkbenchError as error:
+                return Standing(trial if demand.takes(trial) else None, unsure=str(error))
+            if not why:
+                return Standing(trial if demand.takes(trial) else None)
+            stale = stale or why
+        return Standing(None, stale)
+
+    def _differences(self, trial: Trial, spec: BuildSpec, quality: Quality) -> Iterator[str]:
+        """Yield in what a trial was measured otherwise than it would be now.
+
+        Of one that failed before it had an engine nothing is known.
+
+        Raises:
+            WorkbenchError: The model, the toolchain or the GPU is not here.
+        """
+        engine, environment = trial.record["engine"], trial.record.get("environment") or {}
+        if "key" not in engine:
+            return
+        identity = self._identity(spec)
+        if engine["key"] != identity.key:
+            yield from _engine_differences(trial, identity)
+        reference = (trial.record.get("quality") or {}).get("reference")
+        if reference and quality.reference:
+            now = self._identity(make_spec(quality.reference_of(spec))).key
+            if reference != now:
+                yield f"its reference was the engine {reference} and would be {now}"
+        device = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
+        if environment.get("device", device) != device:
+            yield f"it was measured on {environment['device']}, and this is {device}"
+
+    def _identity(self, spec: BuildSpec) -> Identity:
+        """Return what would decide the engine of a spec.
+
+        Raises:
+            WorkbenchError: As `_differences`.
+        """
+        backend, name = get_backend(spec.backend), (spec.model, spec.revision)
+        if name not in self._models:
+            self._models[name] = read_model(spec)
+        if spec.backend not in self._versions:
+            self._versions[spec.backend] = toolchain_of(backend)[1]
+        model = self._models[name]
+        if model.path is None:
+            raise ModelError(f"The weights of {model.source} are not on this machine.")
+        values = key_values(with_absolute_paths(spec, model.path))
+        weights = fingerprint(model.path, cache_folder())
+        return Identity(values, weights, self._versions[spec.backend], built_for(backend))
+
+
+def _engine_differences(trial: Trial, identity: Identity) -> Iterator[str]:
+    """Yield why the engine of a trial is not the one that would be measured now."""
+    then = (trial.record.get("environment") or {}).get("toolchain") or {}
+    changed = {name: now for name, now in identity.toolchain.items() if then.get(name) != now}
+    if then and changed:
+        words = (f"{name} was {then.get(name)} and is {now}" for name, now in changed.items())
+        yield ", ".join(words)
+    # Early records have no weights.
+    if trial.record["engine"].get("weights", identity.weights) != identity.weights:
+        yield "the model's weights or tokenizer were others"
+    elif not (then and changed):
+        yield "its engine was made of other weights or files than are there now"
