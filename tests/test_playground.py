@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from workbench.errors import InputError, RequestError
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import parameters_of
+from workbench.widgets import cells
 from workbench.widgets.chat import SHOWN
 from workbench.widgets.live import BARS, sparkline
 from workbench.widgets.playground import PlaygroundPanel
@@ -240,6 +242,34 @@ def test_what_cannot_be_opened_is_a_sentence() -> None:
     assert "No engine is loaded" in panel._error_text
 
 
+def test_a_server_that_does_not_answer_leaves_open_what_is_open(stocked: Engine) -> None:
+    panel = playground(stocked)
+    session, opened = panel._session, f"engine {stocked.key} on openvino"
+    chooser = panel._chooser
+    for url, words in (("ftp://x", "is no URL of http"), (nowhere(), "Nothing listens at")):
+        chooser.url.value = url
+        chooser.connect_button.click()
+        until(lambda words=words: words in panel._error_text)
+        until(lambda: opened in panel._title.value)
+    assert panel._session is session
+    assert not panel._close_button.disabled
+    assert say(panel, "a")
+
+
+def nowhere() -> str:
+    """Return the address of a server that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+def test_the_title_does_not_look_for_what_is_no_url() -> None:
+    panel = PlaygroundPanel()
+    panel._chooser.url.value = "ftp://x"
+    panel._chooser.connect_button.click()
+    until(lambda: "is no URL of http" in panel._error_text)
+    until(lambda: "looking for" not in panel._title.value)
+
+
 def test_exports_say_when_there_is_nothing_yet(stocked: Engine) -> None:
     panel = playground(stocked)
     with pytest.raises(RequestError, match="Nothing was generated yet"):
@@ -385,6 +415,77 @@ def test_an_idle_engine_is_unloaded_when_that_is_wanted(stocked: Engine) -> None
     assert shared.opened() == []
     assert say(panel, "a")
     panel.unload()
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_an_idle_engine_stays_while_another_panel_shows_it(stocked: Engine) -> None:
+    other = playground(stocked)
+    panel = playground(stocked)
+    panel._idle_minutes = 1.0
+    panel._unload_idle()
+    assert len(shared.opened()) == 1
+    assert panel._session is not None
+    # Whoever uses it shows it again.
+    say(panel, "a")
+    other._unload_idle()
+    assert len(shared.opened()) == 1
+    panel._unload_idle()
+    assert shared.opened() == []
+    assert "after 1 idle minutes" in panel._title.value
+    until(lambda: "is not loaded" in other._title.value)
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_opening_another_engine_leaves_what_another_panel_shows(stocked: Engine) -> None:
+    other, panel = playground(stocked), playground(stocked)
+    small = stocked.under({**stocked.limits, "max_output_len": 100})
+    panel.load(small)
+    until(lambda: "up to 100 tokens" in panel._title.value)
+    assert len(shared.opened()) == 2
+    assert say(other, "a")
+    panel.load(stocked)
+    until(lambda: "up to 256 tokens" in panel._title.value)
+    assert [source for source, _ in shared.opened()] == [stocked]
+
+
+def test_a_cell_that_runs_again_replaces_its_panel_and_keeps_the_engine(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = iter(["1", "1", "2"])
+    monkeypatch.setattr(cells, "running_cell", lambda: ("cell", next(runs)))
+    first, beside = playground(stocked), playground(stocked)
+    session = first._session
+    assert beside._session is session
+    again = playground(stocked)
+    assert first._session is beside._session is None
+    assert again._session is session
+    until(lambda: sum(t.name == "session-watch" for t in threading.enumerate()) <= 1)
+    # What the last run left in a variable still answers.
+    assert say(first, "a") == say(again, "a")
+
+
+def test_a_panel_that_was_closed_lets_go_of_its_engine(stocked: Engine) -> None:
+    panel = playground(stocked)
+    session = panel._session
+    panel.close()
+    assert shared.let_go(stocked, panel)
+    assert session is not None
+    assert not session.closed
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_unloading_does_not_block_the_kernel(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    release, go = shared.release, threading.Event()
+    monkeypatch.setattr(shared, "release", lambda source: go.wait(30.0) and release(source))
+    panel._close_button.click()  # returns
+    assert "unloading" in panel._title.value
+    assert panel._close_button.disabled
+    go.set()
+    until(lambda: "is not loaded" in panel._title.value)
+    assert shared.opened() == []
 
 
 @pytest.mark.usefixtures("nothing_open")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -12,13 +11,13 @@ from workbench import transcript
 from workbench.conversation import Conversation, Turn
 from workbench.divergence import answer_of
 from workbench.engine import Engine
-from workbench.errors import InputError, RequestError
+from workbench.errors import InputError, RequestError, WorkbenchError
 from workbench.generation import Generation
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sources import Source
-from workbench.steering import Trail, alternatives_at
+from workbench.steering import Trail, alternatives_at, told
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
 from workbench.widgets.opener import SourceChooser
@@ -117,15 +116,20 @@ class PlaygroundPanel(StreamPanel):
         chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
         if not chosen:
             raise RequestError(f"The token {token_id} is none of the most probable ones there.")
+        head = told(session, trail.instead(index, chosen[0]))
         self._refuse_while_running()
         if self._generation is not generation:
             raise RequestError("Another answer came meanwhile. Choose a token of it.")
         turns = self.conversation.turns
         self._instead = len(turns) - 1 if turns and turns[-1].record is self.record else None
-        head = trail.instead(index, chosen[0])
         sampling = Sampling.parse(self.record["sampling"] if self.record else {})
         self._head = head
-        self._begin(self._question, head.ids, sampling, head.text)
+        self._begin(self._question, head.prompt_ids, sampling, head.text)
+
+    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
+        if self._head and isinstance(session, Session):
+            return session.generate(asked, sampling, said=self._head.said)
+        return super()._start_one(session, asked, sampling)
 
     def _choices_at(self, index: int) -> list[Choice]:
         """Return what the view shows for a token."""
@@ -253,14 +257,17 @@ class PlaygroundPanel(StreamPanel):
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
         self.show_error("")
+        self.in_background(self._find_and_open, find)
 
-        def work() -> None:
-            with self.boundary():
-                self._refuse_while_running()
-                self._show_title("looking for what was chosen ...")
-                self._open(find())
-
-        threading.Thread(target=work, daemon=True).start()
+    def _find_and_open(self, find: Callable[[], Source]) -> None:
+        self._refuse_while_running()
+        self._show_title("looking for what was chosen ...")
+        try:
+            source = find()
+        except WorkbenchError:
+            self._show_what_is_open()
+            raise
+        self._open(source)
 
     def _show_export(self, form: Form) -> None:
         self.show_error("")
