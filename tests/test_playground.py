@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from tests.servers.scripted import DONE, Connection, delta, event, scripted
 from workbench import shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
-from workbench.errors import InputError, RequestError
+from workbench.errors import InputError, RequestError, SpecError
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import parameters_of
@@ -307,6 +308,81 @@ def test_what_a_backend_lacks_is_grey_with_the_reason_until_it_has_it() -> None:
     form.disable({})
     assert not form.controls["regex"].disabled
     assert form._why.value == ""
+
+
+def test_samples_of_one_prompt_have_seeds_in_a_row_and_all_are_kept(stocked: Engine) -> None:
+    panel = playground(stocked, n=3, temperature=1.5, seed=7)
+    text = say(panel, "write a haiku about latency")
+    assert panel.record is not None
+    records = [panel.record, *panel.record["samples"]]
+    assert [one["sampling"]["seed"] for one in records] == [7, 8, 9]
+    session = panel._session
+    assert session is not None
+    for one in records:
+        alone = session.generate(panel._sent, Sampling.parse(one["sampling"])).wait().text
+        assert one["text"] == alone
+    assert len({one["text"] for one in records}) > 1
+    assert [view.text for view, _ in panel._samples._rows] == [one["text"] for one in records[1:]]
+    (turn,) = panel.conversation.turns
+    assert turn.answered == text
+    for form in ("markdown", "json"):
+        exported = panel.export(form)  # type: ignore[arg-type]
+        assert all(json.dumps(one["text"])[1:-1].split("\\n")[0] in exported for one in records)
+    assert "for seed in [7, 8, 9]" in panel.export("python")
+    assert panel.plain().count("another sample, seed") == 2
+    # The next prompt has samples of its own, or none.
+    panel._sampling._counter.value = "1"
+    say(panel, "another one")
+    assert "samples" not in panel.record
+    assert panel._samples.children == ()
+
+
+def test_another_sample_can_be_taken_as_the_answer(stocked: Engine) -> None:
+    panel = playground(stocked, n=3, temperature=1.5, seed=7)
+    first = say(panel, "write a haiku about latency")
+    assert panel.record is not None
+    third = panel.record["samples"][1]["text"]
+    assert third != first
+    panel._samples._rows[1][1].click()
+    assert panel._error_text == ""
+    assert panel._view.text == panel.record["text"] == third
+    assert panel.records[-1] is panel.record
+    assert [one["text"] for one in panel.record["samples"]][1] == first
+    assert panel._samples._rows[1][0].text == first
+    assert [turn.answered for turn in panel.conversation.turns] == [third]
+    assert panel._choices_at(2)[0].logprob <= 0.0  # of the answer's own tokens
+    panel.take_sample(2)
+    assert "There is no sample 4" in panel._error_text
+
+
+def test_stop_ends_all_samples(stocked: Engine) -> None:
+    panel = playground(stocked, n=4, max_tokens=256, ignore_eos=True)
+    panel.send("a")
+    panel._stop_button.click()
+    assert panel.wait(10)["finish_reason"] == "cancelled"
+    assert panel.record is not None
+    assert [one["finish_reason"] for one in panel.record["samples"]] == ["cancelled"] * 3
+    assert panel._session is not None
+    assert panel._session.active == 0
+
+
+def test_a_number_of_samples_that_is_none_is_refused(stocked: Engine) -> None:
+    panel = playground(stocked)
+    panel._sampling._counter.value = "9"
+    panel.send("a")
+    assert "n must be at most 8" in panel._error_text
+    with pytest.raises(SpecError, match="n must be"):
+        PlaygroundPanel(n=0)
+
+
+def test_a_server_gives_samples_too() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url), n=2, seed=3)
+        ready(panel)
+        say(panel, "hi")
+        assert sorted(connection.body["seed"] for connection in server.asked) == [3, 4]
+        assert panel.export("curl").count("curl ") == 2
+        panel.unload()
 
 
 def test_an_opened_engine_greys_what_it_lacks(stocked: Engine) -> None:

@@ -75,7 +75,7 @@ class StreamPanel(LoadedPanel):
             placeholder="What to ask",
             layout=widgets.Layout(width="100%", height="64px"),
         )
-        self._sampling = SamplingForm(Sampling.parse(options))
+        self._sampling = self._make_form(Sampling.parse(options))
         self._options = self._sampling.controls
         self._send_button = widgets.Button(
             description="Send", button_style="primary", disabled=True, tooltip="Generate"
@@ -91,6 +91,9 @@ class StreamPanel(LoadedPanel):
 
     def _make_view(self) -> TokenView:
         return TokenView()
+
+    def _make_form(self, sampling: Sampling) -> SamplingForm:
+        return SamplingForm(sampling)
 
     def _layout(self) -> list[widgets.Widget]:
         """Return what is in the panel, from top to bottom."""
