@@ -39,7 +39,7 @@ def headless() -> bool:
 def running_cell() -> tuple[str, str] | None:
     """Return the id of the cell that runs and that of this run; None where nobody tells.
 
-    JupyterLab sends both with each execute request; see "cellId" in its `OutputArea.execute`.
+    JupyterLab sends both with each execute request; see its `CodeCell.execute`.
     """
     kernel = _kernel()
     if kernel is None:

@@ -103,7 +103,7 @@ def curl_line(
     """
     if isinstance(source, Endpoint):
         asked = [sampling, *(sampling.replace(seed=seed) for seed in others)]
-        return "\n".join(source.curl(prompt, one) for one in asked)
+        return "\n\n".join(source.curl(prompt, one) for one in asked)
     serving = _serving(source)
     lines = [
         f"The engine {source.key} runs in a worker of this machine, and has no address to ask."
