@@ -257,6 +257,23 @@ def test_a_server_that_does_not_answer_leaves_open_what_is_open(stocked: Engine)
     assert say(panel, "a")
 
 
+def test_what_is_sent_while_a_server_is_connected_waits_for_it(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    acquire, go = shared.acquire, threading.Event()
+    monkeypatch.setattr(
+        shared, "acquire", lambda *args, **more: go.wait(30.0) and acquire(*args, **more)
+    )
+    with scripted(echo) as server:
+        panel.load(Endpoint(server.url))
+        until(lambda: "loading endpoint" in panel._title.value)
+        panel.send("hi")
+        go.set()
+        assert panel.wait(20)["text"] == "user"
+        panel.unload()
+
+
 def nowhere() -> str:
     """Return the address of a server that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -334,7 +351,7 @@ def test_samples_of_one_prompt_have_seeds_in_a_row_and_all_are_kept(stocked: Eng
     panel._sampling._counter.value = "1"
     say(panel, "another one")
     assert "samples" not in panel.record
-    assert panel._samples.children == ()
+    assert not panel._samples.children
 
 
 def test_another_sample_can_be_taken_as_the_answer(stocked: Engine) -> None:
@@ -524,6 +541,7 @@ def test_opening_another_engine_leaves_what_another_panel_shows(stocked: Engine)
     assert [source for source, _ in shared.opened()] == [stocked]
 
 
+@pytest.mark.usefixtures("nothing_open")
 def test_a_cell_that_runs_again_replaces_its_panel_and_keeps_the_engine(
     stocked: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +558,7 @@ def test_a_cell_that_runs_again_replaces_its_panel_and_keeps_the_engine(
     assert say(first, "a") == say(again, "a")
 
 
+@pytest.mark.usefixtures("nothing_open")
 def test_a_panel_that_was_closed_lets_go_of_its_engine(stocked: Engine) -> None:
     panel = playground(stocked)
     session = panel._session

@@ -33,6 +33,8 @@ class LoadedPanel(Panel):
     _source: Source | None = None
     _timer: shared.IdleTimer | None = None
     _retired = False
+    _changing = False
+    """Whether something else is about to take the place of what is open."""
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class LoadedPanel(Panel):
         )
         super().__init__(title, layout(), explanations)
         self._close_button.on_click(lambda _: self._unload_in_background())
-        self._load_button.on_click(lambda _: self._source and self.load(self._source))
+        self._load_button.on_click(lambda _: self.in_background(self._reopen))
         take_place(self)
 
     def _is_idle(self) -> bool:
@@ -115,11 +117,14 @@ class LoadedPanel(Panel):
 
     def _open(self, source: Source) -> None:
         with self._opening:  # or what is shown and what is open could be of two sources
-            self._open_alone(source)
+            try:
+                self._open_alone(source)
+            finally:
+                self._changing = False
 
     def _open_alone(self, source: Source) -> None:
         before = self._source
-        other = before is not None and source_name(before) != source_name(source)
+        self._changing = other = before is not None and source_name(before) != source_name(source)
         # An engine needs the room of the one before it. A server needs none, and may be out of
         # reach: then what was open stays.
         if other and not isinstance(source, Endpoint):
@@ -136,9 +141,9 @@ class LoadedPanel(Panel):
         if other:
             self._leave()
         self._source = source
-        if isinstance(session, Session) and not self.shows(session):
+        watched, self._session = self._session is session, session
+        if isinstance(session, Session) and not watched:
             watch(self, session)
-        self._session = session
         self._take(session)
         self._show_what_is_open()
         self._restart_timer()

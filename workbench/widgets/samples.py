@@ -86,7 +86,8 @@ class Samples(widgets.VBox):  # type: ignore[misc]
 
     def clear(self) -> None:
         """Show no samples."""
-        self.samples, self.children = [], ()
+        self.samples = []
+        self.children = []
 
     def cancel(self) -> None:
         """Stop all of them; what they gave so far is kept."""

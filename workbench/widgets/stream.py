@@ -155,8 +155,8 @@ class StreamPanel(LoadedPanel):
             raise RequestError("A generation is running. Press Stop, or wait for its end.")
 
     def _ask(self, prompt: str) -> None:
-        """Generate; where the engine has to be loaded first, in the background."""
-        if self._session and not self._session.closed:
+        """Generate; where something has to be opened first, in the background."""
+        if self._session and not self._session.closed and not self._changing:
             self._generate(prompt, self._sampling.value)
             return
         self._idle.clear()
@@ -166,7 +166,8 @@ class StreamPanel(LoadedPanel):
     def _load_and_generate(self, prompt: str) -> None:
         begun = False
         try:
-            self._generate(prompt, self._sampling.value)
+            with self._opening:
+                self._generate(prompt, self._sampling.value)
             begun = True
         finally:
             if not begun:

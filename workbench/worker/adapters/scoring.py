@@ -67,8 +67,8 @@ def positions(
         for offset, row in enumerate(values):
             place = begin + offset + 1
             if place >= start:
-                best = np.argsort(-row, kind="stable")[:top] if top else []
-                others = [[int(n), text.name_of(int(n)), float(row[n])] for n in best]
+                best = np.argsort(-row, kind="stable")[:top].tolist() if top else []
+                others = [[n, text.name_of(n), float(row[n])] for n in best]
                 token = ids[place]
                 found.append([[token, text.push([token]), float(row[token])], others])
     return found
