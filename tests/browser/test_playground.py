@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-LONG = {
-    "max_batch_size": 4,
-    "max_input_len": 64,
-    "max_output_len": 1900,
-    "threads": 2,
-}
-HOLD = """
+CREATE = """
 import os, signal, threading, time
 import psutil
+import workbench as wb
+from workbench import store
+
+engine, = store.list_engines()
+longer = {"max_output_len": 1900, "max_seq_len": 1980, "kv_blocks": 130}
 
 def hold(tokens):
     # Stops the worker when the answer has so many tokens. The engine is done in a second or two.
@@ -47,16 +46,11 @@ def hold(tokens):
 
 
 @pytest.fixture(scope="module")
-def engine(build_engine: Callable[..., Engine]) -> Engine:
-    return build_engine(quantization="none", **LONG)
-
-
-@pytest.fixture(scope="module")
-def play_lab(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Lab]:
-    """A JupyterLab whose store has the engine."""
+def play_lab(tmp_path_factory: pytest.TempPathFactory, demo_engine: Engine) -> Iterator[Lab]:
+    """A JupyterLab whose store has one engine."""
     folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("lab")
     store = tmp_path_factory.mktemp("play")
-    shutil.copytree(engine.path, store / "engines" / engine.key)
+    shutil.copytree(demo_engine.path, store / "engines" / demo_engine.key)
     with Lab(folder, home, {"WORKBENCH_HOME": str(store)}) as lab:
         yield lab
 
@@ -108,17 +102,16 @@ def fill(panel: Locator, label: str, value: str) -> None:
 
 
 def test_open_send_stop_edit_and_regenerate(
-    open_cells: Callable[..., LabPage], engine: Engine
+    open_cells: Callable[..., LabPage], demo_engine: Engine
 ) -> None:
-    page = open_cells(
-        "import workbench as wb\npanel = wb.PlaygroundPanel(max_tokens=24, seed=1)\npanel", HOLD
-    )
+    page = open_cells(CREATE, "panel = wb.PlaygroundPanel(max_tokens=24, seed=1)\npanel")
     panel = panel_of(page, "Playground")
     send, stop = (panel.get_by_role("button", name=n, exact=True) for n in ("Send", "Stop"))
     log = panel.get_by_role("log")
     assert not send.is_enabled()
+    opened = panel.get_by_text(re.compile(f"engine {demo_engine.key} .* memory"))
     panel.get_by_role("button", name="Open engine").click()
-    panel.get_by_text(re.compile(f"engine {engine.key} .* memory")).wait_for()
+    opened.wait_for()
 
     send.click()
     panel.get_by_text("finished", exact=True).wait_for()
@@ -128,6 +121,8 @@ def test_open_send_stop_edit_and_regenerate(
     check_accessible(page, "Playground")
 
     # Stop in mid-stream.
+    page.execute("panel.load(engine.under({**engine.limits, **longer}))")
+    panel.get_by_text("output up to 1900").wait_for()
     fill(panel, "max_tokens", "1900")
     panel.get_by_label("ignore_eos").check()
     page.execute("hold(20)")
@@ -167,8 +162,8 @@ def test_open_send_stop_edit_and_regenerate(
     page.execute("old, pid = panel, panel._session.pid")
     page.run_all()
     assert page.value("old._session") is None
-    panel.get_by_role("button", name="Open engine").click()
-    panel.get_by_text(re.compile(f"engine {engine.key} .* memory")).wait_for()
+    page.execute("panel.load(old._source)")
+    opened.wait_for()
     assert page.value("panel._session.pid == pid")
 
 
@@ -188,7 +183,7 @@ WHOLE = "half of an answer <b>\U0001f600</b>"
 def test_a_wrong_address_a_reload_in_mid_stream_and_a_new_kernel(
     open_cells: Callable[..., LabPage],
 ) -> None:
-    page = open_cells("import workbench as wb\npanel = wb.PlaygroundPanel()\npanel")
+    page = open_cells(CREATE, "panel = wb.PlaygroundPanel()\npanel")
     panel = panel_of(page, "Playground")
     log, alert = panel.get_by_role("log"), panel.get_by_role("alert")
     connect = panel.get_by_role("button", name="Connect")
@@ -229,12 +224,9 @@ def test_a_wrong_address_a_reload_in_mid_stream_and_a_new_kernel(
         until(lambda: text_of(log) == WHOLE)
 
 
-def test_many_streams_and_two_engines_side_by_side(
-    open_cells: Callable[..., LabPage], engine: Engine
-) -> None:
+def test_many_streams_and_two_engines_side_by_side(open_cells: Callable[..., LabPage]) -> None:
     page = open_cells(
-        f"import workbench as wb\nfrom workbench import store\n"
-        f"engine = store.find_engine({engine.key!r})",
+        CREATE,
         "many = wb.ManyPanel(engine, prompts=['a', 'b', 'c'], count=6, max_tokens=12)\nmany",
         "small = engine.under({**engine.limits, 'max_output_len': 100})\n"
         "sides = wb.SideBySidePanel([engine, small], max_tokens=12)\nsides",
