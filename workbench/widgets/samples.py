@@ -87,7 +87,7 @@ class Samples(widgets.VBox):  # type: ignore[misc]
     def clear(self) -> None:
         """Show no samples."""
         self.samples = []
-        self.children = []
+        self._show([])
 
     def cancel(self) -> None:
         """Stop all of them; what they gave so far is kept."""
@@ -119,7 +119,10 @@ class Samples(widgets.VBox):  # type: ignore[misc]
         for sample, (view, button) in zip(self.samples, self._rows, strict=False):
             view.reset(sample.title)
             button.disabled = True
-        self.children = [widgets.VBox(row) for row in self._rows[:count]]
+        self._show([widgets.VBox(row) for row in self._rows[:count]])
+
+    def _show(self, rows: list[widgets.Widget]) -> None:
+        self.children = rows
 
     def _row(self, number: int) -> tuple[TokenView, widgets.Button]:
         button = widgets.Button(
