@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +18,11 @@ from tests.servers.scripted import DONE, Connection, delta, event, scripted
 from workbench import shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
-from workbench.errors import InputError, RequestError
+from workbench.errors import InputError, RequestError, SpecError
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import parameters_of
+from workbench.widgets import cells
 from workbench.widgets.chat import SHOWN
 from workbench.widgets.live import BARS, sparkline
 from workbench.widgets.playground import PlaygroundPanel
@@ -240,6 +243,51 @@ def test_what_cannot_be_opened_is_a_sentence() -> None:
     assert "No engine is loaded" in panel._error_text
 
 
+def test_a_server_that_does_not_answer_leaves_open_what_is_open(stocked: Engine) -> None:
+    panel = playground(stocked)
+    session, opened = panel._session, f"engine {stocked.key} on openvino"
+    chooser = panel._chooser
+    for url, words in (("ftp://x", "is no URL of http"), (nowhere(), "Nothing listens at")):
+        chooser.url.value = url
+        chooser.connect_button.click()
+        until(lambda words=words: words in panel._error_text)
+        until(lambda: opened in panel._title.value)
+    assert panel._session is session
+    assert not panel._close_button.disabled
+    assert say(panel, "a")
+
+
+def test_what_is_sent_while_a_server_is_connected_waits_for_it(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    acquire, go = shared.acquire, threading.Event()
+    monkeypatch.setattr(
+        shared, "acquire", lambda *args, **more: go.wait(30.0) and acquire(*args, **more)
+    )
+    with scripted(echo) as server:
+        panel.load(Endpoint(server.url))
+        until(lambda: "loading endpoint" in panel._title.value)
+        panel.send("hi")
+        go.set()
+        assert panel.wait(20)["text"] == "user"
+        panel.unload()
+
+
+def nowhere() -> str:
+    """Return the address of a server that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+def test_the_title_does_not_look_for_what_is_no_url() -> None:
+    panel = PlaygroundPanel()
+    panel._chooser.url.value = "ftp://x"
+    panel._chooser.connect_button.click()
+    until(lambda: "is no URL of http" in panel._error_text)
+    until(lambda: "looking for" not in panel._title.value)
+
+
 def test_exports_say_when_there_is_nothing_yet(stocked: Engine) -> None:
     panel = playground(stocked)
     with pytest.raises(RequestError, match="Nothing was generated yet"):
@@ -277,6 +325,81 @@ def test_what_a_backend_lacks_is_grey_with_the_reason_until_it_has_it() -> None:
     form.disable({})
     assert not form.controls["regex"].disabled
     assert form._why.value == ""
+
+
+def test_samples_of_one_prompt_have_seeds_in_a_row_and_all_are_kept(stocked: Engine) -> None:
+    panel = playground(stocked, n=3, temperature=1.5, seed=7)
+    text = say(panel, "write a haiku about latency")
+    assert panel.record is not None
+    records = [panel.record, *panel.record["samples"]]
+    assert [one["sampling"]["seed"] for one in records] == [7, 8, 9]
+    session = panel._session
+    assert session is not None
+    for one in records:
+        alone = session.generate(panel._sent, Sampling.parse(one["sampling"])).wait().text
+        assert one["text"] == alone
+    assert len({one["text"] for one in records}) > 1
+    assert [view.text for view, _ in panel._samples._rows] == [one["text"] for one in records[1:]]
+    (turn,) = panel.conversation.turns
+    assert turn.answered == text
+    for form in ("markdown", "json"):
+        exported = panel.export(form)  # type: ignore[arg-type]
+        assert all(json.dumps(one["text"])[1:-1].split("\\n")[0] in exported for one in records)
+    assert "for seed in [7, 8, 9]" in panel.export("python")
+    assert panel.plain().count("another sample, seed") == 2
+    # The next prompt has samples of its own, or none.
+    panel._sampling._counter.value = "1"
+    say(panel, "another one")
+    assert "samples" not in panel.record
+    assert not panel._samples.children
+
+
+def test_another_sample_can_be_taken_as_the_answer(stocked: Engine) -> None:
+    panel = playground(stocked, n=3, temperature=1.5, seed=7)
+    first = say(panel, "write a haiku about latency")
+    assert panel.record is not None
+    third = panel.record["samples"][1]["text"]
+    assert third != first
+    panel._samples._rows[1][1].click()
+    assert panel._error_text == ""
+    assert panel._view.text == panel.record["text"] == third
+    assert panel.records[-1] is panel.record
+    assert [one["text"] for one in panel.record["samples"]][1] == first
+    assert panel._samples._rows[1][0].text == first
+    assert [turn.answered for turn in panel.conversation.turns] == [third]
+    assert panel._choices_at(2)[0].logprob <= 0.0  # of the answer's own tokens
+    panel.take_sample(2)
+    assert "There is no sample 4" in panel._error_text
+
+
+def test_stop_ends_all_samples(stocked: Engine) -> None:
+    panel = playground(stocked, n=4, max_tokens=256, ignore_eos=True)
+    panel.send("a")
+    panel._stop_button.click()
+    assert panel.wait(10)["finish_reason"] == "cancelled"
+    assert panel.record is not None
+    assert [one["finish_reason"] for one in panel.record["samples"]] == ["cancelled"] * 3
+    assert panel._session is not None
+    assert panel._session.active == 0
+
+
+def test_a_number_of_samples_that_is_none_is_refused(stocked: Engine) -> None:
+    panel = playground(stocked)
+    panel._sampling._counter.value = "9"
+    panel.send("a")
+    assert "n must be a whole number" in panel._error_text
+    with pytest.raises(SpecError, match="n must be"):
+        PlaygroundPanel(n=0)
+
+
+def test_a_server_gives_samples_too() -> None:
+    with scripted(echo) as server:
+        panel = PlaygroundPanel(Endpoint(server.url), n=2, seed=3)
+        ready(panel)
+        say(panel, "hi")
+        assert sorted(connection.body["seed"] for connection in server.asked) == [3, 4]
+        assert panel.export("curl").count("curl ") == 2
+        panel.unload()
 
 
 def test_an_opened_engine_greys_what_it_lacks(stocked: Engine) -> None:
@@ -363,7 +486,7 @@ def test_unloading_frees_the_process_and_its_threads(stocked: Engine) -> None:
     panel._close_button.click()
     until(lambda: not psutil.pid_exists(pid))
     until(lambda: threading.active_count() <= before)
-    assert not panel._load_button.disabled
+    until(lambda: not panel._load_button.disabled)
     panel._load_button.click()
     until(lambda: panel._session is not None)
     assert say(panel, "a")
@@ -385,6 +508,79 @@ def test_an_idle_engine_is_unloaded_when_that_is_wanted(stocked: Engine) -> None
     assert shared.opened() == []
     assert say(panel, "a")
     panel.unload()
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_an_idle_engine_stays_while_another_panel_shows_it(stocked: Engine) -> None:
+    other = playground(stocked)
+    panel = playground(stocked)
+    panel._idle_minutes = 1.0
+    panel._unload_idle()
+    assert len(shared.opened()) == 1
+    assert panel._session is not None
+    # Whoever uses it shows it again.
+    say(panel, "a")
+    other._unload_idle()
+    assert len(shared.opened()) == 1
+    panel._unload_idle()
+    assert shared.opened() == []
+    assert "after 1 idle minutes" in panel._title.value
+    until(lambda: "is not loaded" in other._title.value)
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_opening_another_engine_leaves_what_another_panel_shows(stocked: Engine) -> None:
+    other, panel = playground(stocked), playground(stocked)
+    small = stocked.under({**stocked.limits, "max_output_len": 100})
+    panel.load(small)
+    until(lambda: "up to 100 tokens" in panel._title.value)
+    assert len(shared.opened()) == 2
+    assert say(other, "a")
+    panel.load(stocked)
+    until(lambda: "up to 256 tokens" in panel._title.value)
+    assert [source for source, _ in shared.opened()] == [stocked]
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_a_cell_that_runs_again_replaces_its_panel_and_keeps_the_engine(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = iter(["1", "1", "2"])
+    monkeypatch.setattr(cells, "running_cell", lambda: ("cell", next(runs)))
+    first, beside = playground(stocked), playground(stocked)
+    session = first._session
+    assert beside._session is session
+    again = playground(stocked)
+    assert first._session is beside._session is None
+    assert again._session is session
+    until(lambda: sum(t.name == "session-watch" for t in threading.enumerate()) <= 1)
+    # What the last run left in a variable still answers.
+    assert say(first, "a") == say(again, "a")
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_a_panel_that_was_closed_lets_go_of_its_engine(stocked: Engine) -> None:
+    panel = playground(stocked)
+    session = panel._session
+    panel.close()
+    assert shared.let_go(stocked, panel)
+    assert session is not None
+    assert not session.closed
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_unloading_does_not_block_the_kernel(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    release, go = shared.release, threading.Event()
+    monkeypatch.setattr(shared, "release", lambda source: go.wait(30.0) and release(source))
+    panel._close_button.click()  # returns
+    assert "unloading" in panel._title.value
+    assert panel._close_button.disabled
+    go.set()
+    until(lambda: "is not loaded" in panel._title.value)
+    assert shared.opened() == []
 
 
 @pytest.mark.usefixtures("nothing_open")

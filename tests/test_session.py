@@ -333,6 +333,21 @@ def test_scores_of_generated_tokens_are_those_that_they_had(demo_session: Sessio
     assert [s.token.logprob for s in scores] == pytest.approx(generation.logprobs, abs=1e-4)
 
 
+def test_an_answer_goes_on_from_what_was_said(demo_session: Session) -> None:
+    prompt = [5, 9, 40, 77]
+    whole = demo_session.generate(prompt, max_tokens=12, ignore_eos=True).wait()
+    said = whole.token_ids[:5]
+    rest = demo_session.generate(prompt, said=said, max_tokens=7, ignore_eos=True).wait()
+    assert [*said, *rest.token_ids] == whole.token_ids
+    scores = demo_session.score([*prompt, *said], top=0, start=len(prompt), begin=len(prompt))
+    assert "".join(score.token.text for score in scores) + rest.text == whole.text
+    assert scores[0].alternatives == ()
+    with pytest.raises(RequestError, match="from a prompt of token ids, not of text"):
+        demo_session.generate("a", said=said)
+    with pytest.raises(RequestError, match="must begin at or before token 2"):
+        demo_session.score([*prompt, *said], start=2, begin=3)
+
+
 @pytest.mark.parametrize(
     ("ids", "start", "sentence"),
     [

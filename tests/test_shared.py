@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -101,6 +102,56 @@ def test_release_waits_for_nobody_and_leaves_what_is_in_use(
     assert shared.release(engines[0])
     assert session.closed
     assert shared.release(engines[0])
+
+
+class Holder:
+    """Somebody who shows what is open."""
+
+
+def test_the_last_one_who_lets_go_is_told_so(engines: list[Engine], free: list[int]) -> None:
+    first, second = Holder(), Holder()
+    session = shared.acquire(engines[0], holder=first)
+    shared.hold(engines[0], second)
+    assert not shared.let_go(engines[0], first)
+    assert shared.let_go(engines[0], second)
+    assert not session.closed
+    # Closing ends all claims: a holder of before does not keep what is opened again.
+    shared.hold(engines[0], second)
+    shared.release(engines[0])
+    shared.acquire(engines[0], holder=first)
+    assert shared.let_go(engines[0], first)
+
+
+def test_a_holder_that_is_gone_or_forgotten_wants_nothing(
+    engines: list[Engine], free: list[int]
+) -> None:
+    first, second = Holder(), Holder()
+    for holder in (first, second):
+        shared.acquire(engines[0], holder=holder)
+    shared.forget(first)
+    del second, holder
+    gc.collect()
+    assert shared.let_go(engines[0], first)
+
+
+def test_holding_does_not_wait_for_an_engine_that_loads(
+    engines: list[Engine], free: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def slow(_source: Any) -> Fake:
+        loading.set()
+        assert go.wait(30.0)
+        return Fake()
+
+    monkeypatch.setattr(shared, "open_source", slow)
+    thread = threading.Thread(target=shared.acquire, args=(engines[0],))
+    thread.start()
+    assert loading.wait(30.0)
+    shared.hold(engines[1], Holder())
+    assert thread.is_alive()
+    go.set()
+    thread.join()
 
 
 def test_the_timer_calls_when_nothing_happens_and_leaves_no_thread() -> None:

@@ -95,6 +95,36 @@ def test_leading_spaces_stay_where_they_are() -> None:
     ]
 
 
+def test_a_text_goes_on_as_if_it_had_never_been_interrupted() -> None:
+    tokenizer = TOKENIZERS["byte fallback"]
+    ids = [256, 257, *"語".encode(), 258, 257, 256]
+    for place in range(len(ids) + 1):
+        before = TextStream(tokenizer)
+        said = "".join(before.push([number]) for number in ids[:place])
+        after = TextStream(tokenizer, said=ids[:place])
+        went_on = "".join(after.push([number]) for number in ids[place:]) + after.end()
+        assert said + went_on == tokenizer.decode(ids)
+
+
+def test_a_token_is_called_what_it_would_add_at_its_place() -> None:
+    first, later = (
+        TextStream(TOKENIZERS["byte fallback"]),
+        TextStream(TOKENIZERS["byte fallback"], said=[256]),
+    )
+    assert (first.name_of(257), later.name_of(257)) == ("world", " world")
+    assert later.name_of("é".encode()[0]) == "\ufffd"
+    assert later.push([257]) == " world"  # asking has changed nothing
+    special = TextStream(_with_an_end())
+    assert special.name_of(0) == "</s>"
+    assert special.push([0]) == ""
+
+
+def _with_an_end() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({"</s>": 0, "a": 1}, unk_token="a"))
+    tokenizer.add_special_tokens(["</s>"])
+    return tokenizer
+
+
 @given(
     text=st.text("abc", max_size=30),
     stop=st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3),

@@ -98,6 +98,24 @@ def test_the_snippet_is_python_with_the_same_prompt_and_options() -> None:
     assert given == {"seed": 3, "stop": ("\n",)}
 
 
+def test_the_snippet_and_the_curl_lines_of_samples_name_every_seed() -> None:
+    snippet = python_snippet(SERVER, "hi", Sampling(seed=3, temperature=0.5, stop="seed"), [4, 5])
+    ast.parse(snippet)
+    assert "session.generate(prompt, temperature=0.5, stop=('seed',), seed=seed)" in snippet
+    assert "for seed in [3, 4, 5]" in snippet
+    first, second = curl_line(SERVER, "hi", Sampling(seed=3), [4]).split("\n\n")
+    assert '"seed": 3' in first
+    assert '"seed": 4' in second
+
+
+def test_a_transcript_holds_all_samples() -> None:
+    turn = Turn("hi", "hello", {**record("hello"), "samples": [record("hey"), record("hum")]})
+    text = markdown([turn], SERVER)
+    assert text.count("**Another sample**") == 2
+    assert "hey" in text
+    assert "hum" in text
+
+
 def test_the_snippet_runs_and_gives_the_same_text(stocked: Engine, tmp_path: Path) -> None:
     prompt = [{"role": "user", "content": "write a haiku about latency"}]
     script = python_snippet(stocked, prompt, Sampling(max_tokens=8, seed=1))

@@ -36,6 +36,20 @@ def headless() -> bool:
     return not kernel.get_parent("shell").get("content", {}).get("allow_stdin", True)
 
 
+def running_cell() -> tuple[str, str] | None:
+    """Return the id of the cell that runs and that of this run; None where nobody tells.
+
+    JupyterLab sends both with each execute request; see its `CodeCell.execute`.
+    """
+    kernel = _kernel()
+    if kernel is None:
+        return None
+    request = kernel.get_parent("shell")
+    cell = request.get("metadata", {}).get("cellId")
+    run = request.get("header", {}).get("msg_id")
+    return (str(cell), str(run)) if cell and run else None
+
+
 def _kernel() -> Any:
     import sys  # noqa: PLC0415 - beside its only use
 

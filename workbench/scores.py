@@ -16,8 +16,10 @@ class Score:
     """One token of a text, given those before it.
 
     Attributes:
-        token: The token, with the natural logarithm of its probability.
-        alternatives: The most probable tokens at its place, the first one first.
+        token: The token, with what it adds to the text before it (nothing where a character is
+            unfinished, and for a special token), and the natural logarithm of its probability.
+        alternatives: The most probable tokens at its place, the first one first, each with what
+            it would add; a special token, which adds nothing, with its name.
     """
 
     token: Alternative

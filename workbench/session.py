@@ -147,6 +147,8 @@ class Session:
         self,
         prompt: str | Sequence[int] | Sequence[Mapping[str, str]],
         sampling: Sampling | None = None,
+        *,
+        said: Sequence[int] = (),
         **options: Any,
     ) -> Generation:
         """Start a generation; it streams while others run.
@@ -155,6 +157,8 @@ class Session:
             prompt: Text to complete; or token ids; or chat messages, each with "role" and
                 "content", which the model's chat template turns into text.
             sampling: Options; `options` change single ones, as in `temperature=0.8`.
+            said: Token ids with which the answer to a prompt of token ids begins; it goes on from
+                them. Backends that cannot score take them for a part of the prompt.
             options: Fields of `Sampling`.
 
         Raises:
@@ -167,6 +171,8 @@ class Session:
         sampling = (sampling or Sampling()).with_seed()
         sampling.refuse(self.lacks)
         fields = prompt_fields(prompt)
+        if said:
+            fields = prompt_fields([*_ids(fields), *said])
         with self._lock:
             self._check_open()
             number = next(self._numbers)
@@ -177,6 +183,7 @@ class Session:
                 op="generate",
                 id=number,
                 sampling=sampling.model_dump(mode="json"),
+                said=len(said),
                 **fields,
             )
         except OSError:
@@ -185,7 +192,13 @@ class Session:
         return generation
 
     def score(
-        self, ids: Sequence[int], *, top: int = 5, start: int = 1, timeout: float | None = 300.0
+        self,
+        ids: Sequence[int],
+        *,
+        top: int = 5,
+        start: int = 1,
+        begin: int = 0,
+        timeout: float | None = 300.0,
     ) -> list[Score]:
         """Return the probability of each token of a text, and of the most probable ones there.
 
@@ -196,6 +209,8 @@ class Session:
             ids: The text: a prompt's tokens and those that were generated.
             top: Number of alternatives at each place.
             start: The first token that is scored; the very first of a text has no score.
+            begin: Where the text begins that is told: the texts of an answer's tokens are those
+                that they have in the answer, without the prompt before it.
             timeout: Seconds to wait.
 
         Raises:
@@ -211,7 +226,9 @@ class Session:
             number = next(self._numbers)
             self._generations[number] = scoring
         with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
-            self._worker.send(op="score", id=number, ids=list(ids), top=top, start=start)
+            self._worker.send(
+                op="score", id=number, ids=list(ids), top=top, start=start, begin=begin
+            )
         return scoring.wait(timeout)
 
     def _check_open(self) -> None:
@@ -339,3 +356,14 @@ class Session:
     def _printed(self) -> list[str]:
         self._log.seek(0)
         return self._log.read().decode(errors="replace").strip().splitlines()
+
+
+def _ids(fields: Mapping[str, Any]) -> list[int]:
+    """Return the token ids of a prompt.
+
+    Raises:
+        RequestError: It is not given as token ids.
+    """
+    if "ids" not in fields:
+        raise RequestError("An answer goes on (said=...) from a prompt of token ids, not of text.")
+    return list(fields["ids"])

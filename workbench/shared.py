@@ -8,8 +8,10 @@ there is room for what comes, and what nobody generates with goes first.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.backends import get_backend
 from workbench.endpoint import Endpoint
@@ -34,12 +36,19 @@ _OPEN: dict[str, _Held] = {}
 
 _LOCK = threading.RLock()
 
+_HOLDERS: dict[str, weakref.WeakSet[Any]] = {}
+"""By name of the source, who wants it open also while nobody generates."""
 
-def acquire(source: Source, *, keep: Collection[Source] = ()) -> Opened:
+_HOLDING = threading.Lock()
+"""For the holders alone: the other lock is taken while an engine loads."""
+
+
+def acquire(source: Source, *, holder: Any = None, keep: Collection[Source] = ()) -> Opened:
     """Return the session of a source, opened if there is none that lives.
 
     Args:
         source: What to open.
+        holder: Who wants it open from now on, see `let_go`. It is not kept alive by that.
         keep: Sources whose sessions stay open, even where their memory is wanted.
 
     Raises:
@@ -53,10 +62,37 @@ def acquire(source: Source, *, keep: Collection[Source] = ()) -> Opened:
             # Whether it still serves, and which model, only asking tells.
             held.session.close()
         if held is None or held.session.closed:
+            _drop_holders(name)
             _make_room(source, {source_name(other) for other in keep})
             held = _Held(source, open_source(source))
         _OPEN[name] = held
+        if holder is not None:
+            hold(source, holder)
         return held.session
+
+
+def hold(source: Source, holder: Any) -> None:
+    """Note that somebody wants an open source to stay open."""
+    with _HOLDING:
+        _HOLDERS.setdefault(source_name(source), weakref.WeakSet()).add(holder)
+
+
+def let_go(source: Source, holder: Any) -> bool:
+    """Note that somebody does not want a source any more; say whether nobody else does.
+
+    It is not closed: whoever comes next may want it.
+    """
+    with _HOLDING:
+        holders = _HOLDERS.get(source_name(source), weakref.WeakSet())
+        holders.discard(holder)
+        return not holders
+
+
+def forget(holder: Any) -> None:
+    """Note that somebody wants nothing any more."""
+    with _HOLDING:
+        for holders in _HOLDERS.values():
+            holders.discard(holder)
 
 
 def release(source: Source) -> bool:
@@ -108,8 +144,16 @@ def _make_room(source: Source, keep: Collection[str]) -> None:
     raise SessionError(f"{source_label(source)} was not loaded. {room_line(source)}{in_use}")
 
 
+def _drop_holders(name: str) -> None:
+    """Forget who wanted what is closed now; they are told by their own watch."""
+    with _HOLDING:
+        _HOLDERS.pop(name, None)
+
+
 def _close(held: _Held) -> None:
-    _OPEN.pop(source_name(held.source), None)
+    name = source_name(held.source)
+    _OPEN.pop(name, None)
+    _drop_holders(name)
     held.session.close()
 
 

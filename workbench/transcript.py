@@ -32,6 +32,9 @@ def markdown(turns: Sequence[Turn], source: Source, system_prompt: str = "") -> 
         parts.append(f"**Answered**\n\n{_fenced(turn.answered)}")
         if turn.record:
             parts.append(f"{_options(turn.record)}\n\n{timing_line(turn.record)}")
+        for sample in turn.record.get("samples", []):
+            parts.append(f"**Another sample**\n\n{_fenced(sample['text'])}")
+            parts.append(f"{_options(sample)}\n\n{timing_line(sample)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,32 +43,67 @@ def record_json(records: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(list(records), indent=2, ensure_ascii=False)
 
 
-def python_snippet(source: Source, prompt: Prompt, sampling: Sampling) -> str:
-    """Return Python that streams the same prompt with the same options."""
-    options = "".join(f", {name}={value!r}" for name, value in _changed(sampling).items())
-    opening = f"wb.open_engine({_key(source)!r})"
-    if isinstance(source, Endpoint):
-        named = {"model": source.model, "key_env": source.key_env}
-        words = "".join(f", {name}={value!r}" for name, value in named.items() if value)
-        words += f", extra={dict(source.extra)!r}" if source.extra else ""
-        opening = f"wb.Endpoint({source.url!r}{words}).open()"
-    shown = pprint.pformat(prompt, width=90, sort_dicts=False)
+def python_snippet(
+    source: Source, prompt: Prompt, sampling: Sampling, others: Sequence[int] = ()
+) -> str:
+    """Return Python that streams the same prompt with the same options.
+
+    Args:
+        source: What was asked.
+        prompt: What it was given.
+        sampling: Options.
+        others: Seeds of further samples of the prompt, which run at once with the first.
+    """
+    if others:
+        return _samples_snippet(source, prompt, sampling, others)
     return (
-        "import workbench as wb\n\n"
-        f"prompt = {shown}\n"
-        f"with {opening} as session:\n"
-        f"    for delta in session.generate(prompt{options}):\n"
+        f"{_prompt_and_session(source, prompt)}"
+        f"    for delta in session.generate(prompt{_keywords(_changed(sampling))}):\n"
         '        print(delta.text, end="", flush=True)\n'
     )
 
 
-def curl_line(source: Source, prompt: Prompt, sampling: Sampling) -> str:
-    """Return the shell line that asks a server the same.
+def _samples_snippet(
+    source: Source, prompt: Prompt, sampling: Sampling, others: Sequence[int]
+) -> str:
+    options = {name: value for name, value in _changed(sampling).items() if name != "seed"}
+    return (
+        f"{_prompt_and_session(source, prompt)}"
+        "    samples = [\n"
+        f"        session.generate(prompt{_keywords(options)}, seed=seed)\n"
+        f"        for seed in {[sampling.seed, *others]}\n"
+        "    ]\n"
+        "    for sample in samples:\n"
+        '        print(sample.wait().text, end="\\n\\n")\n'
+    )
+
+
+def _keywords(values: Mapping[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in values.items())
+
+
+def _prompt_and_session(source: Source, prompt: Prompt) -> str:
+    """Return the lines of Python up to the open session."""
+    opening = f"wb.open_engine({_key(source)!r})"
+    if isinstance(source, Endpoint):
+        named = {"model": source.model, "key_env": source.key_env}
+        words = _keywords({name: value for name, value in named.items() if value})
+        words += f", extra={dict(source.extra)!r}" if source.extra else ""
+        opening = f"wb.Endpoint({source.url!r}{words}).open()"
+    shown = pprint.pformat(prompt, width=90, sort_dicts=False)
+    return f"import workbench as wb\n\nprompt = {shown}\nwith {opening} as session:\n"
+
+
+def curl_line(
+    source: Source, prompt: Prompt, sampling: Sampling, others: Sequence[int] = ()
+) -> str:
+    """Return the shell line that asks a server the same; one for each further seed of `others`.
 
     An engine of the store has no server: then these are comments that say how it gets one.
     """
     if isinstance(source, Endpoint):
-        return source.curl(prompt, sampling)
+        asked = [sampling, *(sampling.replace(seed=seed) for seed in others)]
+        return "\n\n".join(source.curl(prompt, one) for one in asked)
     serving = _serving(source)
     lines = [
         f"The engine {source.key} runs in a worker of this machine, and has no address to ask."

@@ -43,6 +43,7 @@ from tests.benchmarks import bare
 from tests.tiny_models import make_random_model
 from workbench.backends import make_spec
 from workbench.build import start_build
+from workbench.engine import Engine
 from workbench.opening import open_engine
 from workbench.session import Session
 
@@ -134,6 +135,23 @@ def compare(
     return found
 
 
+def build(model: Path, parameters: float = 3e8) -> Engine:
+    """Write a random model, and build the engine that is measured."""
+    make_random_model(model, parameters)
+    spec = make_spec(
+        {
+            "model": str(model),
+            "quantization": "int4",
+            "dtype": "bfloat16",
+            "symmetric": True,
+            "kv_cache_dtype": "int8",
+            "max_batch_size": max(STREAMS),
+            "threads": THREADS,
+        }
+    )
+    return start_build(spec).wait()
+
+
 def main() -> int:
     """Print the ratios; the exit status says whether the limits were kept."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -143,19 +161,8 @@ def main() -> int:
     print(f"load before: {os.getloadavg()[0]:.1f} (average of the last minute)", flush=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         os.environ["WORKBENCH_HOME"] = f"{folder}/home"
-        model = make_random_model(Path(folder) / "model")
-        spec = make_spec(
-            {
-                "model": str(model),
-                "quantization": "int4",
-                "dtype": "bfloat16",
-                "symmetric": True,
-                "kv_cache_dtype": "int8",
-                "max_batch_size": max(STREAMS),
-                "threads": THREADS,
-            }
-        )
-        engine = start_build(spec).wait()
+        model = Path(folder) / "model"
+        engine = build(model)
         session = stack.enter_context(open_engine(engine))
         ours = functools.partial(through_session, session)
         limits = json.dumps(engine.manifest["limits"])

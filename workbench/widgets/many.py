@@ -179,7 +179,7 @@ class ManyPanel(Panel):
             with self.boundary():
                 source = self._source()
                 self._say(self._title, f"opening {source_label(source)} ...")
-                session = shared.acquire(source)
+                session = shared.acquire(source, holder=self)
                 self._say(self._title, opened_line(source, session))
                 prompts = _prompts(asked, session)
                 if warm:
@@ -191,6 +191,7 @@ class ManyPanel(Panel):
                 self._limit = session.limits.get("max_batch_size")
                 self._chart.value = chart(self.records)
         finally:
+            shared.forget(self)
             self._send_button.disabled = self._measure_button.disabled = False
             self._stop_button.disabled = True
             self.touch()

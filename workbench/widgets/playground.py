@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -12,16 +11,18 @@ from workbench import transcript
 from workbench.conversation import Conversation, Turn
 from workbench.divergence import answer_of
 from workbench.engine import Engine
-from workbench.errors import InputError, RequestError
+from workbench.errors import InputError, RequestError, WorkbenchError
 from workbench.generation import Generation
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sources import Source
-from workbench.steering import Trail, alternatives_at
+from workbench.steering import Trail, alternatives_at, told
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
 from workbench.widgets.opener import SourceChooser
+from workbench.widgets.samples import Sample, Samples
+from workbench.widgets.sampling import Count, SamplingForm
 from workbench.widgets.source import EngineSource
 from workbench.widgets.stream import StreamPanel
 from workbench.widgets.tokens import Alternative as Choice
@@ -40,6 +41,7 @@ class PlaygroundPanel(StreamPanel):
         *,
         mode: Mode = "chat",
         system_prompt: str = "",
+        n: int = 1,
         **values: Any,
     ) -> None:
         """Show the panel.
@@ -48,6 +50,8 @@ class PlaygroundPanel(StreamPanel):
             source: What to open at first; None opens nothing until somebody chooses.
             mode: Chat with the model's own template, or plain completion.
             system_prompt: What comes before the conversation.
+            n: Samples of each prompt, see `Count`. The first one is the answer until another one
+                is taken; `record` has the others as "samples".
             values: As for `StreamPanel`.
 
         Raises:
@@ -56,6 +60,8 @@ class PlaygroundPanel(StreamPanel):
         if mode not in get_args(Mode):
             raise InputError(f"mode is one of {', '.join(get_args(Mode))}; got {mode!r}.")
         self.conversation = Conversation(system_prompt)
+        self._n = Count.parse({"n": n})
+        self._samples = Samples(self.take_sample, self.show_error)
         self._sent: Prompt = ""
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
@@ -90,8 +96,11 @@ class PlaygroundPanel(StreamPanel):
         chooser = widgets.Accordion([self._chooser], titles=("Open",), selected_index=0)
         exports = widgets.HBox(list(self._export_buttons.values()))
         above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
-        below = [self._prompt, self._sampling, self._buttons(), self._view]
+        below = [self._prompt, self._sampling, self._buttons(), self._view, self._samples]
         return [*above, self._history, *below, exports, self._exported]
+
+    def _make_form(self, sampling: Sampling) -> SamplingForm:
+        return SamplingForm(sampling, self._n)
 
     def _open(self, source: Source) -> None:
         super()._open(source)
@@ -117,15 +126,58 @@ class PlaygroundPanel(StreamPanel):
         chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
         if not chosen:
             raise RequestError(f"The token {token_id} is none of the most probable ones there.")
+        head = told(session, trail.instead(index, chosen[0]))
         self._refuse_while_running()
         if self._generation is not generation:
             raise RequestError("Another answer came meanwhile. Choose a token of it.")
         turns = self.conversation.turns
         self._instead = len(turns) - 1 if turns and turns[-1].record is self.record else None
-        head = trail.instead(index, chosen[0])
         sampling = Sampling.parse(self.record["sampling"] if self.record else {})
         self._head = head
-        self._begin(self._question, head.ids, sampling, head.text)
+        self._begin(self._question, head.prompt_ids, sampling, head.text)
+
+    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
+        if self._head and isinstance(session, Session):
+            self._samples.clear()
+            return session.generate(asked, sampling, said=self._head.said)
+        count = self._sampling.count
+        generation = super()._start_one(session, asked, sampling)
+        try:
+            self._samples.start(session, asked, generation.sampling, count - 1)
+        except WorkbenchError:
+            generation.cancel()
+            raise
+        return generation
+
+    def stop(self) -> None:
+        """Stop the running generation, and the other samples of its prompt."""
+        super().stop()
+        self._samples.cancel()
+
+    def take_sample(self, number: int) -> None:
+        """Make another sample the answer, from which the conversation goes on.
+
+        Args:
+            number: Of the samples in `record["samples"]`, from 0.
+        """
+        with self.boundary():
+            self._refuse_while_running()
+            if self._generation is None or not 0 <= number < len(self._samples.samples):
+                raise RequestError(f"There is no sample {number + 2} of this prompt.")
+            before = self.record or {}
+            turns = self.conversation.turns
+            place = len(turns) - 1 if turns and turns[-1].record is before else None
+            before.pop("samples", None)
+            answer = Sample(self._generation, self._came, before)
+            taken = self._samples.swap(number, answer)
+            self._generation, self._came = taken.generation, taken.came
+            self.record = taken.record | {"source": before.get("source")}
+            self.record["samples"] = [one.record for one in self._samples.samples]
+            self.records[-1] = self.record
+            taken.replay(self._view, self._session.limits if self._session else {})
+            if place is not None:
+                self.conversation.add(turns[place].asked, self.record, place)
+                self._history.show(self.conversation)
 
     def _choices_at(self, index: int) -> list[Choice]:
         """Return what the view shows for a token."""
@@ -197,7 +249,11 @@ class PlaygroundPanel(StreamPanel):
             self._refuse_while_running()
             self.conversation.clear()
             self._history.show(self.conversation)
-            self._view.reset()
+            self._forget()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._samples.clear()
 
     def export(self, form: Form) -> str:
         """Return the transcript ("markdown"), the records ("json"), or what asks the same again.
@@ -220,7 +276,8 @@ class PlaygroundPanel(StreamPanel):
             return transcript.record_json(self.records)
         write = transcript.python_snippet if form == "python" else transcript.curl_line
         asked = self._head.ids if self._head else self._sent
-        return write(source, asked, Sampling.parse(self.record["sampling"]))
+        others = [one["sampling"]["seed"] for one in self.record.get("samples", [])]
+        return write(source, asked, Sampling.parse(self.record["sampling"]), others)
 
     def plain(self) -> str:
         """Return all turns, or the prompt and what completed it, with timings as plain text."""
@@ -229,6 +286,9 @@ class PlaygroundPanel(StreamPanel):
         lines = []
         for turn in self.conversation.turns:
             lines += [f"> {turn.asked}", "", turn.answered, "", timing_line(turn.record), ""]
+            for one in turn.record.get("samples", []):
+                seed = f"another sample, seed {one['sampling']['seed']}:"
+                lines += [seed, one["text"], "", timing_line(one), ""]
         return "\n".join(lines[:-1])
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
@@ -245,6 +305,8 @@ class PlaygroundPanel(StreamPanel):
         return self._sent
 
     def _ended(self, prompt: str, generation: Generation) -> None:
+        if self.record and (others := self._samples.wait()):
+            self.record["samples"] = [one.record for one in others]
         if not isinstance(self._sent, str) and generation.error is None and self.record:
             self.conversation.add(prompt, self.record, self._instead)
             self._history.show(self.conversation)
@@ -253,14 +315,17 @@ class PlaygroundPanel(StreamPanel):
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
         self.show_error("")
+        self.in_background(self._find_and_open, find)
 
-        def work() -> None:
-            with self.boundary():
-                self._refuse_while_running()
-                self._show_title("looking for what was chosen ...")
-                self._open(find())
-
-        threading.Thread(target=work, daemon=True).start()
+    def _find_and_open(self, find: Callable[[], Source]) -> None:
+        self._refuse_while_running()
+        self._show_title("looking for what was chosen ...")
+        try:
+            source = find()
+        except WorkbenchError:
+            self._show_what_is_open()
+            raise
+        self._open(source)
 
     def _show_export(self, form: Form) -> None:
         self.show_error("")

@@ -10,11 +10,28 @@ import ipywidgets as widgets
 
 from workbench.flags import typed
 from workbench.sampling import Sampling
-from workbench.spec import Parameter, parameters_of
+from workbench.spec import Declared, Parameter, parameter, parameters_of
 from workbench.units import printable
 
 SHOWN = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos")
 """Options that are always in view; the others are folded."""
+
+MOST_SAMPLES = 8
+"""Samples of one prompt: each is a view on the page."""
+
+
+class Count(Declared):
+    """How many samples of one prompt are wanted; named as OpenAI's API and vLLM have it."""
+
+    n: int = parameter(
+        1,
+        ge=1,
+        le=MOST_SAMPLES,
+        help="Samples of the same prompt. They are generations of their own, in flight at once as "
+        "far as the batch has room, with the seeds seed, seed + 1 and so on. At temperature 0 they "
+        "are all the same.",
+    )
+
 
 STOP_HELP = r"Texts that end the answer, one a line; \n stands for a line break."
 
@@ -27,8 +44,14 @@ _WIDE_STYLE = {"description_width": "130px"}
 class SamplingForm(widgets.VBox):  # type: ignore[misc]
     """One control for each field of `Sampling`; `value` is what they say."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        """Show the controls with the values of `sampling`."""
+    def __init__(self, sampling: Sampling, count: Count | None = None) -> None:
+        """Show the controls with the values of `sampling`.
+
+        Args:
+            sampling: Options.
+            count: Also ask how many samples are wanted, and begin with these; None does not ask.
+        """
+        self._counter = None if count is None else _control(parameters_of(Count)["n"], count.n)
         declared = parameters_of(Sampling)
         self._sampling = sampling
         self.controls: dict[str, widgets.Widget] = {
@@ -54,13 +77,26 @@ class SamplingForm(widgets.VBox):  # type: ignore[misc]
             titles=("More sampling options",),
             selected_index=None,
         )
-        super().__init__([_grid([self.controls[name] for name in SHOWN]), more])
+        first = [self.controls[name] for name in SHOWN]
+        super().__init__([_grid([*first, *([self._counter] if self._counter else [])]), more])
 
     @property
     def explanations(self) -> dict[str, str]:
         """Help by the text of the label."""
         helps = {name: parameter.help for name, parameter in parameters_of(Sampling).items()}
-        return {**helps, "stop": STOP_HELP}
+        counter = {"n": parameters_of(Count)["n"].help} if self._counter else {}
+        return {**helps, **counter, "stop": STOP_HELP}
+
+    @property
+    def count(self) -> int:
+        """How many samples are wanted.
+
+        Raises:
+            SpecError: The control says no number of them.
+        """
+        if self._counter is None:
+            return 1
+        return Count.parse({"n": typed(self._counter.value, parameters_of(Count)["n"])}).n
 
     @property
     def value(self) -> Sampling:
@@ -110,7 +146,7 @@ def _text(value: Any) -> str:
 
 
 def _control(parameter: Parameter, value: Any) -> widgets.Widget:
-    wide = parameter.name not in SHOWN
+    wide = parameter.name not in (*SHOWN, "n")
     shared = {
         "description": parameter.name,
         "tooltip": parameter.help,

@@ -167,6 +167,7 @@ class SideBySidePanel(Panel):
                 self.record = comparison_record(self._sides, prompts, self._partings)
                 self._result.value = self._html()
         finally:
+            shared.forget(self)
             self._send_button.disabled, self._stop_button.disabled = False, True
             self.touch()
             self._idle.set()
@@ -177,7 +178,8 @@ class SideBySidePanel(Panel):
         sides = []
         for source, view in zip(sources, self._views, strict=True):
             view.reset(f"opening {source_label(source)} ...")
-            sides.append(Side(source, shared.acquire(source, keep=sources), [], []))
+            session = shared.acquire(source, holder=self, keep=sources)
+            sides.append(Side(source, session, [], []))
             view.reset(source_label(source))
         return sides
 

@@ -62,7 +62,8 @@ class Request:
                 f"output), but the KV cache holds {capacity}. Shorten it, lower max_tokens, or "
                 "build with a larger kv_cache_tokens."
             )
-        stream = TextStream(tokenizer, tuple(sampling["stop"]))
+        said = ids[len(ids) - message["said"] :]
+        stream = TextStream(tokenizer, tuple(sampling["stop"]), said)
         form = f"{sampling.get('json_schema') or ''}{sampling.get('regex') or ''}"
         return cls(message["id"], ids, config, stream, blocks, form)
 

@@ -22,10 +22,10 @@ class Scorer:
         self._inputs = {name for port in graph.inputs for name in port.get_names()}
         self._request = graph.create_infer_request()
 
-    def score(self, ids: list[int], start: int, top: int, tokenizer: Any) -> list[Any]:
-        """Return the scores of `ids[start:]`; see `scoring.positions`."""
+    def score(self, message: dict[str, Any], tokenizer: Any) -> list[Any]:
+        """Return the scores that a message asks for; see `scoring.positions`."""
         self._request.reset_state()
-        return positions(self._logits, ids, start, top, tokenizer)
+        return positions(self._logits, message, tokenizer)
 
     def _logits(self, ids: list[int], begin: int) -> Any:
         """Return float32 logits of shape (tokens, vocabulary) for a piece of at most `PIECE`."""

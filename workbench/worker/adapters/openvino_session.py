@@ -118,8 +118,7 @@ class Server:
             check(message, self._vocabulary, self._limits["max_seq_len"])
             if self._scorer is None:
                 self._scorer = Scorer(self._engine, _options(self._limits))
-            ids, start, top = (message[name] for name in ("ids", "start", "top"))
-            found = self._scorer.score(ids, start, top, self._tokenizer)
+            found = self._scorer.score(message, self._tokenizer)
         except (Refusal, TypeError, ValueError, RuntimeError) as error:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return

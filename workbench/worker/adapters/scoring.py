@@ -7,6 +7,7 @@ from typing import Any
 
 from .channel import Refusal
 from .prompts import check_ids
+from .text import TextStream
 
 PIECE = 64
 """Tokens in one forward pass: logits of all positions of a long text would take gigabytes."""
@@ -25,6 +26,11 @@ def check(message: dict[str, Any], vocabulary: int, limit: int) -> None:
             f"A text of {len(ids)} tokens has scores from its token 1 on (the first one has "
             f"nothing before it); token {message['start']} was asked for."
         )
+    if not 0 <= message["begin"] <= message["start"]:
+        raise Refusal(
+            f"The text that is told begins at token {message['begin']}; it must begin at or before "
+            f"token {message['start']}, the first that is scored."
+        )
     if len(ids) > limit:
         raise Refusal(
             f"The text has {len(ids)} tokens; this engine holds {limit} (max_seq_len). Score a "
@@ -33,22 +39,25 @@ def check(message: dict[str, Any], vocabulary: int, limit: int) -> None:
 
 
 def positions(
-    logits: Callable[[list[int], int], Any], ids: list[int], start: int, top: int, tokenizer: Any
+    logits: Callable[[list[int], int], Any], message: dict[str, Any], tokenizer: Any
 ) -> list[Any]:
-    """Return for each of `ids[start:]` the token and its alternatives, as id, text, logarithm.
+    """Return for each of the ids from "start" on the token and its alternatives.
+
+    Each is its id, its text and the logarithm of its probability. The text of a token is what it
+    adds to the text before it; that of an alternative is what it would add, or its name where it
+    is a special token, which adds nothing.
 
     Args:
         logits: Gives a numpy array for the piece of the ids that begins at a place, in order.
-        ids: The whole text.
-        start: The first token that is scored, at least 1.
-        top: Number of alternatives.
+        message: "ids": the whole text; "start": the first token that is scored, at least 1;
+            "top": number of alternatives; "begin": where the text begins that is told, at most
+            "start"; a prompt before it has no part in it.
         tokenizer: A `tokenizers.Tokenizer`.
     """
     import numpy as np
 
-    def entry(number: int, value: float) -> list[Any]:
-        text = tokenizer.decode([number], skip_special_tokens=False)
-        return [number, text, float(value)]
+    ids, start, top = (message[name] for name in ("ids", "start", "top"))
+    text = TextStream(tokenizer, said=ids[message["begin"] : start])
 
     found = []
     for begin in range(0, len(ids) - 1, PIECE):
@@ -58,7 +67,8 @@ def positions(
         for offset, row in enumerate(values):
             place = begin + offset + 1
             if place >= start:
-                best = np.argsort(-row, kind="stable")[:top]
-                others = [entry(int(number), row[number]) for number in best]
-                found.append([entry(ids[place], row[ids[place]]), others])
+                best = np.argsort(-row, kind="stable")[:top].tolist() if top else []
+                others = [[n, text.name_of(n), float(row[n])] for n in best]
+                token = ids[place]
+                found.append([[token, text.push([token]), float(row[token])], others])
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 REPLACEMENT = "\ufffd"
@@ -21,9 +22,15 @@ class TextStream:
     A character whose bytes are spread over several tokens appears when it is complete. A text
     that may become a stop string is held back until it is clear; from a stop string on, nothing
     appears.
+
+    Tokens that were said before belong to the text, but not to what is given out: where a text goes
+    on, its tokens have the spaces that they have in it (SentencePiece drops that of the very first
+    token).
     """
 
-    def __init__(self, decoder: Decoder, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, decoder: Decoder, stop: tuple[str, ...] = (), said: Iterable[int] = ()
+    ) -> None:
         self._decoder = decoder
         self._stop = tuple(text for text in stop if text)
         self._ids: list[int] = []
@@ -35,6 +42,9 @@ class TextStream:
         self._shown = 0
         self._held = ""
         self.stopped = False
+        for token in said:
+            self._ids.append(token)
+            self._decoded(final=False)
 
     def push(self, ids: list[int]) -> str:
         """Take new ids; return the text that is certain now (often empty)."""
@@ -48,6 +58,14 @@ class TextStream:
         if self.stopped:
             return ""
         return self._through_stops(self._decoded(final=True), final=True)
+
+    def name_of(self, token: int) -> str:
+        """Return the text that a token would add here, as people are shown it.
+
+        What is unfinished is U+FFFD, and a special token, which adds nothing, has its name.
+        """
+        text = self._decoder.decode([*self._ids[self._begin :], token])[self._shown :]
+        return text or self._decoder.decode([token], skip_special_tokens=False)
 
     def _decoded(self, *, final: bool) -> str:
         text = self._decoder.decode(self._ids[self._begin :])

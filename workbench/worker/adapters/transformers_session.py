@@ -114,10 +114,18 @@ def forward(model: Any) -> Callable[[list[int], int], Any]:
 
 
 class Request:
-    """A request that was found acceptable."""
+    """A request that was found acceptable; `said` are those of its ids that begin the answer."""
 
-    def __init__(self, number: int, ids: list[int], length: int, sampling: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        number: int,
+        ids: list[int],
+        length: int,
+        sampling: dict[str, Any],
+        said: list[int],
+    ) -> None:
         self.number, self.ids, self.length, self.sampling = number, ids, length, sampling
+        self.said = said
         self.told = 0
         self.reason = ""
 
@@ -174,15 +182,15 @@ class Server:
         except (Refusal, TypeError, ValueError) as error:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return
-        self._waiting.append(Request(message["id"], ids, length, sampling))
+        said = ids[len(ids) - message["said"] :]
+        self._waiting.append(Request(message["id"], ids, length, sampling, said))
 
     def _score(self, message: dict[str, Any]) -> None:
         """Answer a request for scores; what runs waits meanwhile."""
         vocabulary = self._model.config.get_text_config().vocab_size
         try:
             check(message, vocabulary, self._limits["max_seq_len"])
-            ids, start, top = (message[name] for name in ("ids", "start", "top"))
-            found = positions(forward(self._model), ids, start, top, self._tokenizer)
+            found = positions(forward(self._model), message, self._tokenizer)
         except (Refusal, TypeError, ValueError, RuntimeError) as error:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return
@@ -210,7 +218,7 @@ class Server:
             ids=list(request.ids),
             time=time.monotonic(),
         )
-        text = TextStream(self._tokenizer, tuple(request.sampling["stop"]))
+        text = TextStream(self._tokenizer, tuple(request.sampling["stop"]), request.said)
         steps = processors(request.sampling, len(request.ids))
         ids = torch.tensor([request.ids], device=self._model.device)
         torch.manual_seed(request.sampling["seed"])
@@ -247,20 +255,19 @@ class Server:
 
     def _send_token(self, request: Request, text: TextStream, token: int, seen: Any) -> None:
         """Send one token, with its probability where it was asked for."""
+        count = request.sampling["top_logprobs"] if seen is not None else 0
+        others = seen.top(count, text.name_of) if count else []
         entry: list[Any] = [request.number, [token], text.push([token]), []]
         if seen is not None:
             entry[3] = [seen.of(token)]
-            if request.sampling["top_logprobs"]:
-                entry.append([seen.top(request.sampling["top_logprobs"], self._text_of)])
+        if others:
+            entry.append([others])
         self._channel.send(event="tokens", time=time.monotonic(), batch=[entry])
         if request.reason:
             return
         ended = token in self._ends and not request.sampling["ignore_eos"]
         if ended or text.stopped:
             request.reason = "stop"
-
-    def _text_of(self, token: int) -> str:
-        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def _end(self, request: Request, reason: str, text: str) -> None:
         self._channel.send(
