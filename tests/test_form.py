@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ import ipywidgets as widgets
 import pytest
 
 from tests.benchmarks.sparse_model import make_sparse_model
-from workbench import spec_text
+from workbench import model_reader, spec_text
 from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
 from workbench.engine import Engine
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, ModelError, SpecError
 from workbench.gpu_table import find
 from workbench.model import Model
 from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import PRESETS, Preset, presets_of
-from workbench.spec import parameters_of
+from workbench.rules import refuse
+from workbench.spec import BuildSpec, parameters_of
 from workbench.widgets.build import BuildPanel
 from workbench.widgets.fields import Field
 from workbench.widgets.form import BuildForm
@@ -289,6 +291,71 @@ def test_a_model_is_read_again_only_when_its_files_change(tmp_path: Path) -> Non
     config.write_text(json.dumps(changed))
     os.utime(config, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert reader.read(spec).context_length == 77
+
+
+def test_weights_that_are_brought_later_are_seen(tmp_path: Path) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    weights = next(model.glob("*.safetensors"))
+    weights.rename(tmp_path / weights.name)
+    form = BuildForm(make_spec({"model": str(model)}))
+    assert "no weights, only its configuration" in _message(form, "model")
+    (tmp_path / weights.name).rename(weights)
+    form.set(max_batch_size=3)
+    assert "no weights" not in _message(form, "model")
+
+
+def test_what_the_hub_did_not_give_is_asked_for_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    said: list[Model | ModelError] = [ModelError("The hub cannot be reached.")]
+
+    def read(spec: BuildSpec) -> Model:
+        asked.append(spec.model)
+        if isinstance(said[0], ModelError):
+            raise said[0]
+        return said[0]
+
+    now = 1000.0
+    monkeypatch.setattr(model_reader, "read_model", read)
+    monkeypatch.setattr(model_reader.time, "monotonic", lambda: now)
+    reader, spec = ModelReader(), make_spec({"model": "open/whole"})
+    for values in ({}, {"max_batch_size": 3}):
+        with pytest.raises(ModelError, match="cannot be reached"):
+            reader.read(spec.replace(**values))
+    assert len(asked) == 1
+    now += model_reader.PATIENCE
+    partly = replace(Model.read(DEMO_MODEL), path=None, commit="1", unread="No headers.")
+    said[0] = partly
+    assert reader.read(spec) is partly
+    assert reader.read(spec) is partly
+    assert len(asked) == 2
+    now += model_reader.PATIENCE
+    reader.read(spec)
+    assert len(asked) == 3
+    (tmp_path / "open" / "whole").mkdir(parents=True)
+    reader.read(spec)
+    assert len(asked) == 4
+
+
+def test_licence_gate_and_what_was_not_read_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = replace(
+        Model.read(DEMO_MODEL),
+        path=None,
+        counted_from="configuration",
+        unread="The weights are damaged on the hub.",
+        licence="<b>theirs</b>",
+        gate="manual",
+    )
+    monkeypatch.setattr(model_reader, "read_model", lambda _: unread)
+    form = BuildForm(make_spec({"model": "open/whole"}))
+    assert "Licence: &lt;b&gt;theirs&lt;/b&gt; (its model card)" in form._facts.value
+    assert "Gated: the hub gives it to those whom its owners have let in" in form._facts.value
+    assert "counted from config.json" in _message(form, "model")
+    assert "The weights are damaged on the hub." in _message(form, "model")
+    with pytest.raises(SpecError, match="can be planned with, but not built"):
+        refuse(form.plan.room)
 
 
 @pytest.mark.parametrize(

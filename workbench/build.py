@@ -24,7 +24,7 @@ from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import BRING_WEIGHTS, WEIGHTLESS, Model
+from workbench.model import BRING_WEIGHTS, UNREAD, WEIGHTLESS, Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
@@ -80,7 +80,9 @@ class Plan:
         findings = backend.findings(spec, model, seen)
         fit, need = None, None
         room: list[Finding] = []
-        if model.counted_from == "configuration":
+        if model.unread:
+            room.append(Finding("refuse", "model", UNREAD, model.unread))
+        elif model.counted_from == "configuration":
             room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)

@@ -14,13 +14,11 @@ from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import Plan
 from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
-from workbench.model import Model
-from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import Preset
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameters_of
-from workbench.summaries import MARKS, finding_lines, model_line
+from workbench.summaries import MARKS, finding_lines, model_lines
 from workbench.units import printable
 from workbench.widgets import choosers, fields
 from workbench.widgets.choosers import HERE, DeviceRow, PresetRow
@@ -262,7 +260,7 @@ class BuildForm(Panel):
         self._groups.count(self._fields)
         if model or "model" in self._faults:
             # Where another value is wrong, what was known of the model still holds.
-            told = "\n".join(_model_facts(model)) if model else "The model is not known."
+            told = "\n".join(model_lines(model)) if model else "The model is not known."
             self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         lines = [self._status_line()]
@@ -296,15 +294,9 @@ class BuildForm(Panel):
             lines.append(f"{mark} {name} = {field.value}{unit if field.value is not None else ''}")
         lines += ["", self._status_line(), *self._faults.values()]
         if self._plan:
-            lines += ["", *_model_facts(self._plan.model), *finding_lines(self._plan.findings)]
+            lines += ["", *model_lines(self._plan.model), *finding_lines(self._plan.findings)]
             lines += [*self._fit.plain(self._plan), *self._forecast.plain()]
         return "\n".join([*lines, "", self._texts.commands])
-
-
-def _model_facts(model: Model) -> list[str]:
-    """Return what a model is, and under which licence where its model card says so."""
-    licence = model.path and licence_of(model.path)
-    return [model_line(model), *([f"Licence: {licence} (its model card)"] if licence else [])]
 
 
 def _whole_finding(finding: Finding) -> str:
