@@ -304,6 +304,17 @@ def test_weights_that_are_brought_later_are_seen(tmp_path: Path) -> None:
     assert "no weights" not in _message(form, "model")
 
 
+def test_what_nobody_foresaw_is_shown_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = BuildForm()
+
+    def fail(_: BuildSpec) -> Model:
+        raise OSError(5, "Input/output error", "/models/mine")
+
+    monkeypatch.setattr(model_reader, "read_model", fail)
+    _type(form, "model", "/models/mine")
+    assert "The system refused /models/mine: Input/output error." in form._error.value
+
+
 def test_what_the_hub_did_not_give_is_asked_for_again_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

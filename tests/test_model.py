@@ -297,6 +297,9 @@ class TestRefusals:
 
     def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
         assert "There is no directory" in self.refused(tmp_path / "nothing")
+        for name in ("x" * 5000, "~nobody-here/model", "a\0b"):
+            with pytest.raises(ModelError, match="There is no directory"):
+                Model.read(name)
         assert "owner/name" in self.refused("nothing-of-that-name")
         assert "owner/name" in self.refused("./relative/path")
 

@@ -111,9 +111,7 @@ def read_model(spec: BuildSpec) -> Model:
     """
     if spec.model == "demo":
         return Model.read(DEMO_MODEL)
-    # Only where there is a ~: as a Path, ./name would become name, which may be a hub id.
-    source = Path(spec.model).expanduser() if spec.model.startswith("~") else spec.model
-    return Model.read(source, spec.revision)
+    return Model.read(spec.model, spec.revision)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ derived from it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -113,10 +114,13 @@ class Model:
                 language model with safetensors weights; or it has no weights at all or, on the
                 hub, none that can be read, and its tensors cannot be derived from config.json.
         """
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return _interpret(_Found(str(source), revision, None, path, path))
-        if path.exists():
+        if path := directory_of(source):
+            try:
+                return _interpret(_Found(str(source), revision, None, path, path))
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise ModelError(f"{source} cannot be read: {why}.") from error
+        if os.path.exists(os.path.expanduser(source)):  # noqa: PTH110, PTH111 - as below
             raise ModelError(
                 f"{source} is a file. A model is the directory that holds config.json and the "
                 "safetensors files."
@@ -171,6 +175,15 @@ class Model:
         """The method by which the checkpoint itself is quantized, such as "gptq", or ""."""
         details = self.config.get("quantization_config")
         return str(details.get("quant_method", "unknown")) if isinstance(details, dict) else ""
+
+
+def directory_of(source: str | Path) -> Path | None:
+    """Return the directory that a model's name means, if there is one that we may look at.
+
+    pathlib raises where a name is too long, its ~ is nobody's or a folder above it is closed.
+    """
+    path = os.path.expanduser(source)  # noqa: PTH111 - see the docstring
+    return Path(path) if os.path.isdir(path) else None  # noqa: PTH112 - see the docstring
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.build import read_model
 from workbench.errors import ModelError
-from workbench.model import Model
+from workbench.model import Model, directory_of
 from workbench.spec import BuildSpec
 
 Identity = tuple[tuple[str, int, int, int], ...]
@@ -64,7 +64,7 @@ class _Answer:
         return (
             self.name == spec.model
             and (is_local or self.revision == spec.revision)
-            and _local(spec) in (None, self.directory)
+            and directory_of(spec.model) in (None, self.directory)
             and self.identity is not None
             and self.identity == _identity(self.directory)
             and time.monotonic() < self.until
@@ -77,18 +77,12 @@ def _ask(spec: BuildSpec) -> _Answer:
     try:
         said = read_model(spec)
     except ModelError as error:
-        said, directory = error, _local(spec)
+        said, directory = error, directory_of(spec.model)
         until = 0.0 if directory else time.monotonic() + PATIENCE
     else:
-        directory = said.path or _local(spec)
+        directory = said.path or directory_of(spec.model)
         until = time.monotonic() + PATIENCE if said.unread else math.inf
     return _Answer(spec.model, spec.revision, said, directory, _identity(directory), until)
-
-
-def _local(spec: BuildSpec) -> Path | None:
-    """Return the directory that a spec names, if there is one."""
-    path = Path(spec.model).expanduser()
-    return path if path.is_dir() else None
 
 
 def _identity(directory: Path | None) -> Identity | None:

@@ -64,7 +64,7 @@ class BuildForm(Panel):
         self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
         self._status = widgets.HTML()
-        self._devices = DeviceRow(device, gpu_count, self._refresh)
+        self._devices = DeviceRow(device, gpu_count, self._on_value)
         self._presets = PresetRow(self.apply)
         self._reset = widgets.Button(
             description="Reset all", tooltip="Back to the defaults of all but the model"
@@ -111,7 +111,7 @@ class BuildForm(Panel):
         """Return the fields of a backend, made when they are first shown."""
         if backend.name not in self._sets:
             made = {
-                name: Field(parameter, self._look, self._refresh)
+                name: Field(parameter, self._look, self._on_value)
                 for name, parameter in parameters_of(backend.spec_class).items()
             }
             for field in made.values():
@@ -226,6 +226,11 @@ class BuildForm(Panel):
                 f"Choose the device '{HERE}', or build there: Show commands has the commands."
             )
         return plan.spec
+
+    def _on_value(self) -> None:
+        """Answer what a person chose; Jupyter would show nothing of what goes wrong on the way."""
+        with self.boundary():
+            self._refresh()
 
     def _refresh(self) -> None:
         """Answer what is chosen now."""
