@@ -90,7 +90,7 @@ LAYERS = [
     {"report", "compare_report", "engine_report"},
     {"doctor"},
     {"widgets", "lab", "console", "docs"},
-    {"store_commands", "trial_commands", "compare_commands", "serve_commands"},
+    {"fit_commands", "store_commands", "trial_commands", "compare_commands", "serve_commands"},
     {"commands"},
     {"cli"},
 ]

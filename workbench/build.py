@@ -22,9 +22,10 @@ from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
+from workbench.history import corrected_need
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import BRING_WEIGHTS, UNREAD, WEIGHTLESS, Model
+from workbench.model import Model
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
@@ -49,6 +50,15 @@ class Plan:
     room: tuple[Finding, ...] = ()
     """Those of the findings that say what this machine, or the GPU that is planned for, lacks; an
     engine that is there needs none of it."""
+
+    @property
+    def expected_need(self) -> BuildNeed | None:
+        """What the build needs, corrected by past builds like it."""
+        if self.need is None:
+            return None
+        quantization = str(getattr(self.spec, "quantization", "") or "")
+        family = (self.backend.name, quantization, self.model.parameters, self.device.name)
+        return corrected_need(self.need, *family)
 
     def check_rules(self) -> None:
         """Refuse what cannot work on any machine.
@@ -79,11 +89,7 @@ class Plan:
         device = gpu_device(seen) if backend.uses_gpu else host()
         findings = backend.findings(spec, model, seen)
         fit, need = None, None
-        room: list[Finding] = []
-        if model.unread:
-            room.append(Finding("refuse", "model", UNREAD, model.unread))
-        elif model.counted_from == "configuration":
-            room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
+        room = guard.weightless(model)
         try:
             fit, need = backend.fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
@@ -91,6 +97,7 @@ class Plan:
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
             room += guard.findings(need, fit, seen, elsewhere=elsewhere)
+            fit = fit.from_configuration() if model.counted_from == "configuration" else fit
         findings += room
         return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
 

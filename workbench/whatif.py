@@ -73,6 +73,18 @@ def what_if_curves(plan: Plan) -> list[Curve]:
     return [curve for curve in curves if curve]
 
 
+def curve_line(curve: Curve) -> str:
+    """Return one line on how far a limit may go while the whole estimate fits."""
+    name, now = curve.parameter, f"{curve.current:,}"
+    if not curve.fits[0].device.memory_bytes:
+        return f"{name} {now}: there is no device to compare with."
+    if curve.largest is None:
+        return f"{name} {now}: no value from {curve.values[0]:,} on is sure to fit."
+    if curve.largest == curve.values[-1]:
+        return f"{name} {now}: all values up to {curve.largest:,} fit."
+    return f"{name} {now}: of those in the curve, values up to {curve.largest:,} are sure to fit."
+
+
 _parameters = functools.cache(parameters_of)
 
 
