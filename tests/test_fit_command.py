@@ -51,7 +51,8 @@ def _words(llama: str, *more: str) -> list[str]:
             "the engine needs 2 GPUs to run, and the plan has 1",
         ),
         ([], NOT_SURE, "Unknown: "),
-        (["--gpu", "T4", "--max-seq-len", "512"], NOT_SURE, "Tight: "),
+        (["--gpu", "T4"], FITS_NOT, "before Ampere (sm75), which TensorRT-LLM does not support"),
+        (["--gpu", "L4", "--max-batch-size", "8192"], NOT_SURE, "Tight: "),
     ],
 )
 def test_the_exit_status_says_whether_it_fits(
