@@ -61,6 +61,7 @@ LAYERS = [
     {"generation"},
     {"opened", "openai_protocol", "scores"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
+    {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers", "conversation"},
     {"sources"},

@@ -27,6 +27,7 @@ from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
+from workbench.session_history import expected_fit
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
 from workbench.toolchain import Toolchain, find_toolchain
@@ -91,7 +92,7 @@ class Plan:
         fit, need = None, None
         room = guard.weightless(model)
         try:
-            fit, need = backend.fit(spec, model, device), backend.need(spec, model)
+            fit, need = expected_fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))

@@ -70,6 +70,12 @@ def fetch_descriptions(repository: str, revision: str | None) -> Path:
     return _snapshot(repository, revision, DESCRIPTIONS, quiet=True)
 
 
+def cached(repository: str, revision: str | None) -> Path | None:
+    """Return the snapshot's directory in the local cache, as far as it is there; asks nobody."""
+    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def download(repository: str, revision: str | None) -> Path:
     """Download everything that a build needs; what is in the local cache is not loaded again.
 

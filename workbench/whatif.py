@@ -9,6 +9,7 @@ from functools import cached_property
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit
+from workbench.session_history import expected_fit
 from workbench.spec import parameters_of
 
 LIMITS = ("max_batch_size", "max_seq_len", "max_num_tokens")
@@ -61,7 +62,7 @@ def what_if(plan: Plan, parameter: str) -> Curve | None:
         # A limit may be refused together with another one, and nothing is known there.
         try:
             spec = plan.spec.replace(**{parameter: value})
-            points[value] = plan.backend.fit(spec, plan.model, plan.device)
+            points[value] = expected_fit(spec, plan.model, plan.device)
         except WorkbenchError:
             continue
     return Curve(parameter, current, tuple(points), tuple(points.values()))
