@@ -23,10 +23,10 @@ from workbench.model import Model
 from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import PRESETS, Preset, presets_of
-from workbench.rules import refuse
+from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec, parameters_of
 from workbench.widgets.build import BuildPanel
-from workbench.widgets.fields import Field
+from workbench.widgets.fields import ROOM, Field
 from workbench.widgets.form import BuildForm
 
 H200 = "H200 SXM 141GB"
@@ -331,7 +331,8 @@ def test_what_the_hub_did_not_give_is_asked_for_again_after_a_while(
     now = 1000.0
     monkeypatch.setattr(model_reader, "read_model", read)
     monkeypatch.setattr(model_reader.time, "monotonic", lambda: now)
-    reader, spec = ModelReader(), make_spec({"model": "open/whole"})
+    said_so: list[str] = []
+    reader, spec = ModelReader(said_so.append), make_spec({"model": "open/whole"})
     for values in ({}, {"max_batch_size": 3}):
         with pytest.raises(ModelError, match="cannot be reached"):
             reader.read(spec.replace(**values))
@@ -346,8 +347,10 @@ def test_what_the_hub_did_not_give_is_asked_for_again_after_a_while(
     reader.read(spec)
     assert len(asked) == 3
     (tmp_path / "open" / "whole").mkdir(parents=True)
+    assert len(said_so) == 3
     reader.read(spec)
     assert len(asked) == 4
+    assert len(said_so) == 3
 
 
 def test_licence_gate_and_what_was_not_read_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +362,17 @@ def test_licence_gate_and_what_was_not_read_are_shown(monkeypatch: pytest.Monkey
         licence="<b>theirs</b>",
         gate="manual",
     )
-    monkeypatch.setattr(model_reader, "read_model", lambda _: unread)
-    form = BuildForm(make_spec({"model": "open/whole"}))
+    form = BuildForm()
+    shown: list[str] = []
+
+    def read(_: BuildSpec) -> Model:
+        shown.append(form._status.value)
+        return unread
+
+    monkeypatch.setattr(model_reader, "read_model", read)
+    form.set(model="open/whole")
+    assert "Reading open/whole …" in shown[0]
+    assert "Reading" not in form._status.value
     assert "Licence: &lt;b&gt;theirs&lt;/b&gt; (its model card)" in form._facts.value
     assert "Gated: the hub gives it to those whom its owners have let in" in form._facts.value
     assert "counted from config.json" in _message(form, "model")
@@ -387,6 +399,24 @@ def test_the_licence_is_what_the_model_card_declares(
     assert licence_of(model) == licence
     shown = BuildForm(make_spec({"model": str(model)})).plain()
     assert (f"Licence: {licence}" in shown) == bool(licence)
+
+
+def test_what_is_too_long_for_its_place_shows_the_worst_and_opens() -> None:
+    field = BuildForm()._fields["max_batch_size"]
+    note = Finding("warn", "max_batch_size", "it is large.", "Use less.")
+    field.say("", [note])
+    assert "<details" not in field._message.value
+    field.say("", [replace(note, level="ignored"), note, replace(note, level="refuse")])
+    summary, _, whole = field._message.value.partition("</summary>")
+    assert "<b>cannot work</b>: it is large. Use less." in summary
+    assert "show all 3 findings" in summary
+    places = [whole.index(mark) for mark in ("cannot work", "note", "no effect")]
+    assert places == sorted(places)
+    field.say("It must be a number, not <i>" + "x" * ROOM, [])
+    summary, _, whole = field._message.value.partition("</summary>")
+    assert "show all of it" in summary
+    assert "&lt;i&gt;xxx" in whole
+    assert "<i>" not in field._message.value
 
 
 # --- already built

@@ -35,6 +35,8 @@ from workbench.toolchain import Toolchain, find_toolchain
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """The model that ships with the workbench; `demo` as a model's name means this directory."""
 
+DEMO = "demo"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -117,7 +119,7 @@ def read_model(spec: BuildSpec) -> Model:
     Raises:
         ModelError: As `Model.read`.
     """
-    if spec.model == "demo":
+    if spec.model == DEMO:
         return Model.read(DEMO_MODEL)
     return Model.read(spec.model, spec.revision)
 

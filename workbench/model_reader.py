@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.build import read_model
+from workbench.build import DEMO, read_model
 from workbench.errors import ModelError
 from workbench.model import Model, directory_of
 from workbench.spec import BuildSpec
@@ -29,8 +30,14 @@ class ModelReader:
     after `PATIENCE` seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_hub: Callable[[str], None] = lambda _: None) -> None:
+        """Know no model yet.
+
+        Args:
+            on_hub: Called with a name before the hub is asked for it, which may take seconds.
+        """
         self._last: _Answer | None = None
+        self._on_hub = on_hub
 
     def read(self, spec: BuildSpec) -> Model:
         """Return the model that a spec names.
@@ -39,6 +46,8 @@ class ModelReader:
             ModelError: As `Model.read`.
         """
         if self._last is None or not self._last.holds(spec):
+            if spec.model != DEMO and directory_of(spec.model) is None:
+                self._on_hub(spec.model)
             self._last = _ask(spec)
         if isinstance(self._last.said, ModelError):
             # A new one: raised again, the same would carry the traces of all times before.

@@ -59,7 +59,7 @@ class BuildForm(Panel):
             style=choosers.STYLE,
         )
         self._busy = False
-        self._reader = ModelReader()
+        self._reader = ModelReader(self._say_asking)
         self._sets: dict[str, dict[str, Field]] = {}
         self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
@@ -252,6 +252,11 @@ class BuildForm(Panel):
         if self._plan:
             for listener in self._listeners:
                 listener(self._plan.spec)
+
+    def _say_asking(self, name: str) -> None:
+        """Say that the hub is being asked: without a network it takes seconds to be told so."""
+        words = html.escape(printable(f"Reading {name} …"))
+        self._status.value = f'<div role="status">{words}</div>'
 
     def _show_answer(self, spec: BuildSpec | None) -> None:
         model = self._plan.model if self._plan else None
