@@ -13,6 +13,7 @@ import ipywidgets as widgets
 import pytest
 
 from tests.benchmarks.sparse_model import make_sparse_model
+from tests.faults import Faulty, fault, job_of
 from workbench import model_reader, spec_text
 from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
@@ -445,6 +446,32 @@ def test_an_engine_that_is_there_is_offered_while_one_chooses(
     assert panel.engine.key == stocked.key
     form.set(quantization="int4")
     assert panel._offer.layout.display == "none"
+
+
+def test_a_refusal_goes_when_something_else_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    form = BuildForm(make_spec({"max_input_len": 4000}))
+    panel = BuildPanel(form)
+    panel.start()
+    assert "are beyond the model" in panel._error.value
+    form.set(max_input_len=64)
+    assert panel._error.layout.display == "none"
+
+
+def test_a_new_panel_follows_the_build_that_runs(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    compiling = faulty.gate()
+    spec = faulty.spec()
+    job = job_of(faulty.start(fault("compile", "stall", until=compiling)))
+    compiling.wait_reached()
+    panel = BuildPanel(spec, smoke=False)
+    _until(lambda: panel.job_id == job.id)
+    _until(lambda: not panel._cancel_button.disabled)
+    assert panel._start_button.disabled
+    compiling.open()
+    _until(lambda: panel.engine is not None)
 
 
 def test_every_backend_has_presets() -> None:

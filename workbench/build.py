@@ -269,13 +269,12 @@ def start_build(
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
-    wanted = _wanted(spec, request, versions, device)
-    job, new = attach_or_start("build", request, wanted)
+    job, new = attach_or_start("build", request, wanted_by(spec, request, versions, device))
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
 
 
-def _wanted(
+def wanted_by(
     spec: BuildSpec,
     request: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -305,7 +304,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     if identity is None or store.look_up(identity)[0]:
         return []
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    if running("build", _wanted(spec, request, versions, device)):
+    if running("build", wanted_by(spec, request, versions, device)):
         return []
     shapes = plan.backend.shapes(spec, plan.model)
     found = explanations.covering(identity, shapes, list_engines())
