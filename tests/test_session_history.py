@@ -20,6 +20,7 @@ from workbench.hardware import Device
 from workbench.history import ELSEWHERE, MARGIN
 from workbench.model import Model
 from workbench.opening import open_engine
+from workbench.session import SessionPeak
 from workbench.session_history import expected_fit
 from workbench.whatif import what_if
 
@@ -222,5 +223,16 @@ def test_without_its_model_nobody_knows_what_was_expected(stocked: Engine) -> No
     other = dict(stocked.manifest) | {"model": {**stocked.manifest["model"], "parameters": 1}}
     for manifest in (gone, other, {}):
         engine = replace(stocked, manifest={**manifest, "limits": {}})
-        session_history.record(engine, session_history.SessionPeak(GIB, 10, 10))
+        session_history.record(engine, SessionPeak(GIB, 10, 10))
     assert _lines() == []
+
+
+@pytest.mark.parametrize(("cached", "lines"), [(DEMO_MODEL, 1), (None, 0)])
+def test_a_model_of_the_hub_is_looked_up_in_the_cache_alone(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch, cached: Path | None, lines: int
+) -> None:
+    monkeypatch.setattr(session_history.hub, "cached", lambda *_: cached)
+    named = {**stocked.manifest["model"], "source": "owner/name", "revision": None}
+    engine = replace(stocked, manifest={**stocked.manifest, "model": named})
+    session_history.record(engine, SessionPeak(GIB, 10, 10))
+    assert len(_lines()) == lines
