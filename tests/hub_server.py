@@ -16,6 +16,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BRANCHES = ("main", COMMIT)
 GATED = "closed"
 """Repositories of this owner list their files to everybody, and give them to nobody."""
+CARDS: Mapping[str, Mapping[str, object]] = {
+    "closed": {"gated": "manual", "cardData": {"license": "other", "license_name": "theirs"}},
+    "asking": {"gated": "auto", "cardData": {"license": ["apache-2.0", "mit"]}},
+    "open": {"gated": False, "cardData": {"license": "mit"}},
+    "bare": {"gated": False},
+}
+"""What the page of an owner's repositories says beside the files."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -28,6 +35,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories = repositories
         self.sent_weights = 0
         self.requests: list[str] = []
+        self.speaks_json = True
 
     @property
     def url(self) -> str:
@@ -84,8 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "id": repository,
                 "sha": COMMIT,
                 "siblings": [{"rfilename": path.name} for path in files],
+                **CARDS[repository.partition("/")[0]],
             }
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        text = json.dumps(answer) if self.server.speaks_json else "<html>Please log in.</html>"
+        self._send(200, text.encode(), {"Content-Type": "application/json"})
 
     def _give(self, repository: str, revision: str, name: str) -> None:
         if not self._is_there(repository, revision):

@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 import pytest
 
 from tests.test_trtllm_memory import decoder
+from workbench import build
 from workbench.backends import make_spec
 from workbench.build import Plan
 from workbench.fit import BuildNeed, Part
 from workbench.fit_plots import GIB, MIB, bars_of, fit_record, what_if_record
 from workbench.hardware import Device
 from workbench.plots import MEDIA_TYPE
-from workbench.whatif import LIMITS, what_if, what_if_curves
-from workbench.widgets import fit as fit_view
-from workbench.widgets.fit import FitView, curve_line
+from workbench.whatif import LIMITS, curve_line, what_if, what_if_curves
+from workbench.widgets.fit import FitView
 
 H100 = Device("NVIDIA H100 80GB HBM3", "gpu", 80 * GIB, 78 * GIB, 0, 0)
 LLAMA_70B = decoder("llama-70b", (80, 8192, 64, 8, 128, 28672, 128256, 131072))
@@ -183,7 +183,7 @@ def test_what_past_builds_took_is_said_beside_the_need(monkeypatch: pytest.Monke
     def corrected(need: BuildNeed, *_: Any) -> BuildNeed:
         return replace(need, memory=replace(need.memory, measured="measured on 7 <b>builds</b>"))
 
-    monkeypatch.setattr(fit_view, "corrected_need", corrected)
+    monkeypatch.setattr(build, "corrected_need", corrected)
     view = FitView()
     view.show(embedded())
     assert "measured on 7 &lt;b&gt;builds&lt;/b&gt;" in view._facts.value

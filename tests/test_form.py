@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,21 @@ import ipywidgets as widgets
 import pytest
 
 from tests.benchmarks.sparse_model import make_sparse_model
-from workbench import spec_text
+from tests.faults import Faulty, fault, job_of
+from workbench import model_reader, spec_text
 from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
 from workbench.engine import Engine
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, ModelError, SpecError
 from workbench.gpu_table import find
 from workbench.model import Model
 from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import PRESETS, Preset, presets_of
-from workbench.spec import parameters_of
+from workbench.rules import Finding, refuse
+from workbench.spec import BuildSpec, parameters_of
 from workbench.widgets.build import BuildPanel
-from workbench.widgets.fields import Field
+from workbench.widgets.fields import ROOM, Field
 from workbench.widgets.form import BuildForm
 
 H200 = "H200 SXM 141GB"
@@ -291,6 +294,94 @@ def test_a_model_is_read_again_only_when_its_files_change(tmp_path: Path) -> Non
     assert reader.read(spec).context_length == 77
 
 
+def test_weights_that_are_brought_later_are_seen(tmp_path: Path) -> None:
+    model = make_sparse_model(tmp_path / "model", 1 << 20)
+    weights = next(model.glob("*.safetensors"))
+    weights.rename(tmp_path / weights.name)
+    form = BuildForm(make_spec({"model": str(model)}))
+    assert "no weights, only its configuration" in _message(form, "model")
+    (tmp_path / weights.name).rename(weights)
+    form.set(max_batch_size=3)
+    assert "no weights" not in _message(form, "model")
+
+
+def test_what_nobody_foresaw_is_shown_in_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = BuildForm()
+
+    def fail(_: BuildSpec) -> Model:
+        raise OSError(5, "Input/output error", "/models/mine")
+
+    monkeypatch.setattr(model_reader, "read_model", fail)
+    _type(form, "model", "/models/mine")
+    assert "The system refused /models/mine: Input/output error." in form._error.value
+
+
+def test_what_the_hub_did_not_give_is_asked_for_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    said: list[Model | ModelError] = [ModelError("The hub cannot be reached.")]
+
+    def read(spec: BuildSpec) -> Model:
+        asked.append(spec.model)
+        if isinstance(said[0], ModelError):
+            raise said[0]
+        return said[0]
+
+    now = 1000.0
+    monkeypatch.setattr(model_reader, "read_model", read)
+    monkeypatch.setattr(model_reader.time, "monotonic", lambda: now)
+    said_so: list[str] = []
+    reader, spec = ModelReader(said_so.append), make_spec({"model": "open/whole"})
+    for values in ({}, {"max_batch_size": 3}):
+        with pytest.raises(ModelError, match="cannot be reached"):
+            reader.read(spec.replace(**values))
+    assert len(asked) == 1
+    now += model_reader.PATIENCE
+    partly = replace(Model.read(DEMO_MODEL), path=None, commit="1", unread="No headers.")
+    said[0] = partly
+    assert reader.read(spec) is partly
+    assert reader.read(spec) is partly
+    assert len(asked) == 2
+    now += model_reader.PATIENCE
+    reader.read(spec)
+    assert len(asked) == 3
+    (tmp_path / "open" / "whole").mkdir(parents=True)
+    assert len(said_so) == 3
+    reader.read(spec)
+    assert len(asked) == 4
+    assert len(said_so) == 3
+
+
+def test_licence_gate_and_what_was_not_read_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = replace(
+        Model.read(DEMO_MODEL),
+        path=None,
+        counted_from="configuration",
+        unread="The weights are damaged on the hub.",
+        licence="<b>theirs</b>",
+        gate="manual",
+    )
+    form = BuildForm()
+    shown: list[str] = []
+
+    def read(_: BuildSpec) -> Model:
+        shown.append(form._status.value)
+        return unread
+
+    monkeypatch.setattr(model_reader, "read_model", read)
+    form.set(model="open/whole")
+    assert "Reading open/whole …" in shown[0]
+    assert "Reading" not in form._status.value
+    assert "Licence: &lt;b&gt;theirs&lt;/b&gt; (its model card)" in form._facts.value
+    assert "Gated: the hub gives it to those whom its owners have let in" in form._facts.value
+    assert "counted from config.json" in _message(form, "model")
+    assert "The weights are damaged on the hub." in _message(form, "model")
+    with pytest.raises(SpecError, match="can be planned with, but not built"):
+        refuse(form.plan.room)
+
+
 @pytest.mark.parametrize(
     ("card", "licence"),
     [
@@ -309,6 +400,24 @@ def test_the_licence_is_what_the_model_card_declares(
     assert licence_of(model) == licence
     shown = BuildForm(make_spec({"model": str(model)})).plain()
     assert (f"Licence: {licence}" in shown) == bool(licence)
+
+
+def test_what_is_too_long_for_its_place_shows_the_worst_and_opens() -> None:
+    field = BuildForm()._fields["max_batch_size"]
+    note = Finding("warn", "max_batch_size", "it is large.", "Use less.")
+    field.say("", [note])
+    assert "<details" not in field._message.value
+    field.say("", [replace(note, level="ignored"), note, replace(note, level="refuse")])
+    summary, _, whole = field._message.value.partition("</summary>")
+    assert "<b>cannot work</b>: it is large. Use less." in summary
+    assert "show all 3 findings" in summary
+    places = [whole.index(mark) for mark in ("cannot work", "note", "no effect")]
+    assert places == sorted(places)
+    field.say("It must be a number, not <i>" + "x" * ROOM, [])
+    summary, _, whole = field._message.value.partition("</summary>")
+    assert "show all of it" in summary
+    assert "&lt;i&gt;xxx" in whole
+    assert "<i>" not in field._message.value
 
 
 # --- already built
@@ -337,6 +446,32 @@ def test_an_engine_that_is_there_is_offered_while_one_chooses(
     assert panel.engine.key == stocked.key
     form.set(quantization="int4")
     assert panel._offer.layout.display == "none"
+
+
+def test_a_refusal_goes_when_something_else_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    form = BuildForm(make_spec({"max_input_len": 4000}))
+    panel = BuildPanel(form)
+    panel.start()
+    assert "are beyond the model" in panel._error.value
+    form.set(max_input_len=64)
+    assert panel._error.layout.display == "none"
+
+
+def test_a_new_panel_follows_the_build_that_runs(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    compiling = faulty.gate()
+    spec = faulty.spec()
+    job = job_of(faulty.start(fault("compile", "stall", until=compiling)))
+    compiling.wait_reached()
+    panel = BuildPanel(spec, smoke=False)
+    _until(lambda: panel.job_id == job.id)
+    _until(lambda: not panel._cancel_button.disabled)
+    assert panel._start_button.disabled
+    compiling.open()
+    _until(lambda: panel.engine is not None)
 
 
 def test_every_backend_has_presets() -> None:

@@ -297,6 +297,9 @@ class TestRefusals:
 
     def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
         assert "There is no directory" in self.refused(tmp_path / "nothing")
+        for name in ("x" * 5000, "~nobody-here/model", "a\0b"):
+            with pytest.raises(ModelError, match="There is no directory"):
+                Model.read(name)
         assert "owner/name" in self.refused("nothing-of-that-name")
         assert "owner/name" in self.refused("./relative/path")
 
@@ -500,7 +503,10 @@ for verb, source, revision in json.loads(sys.argv[1]):
     try:
         model = Model.read(source, revision)
         path = model.download() if verb == "download" else model.path
-        answers.append([model.parameters, model.commit, path and str(path)])
+        if verb == "facts":
+            answers.append([model.counted_from, model.licence, model.gate, model.unread])
+        else:
+            answers.append([model.parameters, model.commit, path and str(path)])
     except ModelError as error:
         answers.append(str(error))
 print(json.dumps(answers))
@@ -521,7 +527,12 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (bare / "README.md").write_text("nothing here")
     damaged = write_model(root / "damaged")
     (damaged / "model.safetensors").write_bytes(b"\xff" * 100)
+    foreign = write_model(root / "foreign", architectures=["UnheardOfForCausalLM"])
+    (foreign / "model.safetensors").rename(foreign / "pytorch_model.bin")
     return {
+        "open/foreign": foreign,
+        "asking/whole": whole,
+        "bare/whole": whole,
         "open/whole": whole,
         "open/sharded": write_shards(root / "sharded"),
         "open/pickled": pickled,
@@ -653,9 +664,8 @@ class TestHub:
             ("open/nothing", None): "no such directory here and no such model on the hub",
             ("open/whole", "no-such-tag"): "has no revision 'no-such-tag'",
             ("closed/whole", None): "closed/whole is gated",
-            ("open/pickled", None): "only as pytorch_model.bin, a pickle",
+            ("open/foreign", None): "only as pytorch_model.bin, a pickle",
             ("open/bare", None): "open/bare has no config.json on the hub",
-            ("open/damaged", None): "The weights of open/damaged are damaged on the hub",
             ("open/no--such", None): "neither a directory here nor a valid hub id",
         }
         with serve(repositories) as hub:
@@ -672,8 +682,58 @@ class TestHub:
         with serve(repositories) as hub:
             # Only the small files are in the cache now.
             ask(tmp_path, hub.url, ("read", "open/whole", None))
-        questions = [("read", "models/mine", None), ("read", "open/whole", None)]
-        for answer in ask(tmp_path, closed_port, *questions, **more):
+        questions = [("read", "models/mine", None), ("facts", "open/whole", None)]
+        nothing, described = ask(tmp_path, closed_port, *questions, **more)
+        assert described[:3] == ["configuration", "", ""]
+        for answer in (nothing, described[3]):
             assert "looks like a hub id, since there is no such directory here" in answer
             assert "the hub cannot be reached" in answer
             assert "\n" not in answer
+
+    def test_its_page_tells_the_licence_and_who_grants_access(
+        self, tmp_path: Path, repositories: dict[str, Path]
+    ) -> None:
+        owners = ("open", "asking", "bare")
+        with serve(repositories) as hub:
+            answers = ask(tmp_path, hub.url, *(("facts", f"{one}/whole", None) for one in owners))
+        assert answers == [
+            ["headers", "mit", "", ""],
+            ["headers", "apache-2.0, mit", "auto", ""],
+            ["headers", "", "", ""],
+        ]
+
+    @pytest.mark.parametrize(
+        ("more", "then"),
+        [({}, "then log in with `hf auth login`"), ({"HF_TOKEN": "hf_x"}, "has no access yet")],
+    )
+    def test_a_gated_model_says_how_to_get_access(
+        self, tmp_path: Path, repositories: dict[str, Path], more: dict[str, str], then: str
+    ) -> None:
+        with serve(repositories) as hub:
+            [answer] = ask(tmp_path, hub.url, ("read", "closed/whole", None), **more)
+            assert f"accept its terms on {hub.url}/closed/whole, " in answer
+        assert "is gated under the licence theirs and its owners grant access one by one" in answer
+        assert then in answer
+
+    @pytest.mark.parametrize(
+        ("repository", "why"),
+        [
+            ("open/pickled", "only as pytorch_model.bin, a pickle"),
+            ("open/damaged", "The weights of open/damaged are damaged on the hub"),
+        ],
+    )
+    def test_headers_that_cannot_be_read_leave_the_configuration_to_plan_with(
+        self, tmp_path: Path, repositories: dict[str, Path], repository: str, why: str
+    ) -> None:
+        with serve(repositories) as hub:
+            questions = [("facts", repository, None), ("download", repository, None)]
+            facts, refused = ask(tmp_path, hub.url, *questions)
+        assert facts[:3] == ["configuration", "mit", ""]
+        assert why in facts[3]
+        assert refused == facts[3]
+
+    def test_a_page_of_a_proxy_is_told_from_the_hub(self, tmp_path: Path) -> None:
+        with serve({"open/whole": tmp_path}) as hub:
+            hub.speaks_json = False
+            [answer] = ask(tmp_path, hub.url, ("read", "open/whole", None))
+        assert "or a proxy answers in its place" in answer

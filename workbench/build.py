@@ -22,16 +22,20 @@ from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
+from workbench.history import corrected_need
 from workbench.jobs import Job, attach_or_start, running, take_over
 from workbench.journal import State, View, append
-from workbench.model import BRING_WEIGHTS, WEIGHTLESS, Model
+from workbench.model import Model
 from workbench.rules import Finding, refuse
+from workbench.session_history import expected_fit
 from workbench.spec import BuildSpec
 from workbench.store import list_engines
 from workbench.toolchain import Toolchain, find_toolchain
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """The model that ships with the workbench; `demo` as a model's name means this directory."""
+
+DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,15 @@ class Plan:
     room: tuple[Finding, ...] = ()
     """Those of the findings that say what this machine, or the GPU that is planned for, lacks; an
     engine that is there needs none of it."""
+
+    @property
+    def expected_need(self) -> BuildNeed | None:
+        """What the build needs, corrected by past builds like it."""
+        if self.need is None:
+            return None
+        quantization = str(getattr(self.spec, "quantization", "") or "")
+        family = (self.backend.name, quantization, self.model.parameters, self.device.name)
+        return corrected_need(self.need, *family)
 
     def check_rules(self) -> None:
         """Refuse what cannot work on any machine.
@@ -79,16 +92,15 @@ class Plan:
         device = gpu_device(seen) if backend.uses_gpu else host()
         findings = backend.findings(spec, model, seen)
         fit, need = None, None
-        room: list[Finding] = []
-        if model.counted_from == "configuration":
-            room.append(Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS))
+        room = guard.weightless(model)
         try:
-            fit, need = backend.fit(spec, model, device), backend.need(spec, model)
+            fit, need = expected_fit(spec, model, device), backend.need(spec, model)
         except ModelError as error:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
             room += guard.findings(need, fit, seen, elsewhere=elsewhere)
+            fit = fit.from_configuration() if model.counted_from == "configuration" else fit
         findings += room
         return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
 
@@ -107,11 +119,9 @@ def read_model(spec: BuildSpec) -> Model:
     Raises:
         ModelError: As `Model.read`.
     """
-    if spec.model == "demo":
+    if spec.model == DEMO:
         return Model.read(DEMO_MODEL)
-    # Only where there is a ~: as a Path, ./name would become name, which may be a hub id.
-    source = Path(spec.model).expanduser() if spec.model.startswith("~") else spec.model
-    return Model.read(source, spec.revision)
+    return Model.read(spec.model, spec.revision)
 
 
 @dataclass(frozen=True)
@@ -259,13 +269,12 @@ def start_build(
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
-    wanted = _wanted(spec, request, versions, device)
-    job, new = attach_or_start("build", request, wanted)
+    job, new = attach_or_start("build", request, wanted_by(spec, request, versions, device))
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
 
 
-def _wanted(
+def wanted_by(
     spec: BuildSpec,
     request: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -295,7 +304,7 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
     if identity is None or store.look_up(identity)[0]:
         return []
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    if running("build", _wanted(spec, request, versions, device)):
+    if running("build", wanted_by(spec, request, versions, device)):
         return []
     shapes = plan.backend.shapes(spec, plan.model)
     found = explanations.covering(identity, shapes, list_engines())

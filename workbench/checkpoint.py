@@ -12,7 +12,7 @@ from workbench.errors import ModelError
 from workbench.tensors import Tensor, read_tensors, tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -74,18 +74,18 @@ def is_described_only(directory: Path) -> bool:
     )
 
 
-def read_hub_weights(repository: str, snapshot: Path) -> tuple[Tensor, ...]:
+def read_hub_weights(repository: str, snapshot: Path, files: Collection[str]) -> tuple[Tensor, ...]:
     """Read the headers of a model on the hub by range requests.
 
     Args:
         repository: The hub id.
         snapshot: Where `hub.fetch_descriptions` put the small files; its name is the commit.
+        files: All that the repository has.
 
     Raises:
         ModelError: As `read_weights`, or the hub does not give them.
     """
     commit = snapshot.name
-    files = hub.list_files(repository, commit)
     if SINGLE in files:
         return tensors_of(hub.fetch_headers(repository, commit, [SINGLE])[SINGLE], SINGLE)
     if not (snapshot / INDEX).is_file():

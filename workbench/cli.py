@@ -14,6 +14,7 @@ from workbench.units import printable
 VERBS = {
     "demo": "compile a model (the shipped one by default) and stream an answer",
     "build": "compile an engine",
+    "fit": "say whether a spec can work and fits, on these GPUs or any; builds nothing",
     "commands": "show the shell commands that do the same elsewhere",
     "stream": "stream a generation from an engine of the store",
     "trial": "measure a workload on an engine, which is built if it is not there",
@@ -33,7 +34,10 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (0 fine, 1 failed, 2 bad input, 130 interrupted)."""
+    """Run one command; return its exit status.
+
+    0 fine, 1 failed, 2 bad input, 130 interrupted; 3 is of `fit` alone: nobody can be sure.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         _parser(None, words)[0].print_help(sys.stderr)

@@ -14,6 +14,7 @@ from workbench.compare_commands import declare_compare
 from workbench.console import finish, print_plan, print_stream
 from workbench.engine import Engine
 from workbench.errors import ModelError, WorkbenchError
+from workbench.fit_commands import add_spec_flags, declare_fit
 from workbench.flags import add_flags, given
 from workbench.model import Model
 from workbench.opening import open_engine
@@ -40,19 +41,8 @@ def declare(verb: str, parser: argparse.ArgumentParser, words: list[str]) -> Act
 
 
 def _declare_spec(parser: argparse.ArgumentParser, words: list[str]) -> type[BuildSpec]:
-    """Add the flags of the backend that the words name."""
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--backend", default=backends.DEFAULT)
-    name = chooser.parse_known_args(words)[0].backend
-    spec_class = backends.get_backend(name).spec_class
-    parser.add_argument(
-        "--backend",
-        default=backends.DEFAULT,
-        metavar="NAME",
-        help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
-    )
-    add_flags(parser, spec_class, f"build parameters of {name}")
-    parser.set_defaults(gone=spec_class.gone_names())
+    """Add the flags of the backend that the words name, and those of a build."""
+    spec_class = add_spec_flags(parser, words)
     parser.add_argument(
         "--accept-covering",
         action="store_true",
@@ -268,6 +258,7 @@ def _doctor(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 _DECLARATIONS: dict[str, Callable[[argparse.ArgumentParser, list[str]], Action]] = {
     "demo": _demo,
     "build": _build,
+    "fit": declare_fit,
     "commands": _commands,
     "stream": _stream,
     "trial": declare_trial,

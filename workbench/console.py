@@ -20,7 +20,7 @@ from workbench.summaries import (
     fact_line,
     finding_lines,
     fit_lines,
-    model_line,
+    model_lines,
     remaining,
     stage_line,
     timing_line,
@@ -34,7 +34,7 @@ def print_plan(plan: Plan) -> None:
     memory = fit_lines(plan.fit) if plan.fit else []
     lines = [
         f"Model    {plan.model.source}",
-        f"         {model_line(plan.model)}",
+        *(f"         {line}" for line in model_lines(plan.model)),
         f"Backend  {plan.backend.title}",
         f"Spec     {', '.join(f'{k}={v}' for k, v in changed.items()) or 'all defaults'}",
         *(f"Finding  {line}" for line in finding_lines(plan.findings)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from workbench.units import format_bytes
@@ -18,7 +18,8 @@ class Part:
     """One use of memory, from `low` to `high` bytes; `how` says where the numbers come from.
 
     `remedy` says what to do where this is the largest part; without one, `REMEDIES` does.
-    `measured` says what a range rests on that was corrected by past builds, and what it was before.
+    `measured` says what the numbers rest on where `exact` does not tell all: the past builds that
+    corrected a range, and what it was before; or config.json.
     """
 
     name: str
@@ -100,6 +101,11 @@ class Fit:
     def parts(self) -> tuple[Part, ...]:
         """All parts, in the order in which people read them."""
         return (self.weights, self.kv_cache, self.activations, self.runtime)
+
+    def from_configuration(self) -> Fit:
+        """Return the same, saying that the weights were counted from config.json."""
+        words = f"{self.weights.basis}, by config.json"
+        return replace(self, weights=replace(self.weights, measured=words))
 
     @property
     def total_low(self) -> int:

@@ -67,6 +67,19 @@ class Load:
     output_tokens: int = 256
     concurrency: int = 16
 
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> Load:
+        """Return the load that texts spell, by field.
+
+        Raises:
+            InputError: One is no whole number.
+        """
+        numbers = {name: text.strip() for name, text in texts.items()}
+        for name, text in numbers.items():
+            if not (text.isascii() and text.isdecimal()):
+                raise InputError(f"{name} must be a whole number; got '{text[:40]}'.")
+        return cls(**{name: int(text[:18]) for name, text in numbers.items()})
+
 
 @dataclass(frozen=True)
 class Forecast:

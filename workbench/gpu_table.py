@@ -62,23 +62,42 @@ class GpuModel:
         )
 
 
+COUNTS = (1, 2, 4, 8)
+"""GPUs that a host usually has."""
+
+
 def find(name: str) -> GpuModel:
-    """Return the GPU of a name; case, spaces, hyphens, "NVIDIA" and "GeForce" do not matter.
+    """Return the GPU of a name, or of the beginning of one where no other begins so.
+
+    Case, spaces, hyphens, "NVIDIA" and "GeForce" do not matter.
 
     Raises:
-        InputError: There is none in the table; names the nearest.
+        InputError: There is none in the table, which names the nearest, or there are several.
     """
     wanted = _plain(name)
     for model in GPUS:
         if _plain(model.name) == wanted:
             return model
-    beginning = [model.name for model in GPUS if wanted and _plain(model.name).startswith(wanted)]
+    beginning = [model for model in GPUS if wanted and _plain(model.name).startswith(wanted)]
+    if len(beginning) == 1:
+        return beginning[0]
     if beginning:
-        raise InputError(f"There are several GPUs {name}: {', '.join(beginning)}. Name one.")
+        several = ", ".join(model.name for model in beginning)
+        raise InputError(f"There are several GPUs {name}: {several}. Name one.")
     names = [model.name for model in GPUS]
     raise InputError(
         f"The table has no GPU {name!r}.{nearest(name, names)} It knows {', '.join(names)}."
     )
+
+
+def check_count(count: object) -> None:
+    """Refuse a number of GPUs that no host has.
+
+    Raises:
+        InputError: Says which there are.
+    """
+    if type(count) is not int or count not in COUNTS:
+        raise InputError(f"gpu_count must be one of {', '.join(map(str, COUNTS))}; got {count!r}.")
 
 
 def _plain(name: str) -> str:

@@ -17,6 +17,7 @@ from workbench.fit import BuildNeed, Fit, Part
 from workbench.gpus import Gpu
 from workbench.hardware import address_limit, free_disk, memory, oom_kills, swap
 from workbench.journal import Journal
+from workbench.model import BRING_WEIGHTS, UNREAD, WEIGHTLESS, Model
 from workbench.rules import Finding
 from workbench.units import format_bytes
 
@@ -114,6 +115,15 @@ def findings(
     if fit.verdict == "does not fit":
         found.append(Finding("warn", "model", "a session will not fit.", fit.summary))
     return found
+
+
+def weightless(model: Model) -> list[Finding]:
+    """Return the finding that a model can only be planned with, where its weights are not known."""
+    if model.unread:
+        return [Finding("refuse", "model", UNREAD, model.unread)]
+    if model.counted_from == "configuration":
+        return [Finding("refuse", "model", f"it {WEIGHTLESS}", BRING_WEIGHTS)]
+    return []
 
 
 def check_now(journal: Journal, need: BuildNeed, gpus: Sequence[Gpu]) -> None:

@@ -147,6 +147,18 @@ def sizes_of(pid: int) -> tuple[int, int]:
     return resident, peak
 
 
+def peak_of(pid: int) -> int:
+    """Return the most memory that a process and all that it started ever had, in bytes.
+
+    The sum of what each had at its own peak (proc(5), VmHWM), so rather more than less; nothing
+    where it is gone.
+    """
+    try:
+        return sum(peak for _, peak in map(sizes_of, descendants(pid)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def _ended_peak() -> int:
     """Return the most memory of any process that ended and was waited for, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -198,8 +198,8 @@ def corrected_need(
     on_gpu = [_ratio(past.gpu_memory, past.predicted.get("GPU memory")) for past in builds]
     return replace(
         need,
-        memory=_corrected(need.memory, memory, note),
-        device=_corrected(need.device, on_gpu, note) if need.device else None,
+        memory=corrected(need.memory, memory, note),
+        device=corrected(need.device, on_gpu, note) if need.device else None,
     )
 
 
@@ -207,22 +207,29 @@ def _ratio(peak: int | None, predicted: int | None) -> float | None:
     return peak / predicted if peak and predicted else None
 
 
-def _corrected(part: Part, found: Iterable[float | None], note: str) -> Part:
-    """Return a part with its range corrected by ratios of measured to predicted, if any."""
+def corrected(part: Part, found: Iterable[float | None], note: str, what: str = "build") -> Part:
+    """Return a part with its range corrected by ratios of measured to predicted, if any.
+
+    Args:
+        part: As predicted.
+        found: Of each that was measured, what it took by the high end of its prediction.
+        note: Where they are less like this one than one may think.
+        what: "build" or "session".
+    """
     ratios = [ratio for ratio in found if ratio]
     if not ratios:
         return part
     least, most = min(ratios), max(ratios)
     low, high = int(part.high * least / MARGIN), int(part.high * most * MARGIN)
-    builds = f"{len(ratios)} build{'s' if len(ratios) > 1 else ''} like this{note}"
+    past = f"{len(ratios)} {what}{'s' if len(ratios) > 1 else ''} like this{note}"
     took = f"{least:.0%}" if f"{least:.0%}" == f"{most:.0%}" else f"{least:.0%} to {most:.0%}"
     if len(ratios) < ENOUGH:
         low, high = min(low, part.low), max(high, part.high)
         return replace(
-            part, low=low, high=high, measured=f"estimate; {builds} took {took} of the most"
+            part, low=low, high=high, measured=f"estimate; {past} took {took} of the most"
         )
     before = f"{format_bytes(part.low)} to {format_bytes(part.high)}"
-    words = f"measured on {builds}, which took {took} of the most; {before} by arithmetic alone"
+    words = f"measured on {past}, which took {took} of the most; {before} by arithmetic alone"
     return replace(part, low=low, high=high, measured=words)
 
 
@@ -231,7 +238,7 @@ def _alike(backend: str, quantization: str, parameters: int, device: str) -> tup
     _take_in()
     builds = [
         past
-        for past in _latest(_family(backend, quantization))
+        for past in _latest(family_file(backend, quantization))
         if parameters / 2 <= past.parameters <= parameters * 2
     ]
     here = [past for past in builds if device in ("", past.device)]
@@ -245,8 +252,9 @@ def _take_in() -> None:
     counts once when it is read.
     """
     with contextlib.suppress(OSError, StoreError):
-        done = _folder() / TAKEN_IN
+        done = files.home() / "history" / TAKEN_IN
         if not done.exists():
+            _folder()
             keep(reversed(list_engines()))
             done.touch(mode=0o600)
 
@@ -263,6 +271,7 @@ def _append(engine: Engine, values: Mapping[str, Any]) -> None:
         "versions": dict(identity.get("toolchain", {})),
         **values,
     }
+    _folder()
     files.append_line(_file(engine), line, sync=True)
 
 
@@ -271,17 +280,18 @@ def _folder() -> Path:
 
 
 def _file(engine: Engine) -> Path:
-    return _family(engine.backend, _quantization(engine))
+    return family_file(engine.backend, _quantization(engine))
 
 
 def _quantization(engine: Engine) -> str:
     return str(engine.manifest["identity"]["spec"].get("quantization") or "")
 
 
-def _family(backend: str, quantization: str) -> Path:
+def family_file(*parts: str) -> Path:
     """Return the file of a family; a name from a foreign manifest cannot lead out of the folder."""
-    names = [re.sub(r"\W", "_", name)[:60] for name in (backend, quantization) if name]
-    return _folder() / f"{'-'.join(names)}.jsonl"
+    names = [re.sub(r"\W", "_", name)[:60] for name in parts if name]
+    # Who only reads makes no folder: a plan can be made where nothing may be written.
+    return files.home() / "history" / f"{'-'.join(names)}.jsonl"
 
 
 def _latest(path: Path) -> tuple[Past, ...]:

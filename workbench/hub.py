@@ -7,14 +7,17 @@ Every error of the hub, the network or the local cache becomes one sentence.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import huggingface_hub
 
 from workbench.errors import ModelError
+from workbench.model_card import licence_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,6 +43,19 @@ DESCRIPTIONS = (
 """Small files that, with the headers, say everything about a model."""
 
 
+Gate = Literal["", "auto", "manual"]
+"""Who grants access to a gated model: nobody has to, the hub at once, or its owners."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the hub tells everybody about a repository, also where it keeps the files for some."""
+
+    files: tuple[str, ...]
+    licence: str
+    gate: Gate
+
+
 def fetch_descriptions(repository: str, revision: str | None) -> Path:
     """Bring the small files of a repository into the local cache.
 
@@ -52,6 +68,12 @@ def fetch_descriptions(repository: str, revision: str | None) -> Path:
         ModelError: The hub cannot be reached, knows no such model or revision, or refuses it.
     """
     return _snapshot(repository, revision, DESCRIPTIONS, quiet=True)
+
+
+def cached(repository: str, revision: str | None) -> Path | None:
+    """Return the snapshot's directory in the local cache, as far as it is there; asks nobody."""
+    found = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def download(repository: str, revision: str | None) -> Path:
@@ -96,14 +118,21 @@ def fetch_headers(
             return dict(zip(names, pool.map(fetch, names), strict=True))
 
 
-def list_files(repository: str, commit: str) -> list[str]:
-    """Return the names of all files of a repository.
+def fetch_page(repository: str, commit: str) -> Page:
+    """Return the files of a repository, its licence and its gate, in one request.
 
     Raises:
         ModelError: As `fetch_descriptions`.
     """
     with _one_sentence(repository, commit):
-        return list(huggingface_hub.HfApi().list_repo_files(repository, revision=commit))
+        return _page(repository, commit)
+
+
+def _page(repository: str, revision: str | None) -> Page:
+    info = huggingface_hub.HfApi().model_info(repository, revision=revision)
+    files = tuple(file.rfilename for file in info.siblings or ())
+    gate: Gate = "" if not info.gated else "auto" if info.gated == "auto" else "manual"
+    return Page(files, licence_in(vars(info.card_data)) if info.card_data else "", gate)
 
 
 def _snapshot(
@@ -148,11 +177,7 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise ModelError(
-            f"{repository} is gated: accept its terms on its page of the hub, then log in with "
-            "`hf auth login` or set HF_TOKEN. To plan without its weights, give a directory that "
-            "holds a copy of its config.json."
-        ) from error
+        raise _no_access(repository) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
             f"{repository} looks like a hub id, but there is no such directory here and no such "
@@ -185,22 +210,44 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """Return what the HTTP library below huggingface_hub raises.
+    """Return what the HTTP library below huggingface_hub raises, and what a proxy's page leads to.
 
     It is requests up to 0.36, whose errors are OSErrors, and httpx since 1.0, whose are not.
     """
     try:
         import httpx  # noqa: PLC0415 - there is none beside huggingface_hub below 1.0
     except ImportError:
-        return (OSError,)
-    return (OSError, httpx.HTTPError)
+        return (OSError, json.JSONDecodeError)
+    return (OSError, httpx.HTTPError, json.JSONDecodeError)
+
+
+def _no_access(repository: str) -> ModelError:
+    """Say what to do about a gated model that the hub does not give to this user."""
+    from huggingface_hub import errors  # noqa: PLC0415 - as in _one_sentence
+
+    page = Page((), "", "")
+    # Its page is for everybody. Without it, the sentence only says less.
+    with contextlib.suppress(errors.HfHubHTTPError, *_network_errors()):
+        page = _page(repository, None)
+    licence = f" under the licence {page.licence}" if page.licence else ""
+    who = " and its owners grant access one by one" if page.gate == "manual" else ""
+    then = (
+        "with the account whose token is used here; that one has no access yet"
+        if huggingface_hub.get_token()
+        else "then log in with `hf auth login` or set HF_TOKEN"
+    )
+    return ModelError(
+        f"{repository} is gated{licence}{who}: accept its terms on "
+        f"{huggingface_hub.constants.ENDPOINT}/{repository}, {then}. To plan without its weights, "
+        "give a directory that holds a copy of its config.json."
+    )
 
 
 def _unreachable(repository: str) -> ModelError:
     return ModelError(
         f"{repository} looks like a hub id, since there is no such directory here, but the hub "
-        "cannot be reached and the local cache lacks files of it. Check the path, or connect to "
-        "the network (HF_HUB_OFFLINE must not be set)."
+        "cannot be reached, or a proxy answers in its place, and the local cache lacks files of "
+        "it. Check the path, or connect to the network (HF_HUB_OFFLINE must not be set)."
     )
 
 

@@ -1,11 +1,13 @@
 """Models: what a Hugging Face checkpoint is, read from config.json and safetensors headers.
 
 No weight is loaded: a local model is read in milliseconds, one on the hub in a few requests. Where
-a directory holds config.json and no weights, the tensors are derived from it.
+a directory holds config.json and no weights, or the hub gives that and no headers, the tensors are
+derived from it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench import checkpoint, hub
 from workbench.architectures import tensors_of_config
 from workbench.errors import ModelError
+from workbench.model_card import licence_of
 from workbench.sizes import network_sizes
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 WEIGHTLESS = "holds no weights, only its configuration: it can be planned with, but not built."
+UNREAD = (
+    "the headers of its weights cannot be read, so its tensors are counted from config.json: it "
+    "can be planned with, but not built."
+)
 BRING_WEIGHTS = "Copy its safetensors files and its tokenizer there, or give its hub id."
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
@@ -58,9 +65,13 @@ class Model:
         has_chat_template: Whether the tokenizer brings one.
         tensors: The stored tensors of the language model, a tied one once.
         config: The whole config.json.
+        licence: As its model card names it; empty where nothing tells.
+        gate: Who grants access to it on the hub, see `hub.Gate`; empty where nobody has to, and
+            where the hub was not asked because all files are here.
         code: Files with Python code of the repository that its configurations point to.
         counted_from: Where the tensors are from: the weights' own headers, or the configuration,
             which can be planned with but not built.
+        unread: Why the headers of a model on the hub were not read, as a sentence.
     """
 
     source: str
@@ -84,8 +95,11 @@ class Model:
     # A hash over all of them would take as long as what is remembered by it.
     tensors: tuple[Tensor, ...] = field(repr=False, hash=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
+    licence: str = ""
+    gate: hub.Gate = ""
     code: tuple[str, ...] = ()
     counted_from: Literal["headers", "configuration"] = "headers"
+    unread: str = ""
 
     @classmethod
     def read(cls, source: str | Path, revision: str | None = None) -> Model:
@@ -97,13 +111,16 @@ class Model:
 
         Raises:
             ModelError: There is no such model, it is damaged, or it is not a decoder-only
-                language model with safetensors weights; or it has no weights at all, and its
-                tensors cannot be derived from config.json.
+                language model with safetensors weights; or it has no weights at all or, on the
+                hub, none that can be read, and its tensors cannot be derived from config.json.
         """
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return _interpret(_Found(str(source), revision, None, path, path))
-        if path.exists():
+        if path := directory_of(source):
+            try:
+                return _interpret(_Found(str(source), revision, None, path, path))
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise ModelError(f"{source} cannot be read: {why}.") from error
+        if os.path.exists(os.path.expanduser(source)):  # noqa: PTH110, PTH111 - as below
             raise ModelError(
                 f"{source} is a file. A model is the directory that holds config.json and the "
                 "safetensors files."
@@ -126,6 +143,8 @@ class Model:
         """
         if self.path:
             return self.path
+        if self.unread:
+            raise ModelError(self.unread)
         if self.counted_from == "configuration":
             raise ModelError(f"{self.source} {WEIGHTLESS} {BRING_WEIGHTS}")
         path = hub.download(self.source, self.commit or self.revision)
@@ -158,6 +177,15 @@ class Model:
         return str(details.get("quant_method", "unknown")) if isinstance(details, dict) else ""
 
 
+def directory_of(source: str | Path) -> Path | None:
+    """Return the directory that a model's name means, if there is one that we may look at.
+
+    pathlib raises where a name is too long, its ~ is nobody's or a folder above it is closed.
+    """
+    path = os.path.expanduser(source)  # noqa: PTH111 - see the docstring
+    return Path(path) if os.path.isdir(path) else None  # noqa: PTH112 - see the docstring
+
+
 @dataclass(frozen=True)
 class _Found:
     """Where a model was found; `descriptions` is the directory of its small files."""
@@ -186,13 +214,8 @@ def _interpret(found: _Found) -> Model:
     config = checkpoint.read_config(found.descriptions)
     architecture = _decoder(found.source, config)
     text = config.get("text_config", config)
-    is_described_only = found.path is not None and checkpoint.is_described_only(found.path)
-    if is_described_only:
-        stored = tensors_of_config(found.source, config)
-    elif found.path:
-        stored = checkpoint.read_weights(found.path)
-    else:
-        stored = checkpoint.read_hub_weights(found.source, found.descriptions)
+    weights = _weights(found, config)
+    stored = weights.tensors
     language = stored if text is config else _language_part(found.source, stored)
     tied = _is_tied(config, text, language)
     tensors = tuple(tensor for tensor in language if not _is_repeated(tensor, tied))
@@ -200,7 +223,7 @@ def _interpret(found: _Found) -> Model:
         source=found.source,
         revision=found.revision,
         commit=found.commit,
-        path=None if is_described_only else found.path,
+        path=found.path if weights.counted_from == "headers" else None,
         architecture=architecture,
         model_type=str(text.get("model_type", "")),
         dtype=_dtype(config, text, tensors),
@@ -210,9 +233,52 @@ def _interpret(found: _Found) -> Model:
         tensors=tensors,
         config=config,
         code=checkpoint.own_code(found.descriptions),
-        counted_from="configuration" if is_described_only else "headers",
+        licence=weights.licence,
+        gate=weights.gate,
+        counted_from=weights.counted_from,
+        unread=weights.unread,
         **network_sizes(found.source, text, tensors),
     )
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The tensors of a model, where they are from, and what was learned on the way."""
+
+    tensors: tuple[Tensor, ...]
+    counted_from: Literal["headers", "configuration"]
+    licence: str = ""
+    gate: hub.Gate = ""
+    unread: str = ""
+
+
+def _weights(found: _Found, config: Mapping[str, Any]) -> _Weights:
+    """Return the tensors from the headers, or else from the configuration."""
+    if found.path is None:
+        return _hub_weights(found, config)
+    licence = licence_of(found.path)
+    if checkpoint.is_described_only(found.path):
+        return _Weights(tensors_of_config(found.source, config), "configuration", licence)
+    return _Weights(checkpoint.read_weights(found.path), "headers", licence)
+
+
+def _hub_weights(found: _Found, config: Mapping[str, Any]) -> _Weights:
+    """Return the tensors of a model on the hub, from config.json where their headers are not given.
+
+    Raises:
+        ModelError: Neither tells; says why the headers do not.
+    """
+    page = hub.Page((), "", "")
+    try:
+        page = hub.fetch_page(found.source, found.descriptions.name)
+        tensors = checkpoint.read_hub_weights(found.source, found.descriptions, page.files)
+    except ModelError as error:
+        try:
+            tensors = tensors_of_config(found.source, config)
+        except ModelError:
+            raise error from None
+        return _Weights(tensors, "configuration", page.licence, page.gate, str(error))
+    return _Weights(tensors, "headers", page.licence, page.gate)
 
 
 def _decoder(source: str, config: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from workbench.units import printable
@@ -19,6 +20,9 @@ def licence_of(directory: Path) -> str:
 
     Where the card says "other", it names its own licence beside that. (Hugging Face hub
     documentation, "Model Cards": `license` and `license_name` in the YAML front matter.)
+
+    Args:
+        directory: The model's.
     """
     try:
         with (directory / "README.md").open(encoding="utf-8", errors="replace") as file:
@@ -26,8 +30,17 @@ def licence_of(directory: Path) -> str:
     except OSError:
         return ""
     front = _FRONT.match(text)
-    found = dict(_ENTRY.findall(front[1])) if front else {}
-    name = found.get("license", "").strip()
+    return licence_in(dict(_ENTRY.findall(front[1])) if front else {})
+
+
+def licence_in(card: Mapping[str, object]) -> str:
+    """Return the licence that the entries of a card name, or nothing; of several, all."""
+    name = _words(card.get("license"))
     if name == "other":
-        name = found.get("license_name", name).strip()
+        name = _words(card.get("license_name")) or name
     return printable(name[:80])
+
+
+def _words(value: object) -> str:
+    names = value if isinstance(value, list) else [value]
+    return ", ".join(name.strip() for name in names if isinstance(name, str))

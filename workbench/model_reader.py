@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.build import read_model
-from workbench.model import Model
+from workbench.build import DEMO, read_model
+from workbench.errors import ModelError
+from workbench.model import Model, directory_of
 from workbench.spec import BuildSpec
 
 Identity = tuple[tuple[str, int, int, int], ...]
 """Of a directory's files: name, inode, size, and when each was modified in nanoseconds."""
 
+PATIENCE = 30.0
+"""Seconds until the hub is asked again for what it did not give: a form asks with every change,
+and a network that does not answer takes seconds to say so."""
+
 
 class ModelReader:
-    """Reads models, and remembers the last one.
+    """Reads models, and remembers the last answer.
 
     A form asks with every change, and the headers of a large model take longer than an answer may.
-    One on the hub that is not on this machine is asked for once.
+    One on the hub that is not on this machine is asked for once; what the hub did not give, again
+    after `PATIENCE` seconds.
     """
 
-    def __init__(self) -> None:
-        self._last: tuple[tuple[str, str | None], Identity | None, Model] | None = None
+    def __init__(self, on_hub: Callable[[str], None] = lambda _: None) -> None:
+        """Know no model yet.
+
+        Args:
+            on_hub: Called with a name before the hub is asked for it, which may take seconds.
+        """
+        self._last: _Answer | None = None
+        self._on_hub = on_hub
 
     def read(self, spec: BuildSpec) -> Model:
         """Return the model that a spec names.
@@ -29,16 +45,53 @@ class ModelReader:
         Raises:
             ModelError: As `Model.read`.
         """
-        name = (spec.model, spec.revision)
-        if self._last:
-            known, identity, model = self._last
-            # A local directory has no revisions.
-            same = known == name or (known[0] == name[0] and model.commit is None)
-            if same and identity is not None and identity == _identity(model.path):
-                return model
-        model = read_model(spec)
-        self._last = (name, _identity(model.path), model)
-        return model
+        if self._last is None or not self._last.holds(spec):
+            if spec.model != DEMO and directory_of(spec.model) is None:
+                self._on_hub(spec.model)
+            self._last = _ask(spec)
+        if isinstance(self._last.said, ModelError):
+            # A new one: raised again, the same would carry the traces of all times before.
+            raise ModelError(str(self._last.said))
+        return self._last.said
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a name was found to mean, and until when (`time.monotonic`) nobody asks again."""
+
+    name: str
+    revision: str | None
+    said: Model | ModelError
+    directory: Path | None
+    identity: Identity | None
+    until: float
+
+    def holds(self, spec: BuildSpec) -> bool:
+        """Whether reading the model of a spec would most likely give the same."""
+        # A local directory has no revisions.
+        is_local = isinstance(self.said, Model) and self.said.commit is None
+        return (
+            self.name == spec.model
+            and (is_local or self.revision == spec.revision)
+            and directory_of(spec.model) in (None, self.directory)
+            and self.identity is not None
+            and self.identity == _identity(self.directory)
+            and time.monotonic() < self.until
+        )
+
+
+def _ask(spec: BuildSpec) -> _Answer:
+    """Read a model; what is wrong with a directory is looked at anew each time."""
+    said: Model | ModelError
+    try:
+        said = read_model(spec)
+    except ModelError as error:
+        said, directory = error, directory_of(spec.model)
+        until = 0.0 if directory else time.monotonic() + PATIENCE
+    else:
+        directory = said.path or directory_of(spec.model)
+        until = time.monotonic() + PATIENCE if said.unread else math.inf
+    return _Answer(spec.model, spec.revision, said, directory, _identity(directory), until)
 
 
 def _identity(directory: Path | None) -> Identity | None:

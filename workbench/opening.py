@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from workbench import store, usage
+from workbench import session_history, store, usage
 from workbench.backends import get_backend
 from workbench.backends.base import Backend
 from workbench.build import Build, built_for, toolchain_of
@@ -54,6 +55,7 @@ def open_engine(engine: Engine | Build | str) -> Session:
             toolchain,
             mounts=_checkpoint(engine),
             release=claim.release,
+            measured=partial(session_history.record, engine),
         )
         undo.pop_all()
     return session

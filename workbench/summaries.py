@@ -32,6 +32,20 @@ def model_line(model: Model) -> str:
     )
 
 
+GATES = {
+    "": "",
+    "auto": "Gated: the hub gives it to those who have accepted its terms.",
+    "manual": "Gated: the hub gives it to those whom its owners have let in, one by one.",
+}
+"""What the gate of a model on the hub means, see `hub.Gate`."""
+
+
+def model_lines(model: Model) -> list[str]:
+    """Return what a model is, its licence and who grants access to it, as far as that is known."""
+    licence = f"Licence: {model.licence} (its model card)" if model.licence else ""
+    return list(filter(None, [model_line(model), licence, GATES[model.gate]]))
+
+
 MARKS = {"refuse": "cannot work", "warn": "note", "ignored": "no effect"}
 """What the level of a finding is called for people."""
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit
+from workbench.session_history import expected_fit
 from workbench.spec import parameters_of
 
 LIMITS = ("max_batch_size", "max_seq_len", "max_num_tokens")
@@ -61,7 +62,7 @@ def what_if(plan: Plan, parameter: str) -> Curve | None:
         # A limit may be refused together with another one, and nothing is known there.
         try:
             spec = plan.spec.replace(**{parameter: value})
-            points[value] = plan.backend.fit(spec, plan.model, plan.device)
+            points[value] = expected_fit(spec, plan.model, plan.device)
         except WorkbenchError:
             continue
     return Curve(parameter, current, tuple(points), tuple(points.values()))
@@ -71,6 +72,18 @@ def what_if_curves(plan: Plan) -> list[Curve]:
     """Return the curves of a plan over all `LIMITS` that it has."""
     curves = (what_if(plan, parameter) for parameter in LIMITS)
     return [curve for curve in curves if curve]
+
+
+def curve_line(curve: Curve) -> str:
+    """Return one line on how far a limit may go while the whole estimate fits."""
+    name, now = curve.parameter, f"{curve.current:,}"
+    if not curve.fits[0].device.memory_bytes:
+        return f"{name} {now}: there is no device to compare with."
+    if curve.largest is None:
+        return f"{name} {now}: no value from {curve.values[0]:,} on is sure to fit."
+    if curve.largest == curve.values[-1]:
+        return f"{name} {now}: all values up to {curve.largest:,} fit."
+    return f"{name} {now}: of those in the curve, values up to {curve.largest:,} are sure to fit."
 
 
 _parameters = functools.cache(parameters_of)

@@ -68,13 +68,27 @@ def test_change_mend_reset_and_paste(form_lab: Lab, chromium: Browser, tmp_path:
     # A finding and the fit follow a change; what stands below stays where it is.
     _enter(page, "max_input_len", "4000")
     refused = _field(page, "max_seq_len")
-    refused.get_by_text("beyond the model's context of 2048").wait_for()
+    refused.get_by_text("beyond the model's context of 2048").first.wait_for()
     fits.wait_for(state="detached")
     expect(panel.get_by_text("1 field needs attention: max_seq_len")).to_be_visible()
     assert panel.get_by_label("threads").bounding_box() == places
     refused.get_by_role("button", name="Fix").click()
     expect(panel.get_by_label("max_seq_len")).to_have_value("2048")
-    refused.get_by_text("beyond the model's context").wait_for(state="detached")
+    refused.get_by_text("beyond the model's context").first.wait_for(state="detached")
+
+    # What is too long for its place opens over what stands below.
+    places = panel.get_by_label("threads").bounding_box()
+    _enter(page, "model", "/no/such/folder/" + "x" * 200)
+    more = _field(page, "model").get_by_text("show all of it")
+    expect(more).to_be_visible()
+    end = _field(page, "model").get_by_text("id of the form owner/name.").last
+    expect(end).to_be_hidden()
+    _field(page, "model").locator("summary").focus()
+    page.page.keyboard.press("Enter")
+    expect(end).to_be_in_viewport(ratio=0.99)
+    assert panel.get_by_label("threads").bounding_box() == places
+    _enter(page, "model", "demo")
+    expect(more).to_be_hidden()
 
     # Back to the default of one, then of all.
     _field(page, "max_input_len").get_by_role("button", name="↺").click()

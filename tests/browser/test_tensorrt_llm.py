@@ -54,7 +54,7 @@ def test_run_all_change_a_folded_flag_build_again_switch_the_backend(
     stream = _panel(page, "Stream")
     stream.get_by_text("finished").wait_for(timeout=90 * SECOND)
     build.get_by_text(re.compile("done in")).wait_for()
-    form.get_by_text("max_seq_len = 512 + 512 = 1024 is used").wait_for()
+    form.get_by_text("max_seq_len = 512 + 512 = 1024 is used").first.wait_for()
     first = page.value("build.engine.key")
 
     # A flag that few people need: folded, and there when it is asked for.

@@ -106,7 +106,7 @@ def _give_wrong_input(page: LabPage, form: Locator, build: Locator) -> None:
     # A finding appears with the change that causes it, and building is refused with it.
     form.get_by_label("max_input_len (tokens)").fill("4000")
     form.get_by_label("max_input_len (tokens)").press("Tab")
-    form.get_by_text("beyond the model's context of 2048").wait_for()
+    form.get_by_text("beyond the model's context of 2048").first.wait_for()
     build.get_by_role("button", name="Build").click()
     build.get_by_role("alert").get_by_text("beyond the model's context of 2048").wait_for()
 

@@ -15,7 +15,7 @@ from workbench.errors import JobError, WorkbenchError
 from workbench.jobs import Job, newest_attempt
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
-from workbench.offers import already_built
+from workbench.offers import already_built, running_build
 from workbench.spec import BuildSpec
 from workbench.units import printable
 from workbench.widgets.form import BuildForm
@@ -83,6 +83,8 @@ class BuildPanel(EngineSource):
         if isinstance(source, BuildForm) and not headless():
             source.on_spec(self._look_soon)
             self._look_soon(source.spec if not source.faults else None)
+        if not start and not headless():
+            self.in_background(self._attach)
         if start and headless():
             self._begin(self._look_for_cover())
             self.wait()
@@ -136,6 +138,8 @@ class BuildPanel(EngineSource):
         self._show_offer("")
         if spec is None or self._follows():
             return
+        if self._build is None:
+            self.show_error("")  # it refused what was chosen before
         self._look = look = threading.Timer(QUIET, lambda: self._look_now(spec, look))
         look.daemon = True
         look.start()
@@ -150,6 +154,23 @@ class BuildPanel(EngineSource):
             self._offered = found
             if found and (self._engine is None or self._engine.key != found[0][0].key):
                 self._show_offer(f"Already built. {found[0][1]}")
+
+    def _attach(self) -> None:
+        """Follow the build of what is chosen where it runs, as after a restart of the kernel."""
+        spec = self._source
+        if isinstance(spec, BuildForm):
+            if spec.faults:
+                return
+            spec = spec.spec
+        try:
+            build = running_build(spec, smoke=self._smoke)
+        except WorkbenchError:
+            return  # as in _look_now
+        if build and build.job and self._build is None:
+            self._build = build
+            self._show_offer("")
+            self.progress.expect(Plan.make(spec))
+            self._follow(build)
 
     def _show_offer(self, sentence: str, *, asks: bool = False) -> None:
         """Offer an engine; `asks` where nothing goes on before a choice."""

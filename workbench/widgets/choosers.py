@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets as widgets
 
 from workbench.backends.base import Backend
-from workbench.errors import InputError
-from workbench.gpu_table import GPUS, find
+from workbench.gpu_table import COUNTS, GPUS, check_count, find
 from workbench.gpus import Gpu
 from workbench.model import Model
 from workbench.presets import Preset, presets_of
@@ -17,9 +16,6 @@ from workbench.spec import BuildSpec
 
 HERE = "this machine"
 """The device that is there, and no other to plan for."""
-
-COUNTS = (1, 2, 4, 8)
-"""GPUs that a host usually has."""
 
 STYLE = {"description_width": "250px"}
 
@@ -75,9 +71,7 @@ class DeviceRow(widgets.HBox):  # type: ignore[misc]
         """
         names = [gpu.name for gpu in GPUS]
         device = device if device == HERE else find(device).name
-        if count not in COUNTS:
-            known = ", ".join(map(str, COUNTS))
-            raise InputError(f"gpu_count must be one of {known}; got {count!r}.")
+        check_count(count)
         self._name = widgets.Dropdown(
             options=[HERE, *names],
             value=device,

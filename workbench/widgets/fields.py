@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
@@ -13,6 +13,9 @@ from workbench.rules import Finding
 from workbench.spec import Parameter
 from workbench.summaries import MARKS
 from workbench.units import printable
+
+ROOM = 140
+"""Characters of a finding that fit into four lines beside a field, which is what there is."""
 
 SHORT = 12
 """Characters that fit into a control: what None stands for is said beside it where it is longer."""
@@ -24,10 +27,10 @@ STYLE = """<style>
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
-.workbench-panel .model { white-space: pre-line; }
+.workbench-panel .model { white-space: pre-line; min-height: 3em; overflow-wrap: anywhere; }
 /* What a change means stays in view while one scrolls through the fields. */
 .workbench-form .workbench-head { position: sticky; top: 0; z-index: 2; padding: 4px 0;
-  align-items: flex-start; min-height: 62px; height: auto; overflow: visible;
+  align-items: flex-start; min-height: 72px; height: auto; overflow: visible;
   border-bottom: 1px solid var(--jp-border-color2, light-dark(#e0e0e0, #424242));
   background: var(--jp-layout-color0, light-dark(#fff, #111)); }
 .workbench-form, .jp-OutputArea-child:has(.workbench-form),
@@ -42,6 +45,7 @@ STYLE = """<style>
   justify-content: flex-end; align-items: center; width: 100%; height: auto; white-space: normal; }
 .workbench-field .widget-text, .workbench-field .widget-dropdown,
 .workbench-field .widget-checkbox { height: auto; width: 388px; }
+.workbench-field .widget-dropdown > select { height: var(--jp-widgets-inline-height, 28px); }
 .workbench-field.changed .widget-label, .workbench-field.changed .widget-checkbox span {
   font-weight: 600; }
 .workbench-field.changed .widget-label::before,
@@ -54,10 +58,26 @@ STYLE = """<style>
 .workbench-field .widget-checkbox input { margin: 0; flex: none; width: auto; }
 /* A finding takes the place of the help, so that nothing moves when it appears. */
 .workbench-field .message { position: relative; min-height: 64px; display: flex;
-  align-items: center; font-size: 12px; line-height: 16px; }
+  align-items: center; font-size: 12px; line-height: 16px; overflow-wrap: anywhere; }
 .workbench-field .message > .said { position: absolute; inset: 0; overflow: auto;
   scrollbar-width: thin; display: flex; flex-direction: column; justify-content: safe center; }
 .workbench-field .message > .said + .quiet { visibility: hidden; }
+/* What is longer than its place opens over what stands below, so that nothing moves then either. */
+.workbench-field .message > details.said { inset: 0 0 auto 0; display: block; overflow: visible;
+  min-height: 64px; }
+.workbench-field .said > summary { list-style: none; cursor: pointer; border-radius: 2px; }
+.workbench-field .said > summary::-webkit-details-marker { display: none; }
+.workbench-field .said > summary .first { display: -webkit-box; -webkit-box-orient: vertical;
+  -webkit-line-clamp: 3; overflow: hidden; }
+.workbench-field .said .cue { display: block; padding-left: 10px; text-decoration: underline;
+  color: var(--jp-content-link-color, light-dark(#0b57d0, #8ab4f8)); }
+.workbench-field .said .less, .workbench-field .said[open] .more { display: none; }
+.workbench-field .said[open] .less { display: inline; }
+.workbench-field .said[open] > summary .first { display: none; }
+.workbench-field .message > details.said[open] { z-index: 1; padding-bottom: 6px;
+  background: var(--jp-layout-color0, light-dark(#fff, #111)); border-radius: 2px;
+  box-shadow: 0 2px 6px rgb(0 0 0 / 35%), 0 0 0 1px var(--jp-border-color2, #9e9e9e); }
+.workbench-field .said .finding + .finding { margin-top: 6px; }
 .workbench-field .widget-html-content { line-height: inherit; }
 .workbench-field .message .finding, .workbench-field .message .error { margin: 0; padding: 0 6px;
   line-height: 16px; }
@@ -165,11 +185,8 @@ class Field(widgets.Box):  # type: ignore[misc]
             f"Set {name} to {'nothing' if value is None else value}"
             for name, value in self._changes.items()
         )
-        if fault:
-            said = f'<div class="error" role="alert">{html.escape(printable(fault))}</div>'
-        else:
-            said = "".join(map(_finding, findings))
-        over = f'<div class="said">{said}</div>' if said else ""
+        by_level = sorted(findings, key=lambda finding: list(MARKS).index(finding.level))
+        over = _said([Said("error", "", fault)] if fault else list(map(_of, by_level)))
         self._message.value = f'<div class="message">{over}{self._help}</div>'
         self.refused = bool(fault) or any(finding.level == "refuse" for finding in findings)
         self.told = bool(findings) and not self.refused
@@ -192,12 +209,38 @@ def _button(look: Look, text: str, name: str, tooltip: str) -> widgets.Button:
     return button
 
 
-def _finding(finding: Finding) -> str:
-    said = html.escape(printable(f"{finding.reason} {finding.remedy}".strip()))
-    # What is longer than its place can be scrolled, and is there when it is pointed at.
+class Said(NamedTuple):
+    """Something that is said beside a field; `look` is the class of its style."""
+
+    look: str
+    mark: str
+    text: str
+
+    @property
+    def inner(self) -> str:
+        """It as HTML; all text is escaped."""
+        mark = f"<b>{html.escape(self.mark)}</b>: " if self.mark else ""
+        return f"{mark}{html.escape(printable(self.text))}"
+
+
+def _of(finding: Finding) -> Said:
+    words = f"{finding.reason} {finding.remedy}".strip()
+    return Said(f"finding {finding.level}", MARKS[finding.level], words)
+
+
+def _said(things: Sequence[Said]) -> str:
+    """Return what takes the place of the help: all of it, or what fits and a way to the rest."""
+    if not things:
+        return ""
+    whole = "".join(f'<div class="{one.look}">{one.inner}</div>' for one in things)
+    role = ' role="alert"' if things[0].look == "error" else ""
+    if sum(len(one.mark) + len(one.text) for one in things) <= ROOM and len(things) < 3:
+        return f'<div class="said"{role}>{whole}</div>'
+    more = "show all of it" if len(things) == 1 else f"show all {len(things)} findings"
     return (
-        f'<div class="finding {finding.level}" title="{said}">'
-        f"<b>{MARKS[finding.level]}</b>: {said}</div>"
+        f'<details class="said"><summary><span class="{things[0].look} first"{role}>'
+        f'<span>{things[0].inner}</span></span><span class="cue"><span class="more">{more}</span>'
+        f'<span class="less">show less</span></span></summary>{whole}</details>'
     )
 
 

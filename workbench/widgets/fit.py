@@ -11,11 +11,10 @@ import ipywidgets as widgets
 from workbench.build import Plan
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.fit_plots import COLOURS, fit_record, what_if_record
-from workbench.history import corrected_need
 from workbench.plots import MEDIA_TYPE
 from workbench.summaries import fit_lines, need_lines, size_range
 from workbench.units import printable
-from workbench.whatif import Curve, what_if_curves
+from workbench.whatif import curve_line, what_if_curves
 
 
 class FitView(widgets.VBox):  # type: ignore[misc]
@@ -48,14 +47,14 @@ class FitView(widgets.VBox):  # type: ignore[misc]
         self.layout.display = "" if self._plan else "none"
         if plan and plan.fit:
             _put(self._bar, fit_record(plan.fit), plan.fit.summary)
-            self._facts.value = facts_html(plan.fit, needed(plan))
+            self._facts.value = facts_html(plan.fit, plan.expected_need)
         self._show_curves()
 
     def plain(self, plan: Plan | None) -> list[str]:
         """Return the same facts as lines of plain text."""
         if not plan or not plan.fit:
             return []
-        need = needed(plan)
+        need = plan.expected_need
         lines = [*fit_lines(plan.fit), *(need_lines(need) if need else [])]
         return [*lines, *map(curve_line, what_if_curves(plan))]
 
@@ -71,28 +70,6 @@ class FitView(widgets.VBox):  # type: ignore[misc]
             self._limits.value = "".join(
                 f'<div class="quiet">{_text(line)}</div>' for line in lines
             )
-
-
-def needed(plan: Plan) -> BuildNeed | None:
-    """Return what the build of a plan needs, corrected by past builds like it."""
-    if plan.need is None:
-        return None
-    quantization = str(getattr(plan.spec, "quantization", "") or "")
-    return corrected_need(
-        plan.need, plan.backend.name, quantization, plan.model.parameters, plan.device.name
-    )
-
-
-def curve_line(curve: Curve) -> str:
-    """Return one line on how far a limit may go while the whole estimate fits."""
-    name, now = curve.parameter, f"{curve.current:,}"
-    if not curve.fits[0].device.memory_bytes:
-        return f"{name} {now}: there is no device to compare with."
-    if curve.largest is None:
-        return f"{name} {now}: no value from {curve.values[0]:,} on is sure to fit."
-    if curve.largest == curve.values[-1]:
-        return f"{name} {now}: all values up to {curve.largest:,} fit."
-    return f"{name} {now}: of those in the curve, values up to {curve.largest:,} are sure to fit."
 
 
 def facts_html(fit: Fit, need: BuildNeed | None) -> str:

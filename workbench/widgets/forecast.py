@@ -8,7 +8,7 @@ import threading
 import ipywidgets as widgets
 
 from workbench.build import Plan
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import WorkbenchError
 from workbench.forecast import Load, forecast
 from workbench.units import printable
 
@@ -63,13 +63,7 @@ class ForecastView(widgets.VBox):  # type: ignore[misc]
         Raises:
             InputError: One is no whole number.
         """
-        numbers: dict[str, int] = {}
-        for name, field in self.fields.items():
-            text = field.value.strip()
-            if not text.isdecimal():
-                raise InputError(f"{name} must be a whole number; got '{text}'.")
-            numbers[name] = int(text)
-        return Load(**numbers)
+        return Load.parse({name: field.value for name, field in self.fields.items()})
 
     def ask(self) -> None:
         """Make the prediction in a thread; the button waits for it."""

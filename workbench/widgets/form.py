@@ -14,13 +14,11 @@ from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import Plan
 from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
-from workbench.model import Model
-from workbench.model_card import licence_of
 from workbench.model_reader import ModelReader
 from workbench.presets import Preset
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameters_of
-from workbench.summaries import MARKS, finding_lines, model_line
+from workbench.summaries import MARKS, finding_lines, model_lines
 from workbench.units import printable
 from workbench.widgets import choosers, fields
 from workbench.widgets.choosers import HERE, DeviceRow, PresetRow
@@ -61,12 +59,12 @@ class BuildForm(Panel):
             style=choosers.STYLE,
         )
         self._busy = False
-        self._reader = ModelReader()
+        self._reader = ModelReader(self._say_asking)
         self._sets: dict[str, dict[str, Field]] = {}
         self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
         self._status = widgets.HTML()
-        self._devices = DeviceRow(device, gpu_count, self._refresh)
+        self._devices = DeviceRow(device, gpu_count, self._on_value)
         self._presets = PresetRow(self.apply)
         self._reset = widgets.Button(
             description="Reset all", tooltip="Back to the defaults of all but the model"
@@ -113,7 +111,7 @@ class BuildForm(Panel):
         """Return the fields of a backend, made when they are first shown."""
         if backend.name not in self._sets:
             made = {
-                name: Field(parameter, self._look, self._refresh)
+                name: Field(parameter, self._look, self._on_value)
                 for name, parameter in parameters_of(backend.spec_class).items()
             }
             for field in made.values():
@@ -229,6 +227,11 @@ class BuildForm(Panel):
             )
         return plan.spec
 
+    def _on_value(self) -> None:
+        """Answer what a person chose; Jupyter would show nothing of what goes wrong on the way."""
+        with self.boundary():
+            self._refresh()
+
     def _refresh(self) -> None:
         """Answer what is chosen now."""
         if self._busy:
@@ -250,6 +253,11 @@ class BuildForm(Panel):
             for listener in self._listeners:
                 listener(self._plan.spec)
 
+    def _say_asking(self, name: str) -> None:
+        """Say that the hub is being asked: without a network it takes seconds to be told so."""
+        words = html.escape(printable(f"Reading {name} …"))
+        self._status.value = f'<div role="status">{words}</div>'
+
     def _show_answer(self, spec: BuildSpec | None) -> None:
         model = self._plan.model if self._plan else None
         findings = self._plan.findings if self._plan else ()
@@ -262,7 +270,7 @@ class BuildForm(Panel):
         self._groups.count(self._fields)
         if model or "model" in self._faults:
             # Where another value is wrong, what was known of the model still holds.
-            told = "\n".join(_model_facts(model)) if model else "The model is not known."
+            told = "\n".join(model_lines(model)) if model else "The model is not known."
             self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         lines = [self._status_line()]
@@ -296,15 +304,9 @@ class BuildForm(Panel):
             lines.append(f"{mark} {name} = {field.value}{unit if field.value is not None else ''}")
         lines += ["", self._status_line(), *self._faults.values()]
         if self._plan:
-            lines += ["", *_model_facts(self._plan.model), *finding_lines(self._plan.findings)]
+            lines += ["", *model_lines(self._plan.model), *finding_lines(self._plan.findings)]
             lines += [*self._fit.plain(self._plan), *self._forecast.plain()]
         return "\n".join([*lines, "", self._texts.commands])
-
-
-def _model_facts(model: Model) -> list[str]:
-    """Return what a model is, and under which licence where its model card says so."""
-    licence = model.path and licence_of(model.path)
-    return [model_line(model), *([f"Licence: {licence} (its model card)"] if licence else [])]
 
 
 def _whole_finding(finding: Finding) -> str:
