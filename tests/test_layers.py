@@ -61,6 +61,7 @@ LAYERS = [
     {"queues", "eviction", "listing"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
+    {"session_peak"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"session_history"},
     {"build", "compilation"},

@@ -20,8 +20,8 @@ from workbench.hardware import Device
 from workbench.history import ELSEWHERE, MARGIN
 from workbench.model import Model
 from workbench.opening import open_engine
-from workbench.session import SessionPeak
 from workbench.session_history import expected_fit
+from workbench.session_peak import SessionPeak
 from workbench.whatif import what_if
 
 GIB = 1 << 30

@@ -8,7 +8,6 @@ import itertools
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,27 +17,11 @@ import psutil
 from workbench.backends import get_backend
 from workbench.errors import RequestError, SessionError, ToolchainError
 from workbench.generation import Generation, prompt_fields
-from workbench.heartbeat import peak_of
 from workbench.process import Worker, describe_exit, no_message
 from workbench.sampling import Sampling
 from workbench.scores import Score, Scoring
+from workbench.session_peak import Meter, SessionPeak
 from workbench.toolchain import Toolchain
-
-
-@dataclass(frozen=True)
-class SessionPeak:
-    """What a session took of the host's memory at its peak.
-
-    Attributes:
-        memory: Of its worker and all that it started, in bytes.
-        most_tokens: The most that its KV cache was seen to hold at the same time.
-        all_tokens: All that it ever held: a runtime that takes free blocks before used ones has
-            filled as many, up to the whole cache.
-    """
-
-    memory: int
-    most_tokens: int
-    all_tokens: int
 
 
 class Session:
@@ -94,8 +77,7 @@ class Session:
             )
         self.lacks: Mapping[str, str] = lacks
         self._release, self._measured = release, measured
-        self._most_tokens = self._all_tokens = 0
-        self._scored = False
+        self._meter = Meter()
         try:
             self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
         except BaseException:
@@ -242,7 +224,7 @@ class Session:
         """
         if not get_backend(self._backend).scores:
             raise RequestError(f"The backend {self._backend} cannot score a text.")
-        scoring, self._scored = Scoring(), True
+        scoring, self._meter.scored = Scoring(), True
         with self._lock:
             self._check_open()
             number = next(self._numbers)
@@ -269,21 +251,13 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-        peak = self._peak()
+        peak = self._meter.peak(self.pid)
         # Processes on a GPU take longer to let go of it.
         self._worker.close(patience=30.0 if get_backend(self._backend).uses_gpu else 5.0)
         self._reader.join(5.0)
         self._let_go()
         if peak:
             self._measured(peak)
-
-    def _peak(self) -> SessionPeak | None:
-        """Return what it took at the most; None where that would tell nobody anything.
-
-        Without a token nothing was laid out for generating, and a score loads the graph again.
-        """
-        taken = peak_of(self.pid) if self._all_tokens and not self._scored else 0
-        return SessionPeak(taken, self._most_tokens, self._all_tokens) if taken else None
 
     def _await_ready(self) -> dict[str, Any]:
         for message in self._messages:
@@ -343,7 +317,7 @@ class Session:
         if generation is None:
             return
         if message["event"] == "end":
-            self._count(generation)
+            self._meter.count(list(self._generations.values()), generation)
         if message["event"] in ("end", "refused", "scored"):
             # Before its waiters wake up: they may ask what is still active.
             del self._generations[message["id"]]
@@ -353,13 +327,6 @@ class Session:
             # It has not ended; what ends all that run shall reach it too.
             self._generations[message["id"]] = generation
             raise
-
-    def _count(self, ended: Generation | Scoring) -> None:
-        """Count the tokens that the KV cache holds when a generation ends, and all that it held."""
-        active = [one for one in list(self._generations.values()) if isinstance(one, Generation)]
-        held = {id(one): (one.input_tokens or 0) + len(one.token_ids) for one in active}
-        self._most_tokens = max(self._most_tokens, sum(held.values()))
-        self._all_tokens += held.get(id(ended), 0)
 
     def _end_all(self, why: str, lie: str = "") -> None:
         """Nothing more will come for anyone: the channel is closed, or nobody can rely on it."""

@@ -33,7 +33,7 @@ from workbench.fit import Fit, Part
 from workbench.hardware import Device, host
 from workbench.history import ELSEWHERE, MARGIN, RECENT, TAIL, corrected, family_file
 from workbench.model import HUB_ID, Model, directory_of
-from workbench.session import SessionPeak
+from workbench.session_peak import SessionPeak
 from workbench.spec import BuildSpec, parameters_of
 
 
