@@ -17,32 +17,55 @@ from workbench.build import DEMO_MODEL
 from workbench.engine import Engine
 from workbench.model import Model
 
+KINDS = ("demo", "llama", "qwen2", "qwen3", "phi3", "gemma3")
 PROMPTS, TOKENS = 8, 64
 
+Prompts = list[list[int]]
 
-def eager(model: Path, prompts: list[list[int]]) -> list[list[int]]:
+
+def eager(prompts: dict[Path, Prompts]) -> dict[Path, Prompts]:
+    """Return the greedy tokens of each model after its prompts."""
     answer = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("eager.py")), str(model), str(TOKENS)],
-        input=json.dumps(prompts),
+        [sys.executable, str(Path(__file__).with_name("eager.py")), str(TOKENS)],
+        input=json.dumps({str(path): ids for path, ids in prompts.items()}),
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
-    return json.loads(answer.stdout)
+    return {Path(path): tokens for path, tokens in json.loads(answer.stdout).items()}
 
 
-@pytest.mark.parametrize("kind", ["demo", "llama", "qwen2", "qwen3", "phi3", "gemma3"])
-def test_greedy_tokens_equal_eager_token_for_token(
-    kind: str, build_engine: Callable[..., Engine], tmp_path: Path
-) -> None:
-    path = DEMO_MODEL if kind == "demo" else make_tiny_model(kind, tmp_path / kind)
+def prompts_for(model: Path, kind: str) -> Prompts:
     generator = random.Random(kind)
-    vocabulary = Model.read(path).vocab_size
-    prompts = [
+    vocabulary = Model.read(model).vocab_size
+    return [
         [generator.randrange(vocabulary) for _ in range(generator.randrange(4, 60))]
         for _ in range(PROMPTS)
     ]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    made = {kind: make_tiny_model(kind, folder / kind) for kind in KINDS if kind != "demo"}
+    return {"demo": DEMO_MODEL, **made}
+
+
+@pytest.fixture(scope="module")
+def expected(models: dict[str, Path]) -> dict[Path, Prompts]:
+    """What transformers says, of all models in one process."""
+    return eager({path: prompts_for(path, kind) for kind, path in models.items()})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_tokens_equal_eager_token_for_token(
+    kind: str,
+    models: dict[str, Path],
+    expected: dict[Path, Prompts],
+    build_engine: Callable[..., Engine],
+) -> None:
+    path = models[kind]
     engine = build_engine(
         model=str(path),
         quantization="none",
@@ -55,6 +78,9 @@ def test_greedy_tokens_equal_eager_token_for_token(
         max_num_tokens=64,
     )
     with open_session(engine) as session:
-        running = [session.generate(p, max_tokens=TOKENS, ignore_eos=True) for p in prompts]
+        running = [
+            session.generate(prompt, max_tokens=TOKENS, ignore_eos=True)
+            for prompt in prompts_for(path, kind)
+        ]
         ours = [generation.wait().token_ids for generation in running]
-    assert ours == eager(path, prompts)
+    assert ours == expected[path]

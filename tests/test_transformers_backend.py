@@ -40,7 +40,7 @@ def plain(recipe: Engine) -> Iterator[Session]:
 def test_greedy_tokens_are_those_of_generate(plain: Session) -> None:
     prompts = [[5, 9, 40, 77], [3, 18, 300], [11] * 20]
     ours = [plain.generate(p, max_tokens=64, ignore_eos=True).wait().token_ids for p in prompts]
-    assert ours == eager(DEMO_MODEL, prompts)
+    assert ours == eager({DEMO_MODEL: prompts})[DEMO_MODEL]
 
 
 def test_it_is_the_baseline_of_the_compiled_engine(plain: Session, demo_session: Session) -> None:

@@ -32,7 +32,6 @@ def main() -> None:
     from workbench.journal import Journal
 
     journal = Journal(Path(sys.argv[1]))
-    journal.own()
 
     def on_term(*_: object) -> None:
         # Once is enough: a second one would interrupt the tidying up.
@@ -41,6 +40,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_term)
     try:
+        # From here on everybody knows whom to ask to stop.
+        journal.own()
         result = _work(journal)
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")

@@ -101,10 +101,16 @@ class Bare:
 
     def asked(self) -> list[list[int]]:
         """What was missed, as asked since the last call: pairs of epoch and length."""
-        return [[r["epoch"], r["have"]] for r in self.requests() if r["kind"] == "resync"]
+        return [[r["epoch"], r["have"]] for r in self._sent() if r["kind"] == "resync"]
 
     def requests(self) -> list[dict[str, Any]]:
-        """Everything that was sent to the kernel since the last call."""
+        """What a person has asked of the kernel since the last call.
+
+        Whether anything was missed, the view asks by its clock, on a slow machine at any time.
+        """
+        return [request for request in self._sent() if request["kind"] != "resync"]
+
+    def _sent(self) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = self.page.evaluate("window.asked.splice(0)")
         return sent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .channel import Channel, Refusal
-from .quiet import switch_telemetry_off
+from .quiet import leave_sklearn_out, switch_telemetry_off
 
 GRAPH = "openvino_model"
 
@@ -50,6 +50,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
 
 def _import_runtimes() -> None:
     switch_telemetry_off()
+    leave_sklearn_out()
     import torch
     import transformers
 

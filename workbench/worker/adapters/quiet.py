@@ -1,4 +1,4 @@
-"""Nothing is sent home: the telemetry of the packages is switched off before they are imported."""
+"""What packages would bring along is left out before they are imported: telemetry, and more."""
 
 from __future__ import annotations
 
@@ -12,3 +12,12 @@ def switch_telemetry_off() -> None:
     NNCF asks for no consent of its own, so this is the only switch that works for both.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+def leave_sklearn_out() -> None:
+    """Make `sklearn` impossible to import: it takes a second, and nothing of ours uses it.
+
+    transformers imports it for assisted generation, and goes on without it, as for users who did
+    not install it; here NNCF has brought it.
+    """
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
