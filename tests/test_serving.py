@@ -169,6 +169,52 @@ def test_it_goes_with_the_kernel_unless_it_was_asked_to_stay(port: int, stay: bo
     until(lambda: processes_of(job.path) == [])
 
 
+def test_who_asks_while_it_goes_with_its_owner_gets_one_that_stays(port: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", START, LISTENING, str(port), "go"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as kernel:
+        assert kernel.stdout
+        former = Job.named(kernel.stdout.readline().decode().strip())
+        os.kill(kernel.pid, signal.SIGKILL)
+    job, new = start_server(_python(LISTENING, port, "200"))
+    assert (new, former.state()) == (True, "done")
+    assert await_server(job, 60.0).url == f"http://127.0.0.1:{port}/v1"
+
+
+def test_a_server_whose_job_was_killed_does_not_stand_in_the_way(port: int) -> None:
+    server = _python(LISTENING, port, "200")
+    former, _ = start_server(server)
+    await_server(former, 60.0)
+    owner = former.view().owner
+    assert owner
+    os.kill(owner.pid, signal.SIGKILL)
+    until(lambda: former.state() == "killed")
+    assert _server(former).is_running()
+    job, new = start_server(server)
+    assert new
+    assert await_server(job, 60.0)
+    until(lambda: processes_of(former.path) == [])
+
+
+def test_a_retried_server_belongs_to_who_retries(port: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", START, LISTENING, str(port), "go"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as kernel:
+        assert kernel.stdout
+        former = Job.named(kernel.stdout.readline().decode().strip())
+        os.kill(kernel.pid, signal.SIGKILL)
+    former.wait(30.0)
+    job = jobs.retry(former)
+    assert await_server(job, 60.0)
+    # Longer than it takes to notice that an owner is gone.
+    with pytest.raises(TimeoutError):
+        job.wait(1.0)
+
+
 def test_jobs_lists_servers(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     job, _ = start_server(_python(LISTENING, port, "200"))
     await_server(job, 60.0)

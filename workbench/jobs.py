@@ -25,6 +25,7 @@ from workbench import files
 from workbench.containers import ENGINES
 from workbench.errors import JobError
 from workbench.journal import ENDED, State, View, append
+from workbench.owner import Owner
 from workbench.processes import MARK, end, kill
 
 CONTAINERS = tuple(f"{engine}:" for engine in ENGINES)
@@ -233,9 +234,15 @@ def attach_or_start(
 
 def running(kind: str, wanted: Mapping[str, Any]) -> Job | None:
     """Return the job that `attach_or_start` would attach to, or None where it would start one."""
+    last = newest(kind, wanted)
+    return last if last and last.state() not in ENDED else None
+
+
+def newest(kind: str, wanted: Mapping[str, Any]) -> Job | None:
+    """Return the last job for a request, whether it has ended or not; None before the first."""
     digest = _digest(kind, wanted)
     last = Job.named(f"{digest}-{_last_attempt(digest):03d}")
-    return last if last.path.is_dir() and last.state() not in ENDED else None
+    return last if last.path.is_dir() else None
 
 
 def _digest(kind: str, wanted: Mapping[str, Any]) -> str:
@@ -247,10 +254,15 @@ def _digest(kind: str, wanted: Mapping[str, Any]) -> str:
 def retry(job: Job) -> Job:
     """Start what an ended job was asked for once more; return the new job, or the one that runs.
 
+    One that goes with its owner, as servers do, is from now on this process's.
+
     Raises:
         JobError: The job is damaged, or could not be started.
     """
-    return _attach_or_start(job.id.rpartition("-")[0], job.request)[0]
+    request = dict(job.request)
+    if request.get("owner"):
+        request["owner"] = Owner.current().record()
+    return _attach_or_start(job.id.rpartition("-")[0], request)[0]
 
 
 def take_over(job: Job) -> tuple[Job, bool]:

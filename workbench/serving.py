@@ -24,8 +24,8 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
 from workbench.heartbeat import heartbeat
-from workbench.jobs import Job, attach_or_start, running
-from workbench.journal import Journal
+from workbench.jobs import Job, attach_or_start, end_leftovers, newest, running
+from workbench.journal import ENDED, Journal
 from workbench.owner import Owner
 from workbench.process import describe_exit
 from workbench.processes import kill
@@ -43,6 +43,9 @@ _INTERVAL = 0.2
 
 _PATIENCE = 3.0
 """Seconds that a server has to end when it is asked; less than a cancelled job has."""
+
+_LEAVING = 10.0
+"""Seconds to wait for a server that ends with its owner: to notice, to ask it and to kill it."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,24 @@ def start_server(server: Server) -> tuple[Job, bool]:
         InputError: The command is empty or the address is none.
         JobError: The port is in use, or the job could not be started.
     """
-    if find_server(server) is None:
+    last = newest(KIND, _wanted(server))
+    if last and _goes_with_its_owner(last):
+        with contextlib.suppress(TimeoutError):
+            last.wait(_LEAVING)
+    if last is None or last.state() in ENDED:
+        if last:
+            # A job that was killed outright could not stop its server any more.
+            end_leftovers(last.id)
         server.check()
     request = {"server": asdict(server), "owner": Owner.current().record()}
     return attach_or_start(KIND, request, _wanted(server))
+
+
+def _goes_with_its_owner(job: Job) -> bool:
+    """Say whether a server that runs is about to end, since whoever started it is gone."""
+    if job.state() in ENDED or Server.of(job).stay:
+        return False
+    return _is_gone(Owner.from_record(job.request.get("owner")))
 
 
 def find_server(server: Server) -> Job | None:
