@@ -371,6 +371,25 @@ def test_a_repository_is_replaced_only_when_asked(in_place: Path, tmp_path: Path
     assert _fill(in_place, *words, "--overwrite").returncode == 1
 
 
+def test_filling_that_was_ended_half_way_can_be_repeated(in_place: Path, tmp_path: Path) -> None:
+    words = ("--templates", tmp_path / "of-1.2")
+    # Between its record and its move: the record is there, the repository is not yet.
+    (in_place / "repository").rename(tmp_path / "gone")
+    answer = _fill(in_place, "--check")
+    assert answer.returncode == 1
+    assert "Fill it again with --overwrite" in answer.stderr
+    assert _fill(in_place, *words).returncode == 0
+    assert _fill(in_place, "--check").returncode == 0
+
+
+def test_a_damaged_record_is_a_sentence(in_place: Path) -> None:
+    (in_place / "repository.json").write_text('{"key": 3}')
+    answer = _fill(in_place, "--check")
+    assert answer.returncode == 1
+    assert "was filled for the engine 3 in None. Fill it again" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_what_was_filled_is_known_again_at_each_start(in_place: Path) -> None:
     assert _fill(in_place, "--check").returncode == 0
     answer = _fill(in_place, "--check", gpus=(L4,))

@@ -54,7 +54,7 @@ def texts(engine: Engine) -> Mapping[str, str]:
         "requirements.txt": "\n".join(pins) + "\n",
         "stream.py": _STREAM,
         "Containerfile": _CONTAINER,
-        "README.md": _README.format(key=engine.key, name=engine.manifest["model"]["name"]),
+        "README.md": _README.format(key=engine.key, name=engine.model_name),
     }
 
 

@@ -208,11 +208,16 @@ class Engine:
             for name in ("max_batch_size", "max_input_len", "max_output_len")
             if name in limits
         )
-        return f"{self.manifest['model']['name']}  {precision}  {shape}"
+        return f"{self.model_name}  {precision}  {shape}"
 
     def __str__(self) -> str:
         when = age(time.time() - self.created)
         return printable(f"{self.key}  {self.title}  {format_bytes(self.bytes)}  built {when} ago")
+
+    @property
+    def model_name(self) -> str:
+        """The model's name on one line: a manifest from elsewhere may have any text there."""
+        return " ".join(printable(self.manifest["model"]["name"]).split())
 
     def __repr__(self) -> str:
         return f"<Engine {self}>"

@@ -43,7 +43,7 @@ def texts(engine: Engine) -> Mapping[str, str]:
     device = engine.manifest["identity"].get("device", {})
     known = {
         "key": engine.key,
-        "name": engine.manifest["model"]["name"],
+        "name": engine.model_name,
         "image": triton_values.image(engine),
         "version": engine.manifest["identity"]["toolchain"]["tensorrt-llm"],
         "gpu": f"{device.get('name')}, compute capability {device.get('compute capability')}",

@@ -164,7 +164,7 @@ def texts(engine: Engine) -> Mapping[str, str]:
     inside = arguments(engine, "engine", named, host="0.0.0.0")  # noqa: S104 - in the container
     values = {
         "key": engine.key,
-        "name": engine.manifest["model"]["name"],
+        "name": engine.model_name,
         "version": version,
         "home": home,
         "port": PORT,

@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def main(words: list[str]) -> int:
         print(f"fill.py: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"fill.py: the system refused {error.filename}: {error.strerror}.", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"fill.py: the system refused {what}.", file=sys.stderr)
         return 1
     print(f"{repository} fits the engine {about['key']}, its versions and this GPU.")
     return 0
@@ -184,13 +186,28 @@ def write(
             text = fill(path.read_text(encoding="utf-8"), model, values)
             path.write_text(text, encoding="utf-8")
             filled[model] = hashlib.sha256(text.encode()).hexdigest()
-        record.unlink(missing_ok=True)
-        shutil.rmtree(repository, ignore_errors=True)
-        temporary.rename(repository)
+        told = {"key": about["key"], "root": str(HERE), "configs": filled, **machine}
+        swap(temporary, repository, record, json.dumps(told, indent=1, sort_keys=True) + "\n")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    told = {"key": about["key"], "root": str(HERE), "configs": filled, **machine}
-    record.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def swap(new: Path, repository: Path, record: Path, told: str) -> None:
+    """Put a repository in its place, and its record; whoever ends this half-way can repeat it.
+
+    The record comes first: one without its repository is found out by --check, and a repository
+    without a record would be taken for somebody else's.
+    """
+    half = record.with_name(f".tmp-{record.name}")
+    half.write_text(told, encoding="utf-8")
+    half.replace(record)
+    former = repository.with_name(f".tmp-former-{time.time_ns()}")
+    if repository.exists():
+        repository.rename(former)
+    new.rename(repository)
+    shutil.rmtree(former, ignore_errors=True)
+    if former.exists():
+        print(f"fill.py: {former} was replaced and is somebody else's to remove.")
 
 
 def fill(text: str, model: str, values: dict[str, Any]) -> str:
@@ -229,12 +246,13 @@ def check_filled(about: dict[str, Any], repository: Path) -> None:
         Mismatch: It is of another engine or place, or a file was changed.
     """
     record = read(repository.with_suffix(".json"), "Fill it first: fill.py without --check.")
-    if (record["key"], record["root"]) != (about["key"], str(HERE)):
+    key, root, configs = (record.get(name) for name in ("key", "root", "configs"))
+    if (key, root) != (about["key"], str(HERE)) or not isinstance(configs, dict):
         raise Mismatch(
-            f"{repository} was filled for the engine {record['key']} in {record['root']}. Fill it "
-            "again with --overwrite."
+            f"{repository} was filled for the engine {key} in {root}. Fill it again with "
+            "--overwrite."
         )
-    for model, known in record["configs"].items():
+    for model, known in configs.items():
         path = repository / model / CONFIG
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != known:
             raise Mismatch(f"{path} is not what was filled. Fill it again with --overwrite.")
