@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,12 +22,13 @@ from tests.faults.disks import on_small_disk
 from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
 from workbench.backends import make_spec
-from workbench.build import DEMO_MODEL, Build, start_build
+from workbench.build import DEMO_MODEL, Build, start_build, wanted_by, with_absolute_paths
 from workbench.engine import Engine, Identity
 from workbench.errors import InputError, JobError, ModelError, SpecError, ToolchainError
 from workbench.eviction import sweep
 from workbench.jobs import Job
 from workbench.journal import Journal
+from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.owner import Owner
 
@@ -303,3 +306,14 @@ def test_a_full_disk_is_a_sentence_with_numbers(tmp_path: Path, when: str) -> No
 def test_jobs_are_found_by_the_beginning_of_their_id(home: Path) -> None:
     with pytest.raises(JobError, match="There is no job whose id begins with 'abc'"):
         jobs.find_job("abc")
+
+
+def test_a_build_of_the_hub_is_the_same_before_and_after_its_download() -> None:
+    described = replace(Model.read(DEMO_MODEL), source="owner/name", commit="c0ffee", path=None)
+    spec = make_spec({"model": "owner/name"})
+
+    def wanted(model: Model) -> dict[str, Any]:
+        return wanted_by(model, with_absolute_paths(spec, model.path), {}, {}, {})
+
+    assert wanted(described) == wanted(replace(described, path=DEMO_MODEL))
+    assert wanted(described) != wanted(replace(described, commit="decade"))

@@ -81,10 +81,11 @@ def test_it_says_what_the_form_says(llama: str, capsys: pytest.CaptureFixture) -
     [
         (["--gpu", "H100"], "There are several GPUs H100: H100 PCIe 80GB, H100 SXM 80GB"),
         (["--gpu", "H201"], "The table has no GPU 'H201'. It knows V100"),
-        (["--gpu", "H200", "--gpus", "3"], "gpu_count must be one of 1, 2, 4, 8; got 3."),
-        (["--gpu", "H200", "--gpus", "two"], "gpu_count must be one of 1, 2, 4, 8; got 'two'."),
+        (["--gpu", "H200", "--gpus", "3"], "--gpus must be one of 1, 2, 4, 8; got 3."),
+        (["--gpu", "H200", "--gpus", "two"], "--gpus must be one of 1, 2, 4, 8; got 'two'."),
         (["--gpus", "2"], "--gpus needs the name of the GPU"),
-        (["--isl", "many"], "input_tokens must be a whole number; got 'many'."),
+        (["--isl", "many"], "--isl must be a whole number below a billion; got 'many'."),
+        (["--osl", "1" * 10], "--osl must be a whole number below a billion; got '1111111111'."),
         (["--max-batch-size", "0"], "max_batch_size must be a whole number of at least 1"),
     ],
 )

@@ -204,5 +204,7 @@ def test_a_field_that_is_no_number_is_said_in_the_view() -> None:
     view.show(plan)
     view.fields["concurrency"].value = "<b>"
     view._answer(plan)
-    assert view.plain() == ["No forecast: concurrency must be a whole number; got '<b>'."]
+    assert view.plain() == [
+        "No forecast: concurrency must be a whole number below a billion; got '<b>'."
+    ]
     assert "<b>" not in view.answer.value

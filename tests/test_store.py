@@ -16,11 +16,12 @@ from tests.faults import Faulty, job_of, until
 from tests.stock import make
 from workbench import digests, files, store
 from workbench.backends import make_spec
-from workbench.build import covering, start_build
+from workbench.build import start_build
 from workbench.engine import Engine, Identity, key_of, read_engine
 from workbench.errors import StoreError
 from workbench.explanations import covering as covering_among
 from workbench.explanations import covers_sentence
+from workbench.offers import covering
 from workbench.opening import open_engine
 
 

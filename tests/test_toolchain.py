@@ -339,6 +339,17 @@ def test_a_session_streams_from_a_container(docker: Path, stocked: Engine) -> No
     assert _containers(docker) == []
 
 
+def test_a_worker_that_dies_inside_is_a_sentence_and_its_session_closes(
+    docker: Path, stocked: Engine
+) -> None:
+    with _open(stocked) as session:
+        session.generate("a", max_tokens=8, ignore_eos=True).wait()
+        os.kill(session.pid, signal.SIGKILL)
+        with pytest.raises(SessionError, match="worker"):
+            session.generate("a", max_tokens=2000, ignore_eos=True).wait()
+    assert _containers(docker) == []
+
+
 def test_the_worker_inside_has_its_own_environment(
     docker: Path, stocked: Engine, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:

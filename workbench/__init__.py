@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.backends import get_backend, make_spec
     from workbench.bench import run_trial
-    from workbench.build import Plan, covering, start_build
+    from workbench.build import Plan, start_build
     from workbench.compare_plots import engines_figure, trade_off_figure
     from workbench.compare_report import write_report
     from workbench.comparison import Comparison
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workbench.measuring import measure
     from workbench.model import Model
     from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
+    from workbench.offers import covering
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
     from workbench.quality import Quality
@@ -62,10 +63,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "workbench.backends": ("get_backend", "make_spec"),
     "workbench.bench": ("run_trial",),
-    "workbench.build": ("Plan", "covering", "start_build"),
+    "workbench.build": ("Plan", "start_build"),
     "workbench.compare_plots": ("engines_figure", "trade_off_figure"),
     "workbench.compare_report": ("write_report",),
     "workbench.comparison": ("Comparison",),
+    "workbench.offers": ("covering",),
     "workbench.opening": ("open_engine",),
     "workbench.endpoint": ("Endpoint",),
     "workbench.engine_report": ("save_report",),

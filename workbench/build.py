@@ -23,7 +23,7 @@ from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device, host
 from workbench.history import corrected_need
-from workbench.jobs import Job, attach_or_start, running, take_over
+from workbench.jobs import Job, attach_or_start, take_over
 from workbench.journal import State, View, append
 from workbench.model import Model
 from workbench.rules import Finding, refuse
@@ -238,7 +238,7 @@ def start_build(
         spec: What to build; plain values are made into a spec first.
         smoke: Load the engine once and generate a few tokens before it is published.
         accept_covering: Take an engine that was built for larger shapes instead, where there is
-            one; see `covering`.
+            one; see `offers.covering`.
 
     Raises:
         SpecError: A rule refuses the spec.
@@ -269,46 +269,25 @@ def start_build(
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
-    job, new = attach_or_start("build", request, wanted_by(spec, request, versions, device))
+    job, new = attach_or_start(
+        "build", request, wanted_by(plan.model, spec, request, versions, device)
+    )
     # Why it was a miss stands in the job's journal.
     return Build(spec, job, None, "" if new else _attached(job))
 
 
 def wanted_by(
+    model: Model,
     spec: BuildSpec,
     request: Mapping[str, Any],
     versions: Mapping[str, str],
     device: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return what tells builds apart: one who wants other limits only waits for the same job."""
-    model = {"model": spec.model, "revision": spec.revision}
-    values = {**key_values(spec), **model}
+    # One of the hub is the same before and after its job has downloaded it.
+    name = {"model": model.source, "revision": model.commit} if model.commit else {}
+    values = {**key_values(spec), "model": spec.model, "revision": spec.revision, **name}
     return {**request, "spec": values, "versions": versions, "device": device}
-
-
-def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]:
-    """Return the engines that serve all that a spec asks for, with a sentence; the smallest first.
-
-    They differ from it in nothing but their shapes. None where the engine itself is there or is
-    being built, or where the weights were never read, so that nobody knows what they are.
-
-    Raises:
-        ModelError: The model cannot be used.
-        ToolchainError: The backend cannot run here.
-    """
-    plan = Plan.make(spec)
-    toolchain, versions = toolchain_of(plan.backend)
-    device = built_for(plan.backend)
-    spec = with_absolute_paths(spec, plan.model.path)
-    identity = known_identity(plan, spec, versions, device)
-    if identity is None or store.look_up(identity)[0]:
-        return []
-    request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    if running("build", wanted_by(spec, request, versions, device)):
-        return []
-    shapes = plan.backend.shapes(spec, plan.model)
-    found = explanations.covering(identity, shapes, list_engines())
-    return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
 
 
 def known_identity(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 
 from workbench import backends
 from workbench.build import Plan
@@ -25,6 +24,14 @@ Action = Callable[[argparse.Namespace], int]
 
 FITS, FITS_NOT, NOT_SURE = 0, 1, 3
 """Exit statuses; 2 is that of a value which no parameter takes."""
+
+
+_LOAD = {
+    "input_tokens": ("--isl", "Input sequence length of the forecast, in tokens."),
+    "output_tokens": ("--osl", "Output sequence length of the forecast, in tokens."),
+    "concurrency": ("--concurrency", "Requests that run at all times, in the forecast."),
+}
+"""The flag of each field of `Load`, and its help."""
 
 
 def add_spec_flags(parser: argparse.ArgumentParser, words: list[str]) -> type[BuildSpec]:
@@ -69,11 +76,7 @@ def declare_fit(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         help="Predict the speed from NVIDIA's performance database; takes some 10 to 30 s.",
     )
     usual = Load()
-    for flag, name, text in (
-        ("--isl", "input_tokens", "Input sequence length of the forecast, in tokens."),
-        ("--osl", "output_tokens", "Output sequence length of the forecast, in tokens."),
-        ("--concurrency", "concurrency", "Requests that run at all times, in the forecast."),
-    ):
+    for name, (flag, text) in _LOAD.items():
         default = str(getattr(usual, name))
         parser.add_argument(
             flag, dest=name, metavar="N", default=default, help=f"{text} Default: {default}."
@@ -81,7 +84,8 @@ def declare_fit(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
     def run(parsed: argparse.Namespace) -> int:
         spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
-        load = Load.parse({field.name: getattr(parsed, field.name) for field in fields(Load)})
+        typed = {name: getattr(parsed, name) for name in _LOAD}
+        load = Load.parse(typed, {name: flag for name, (flag, _) in _LOAD.items()})
         plan = Plan.make(spec, gpus=_gpus(parsed))
         print_plan(plan)
         if plan.expected_need:
@@ -118,7 +122,7 @@ def _gpus(parsed: argparse.Namespace) -> tuple[Gpu, ...] | None:
         InputError: There are none such, or the backend uses none.
     """
     count = int(parsed.gpus) if parsed.gpus.isdecimal() else parsed.gpus
-    check_count(count)
+    check_count(count, "--gpus")
     if parsed.gpu is None and count == 1:
         return None
     if parsed.gpu is None:

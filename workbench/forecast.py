@@ -56,6 +56,9 @@ GEMM = {
 """Quantizations of ours that the database has a name for. It does not tell float16 from
 bfloat16, which are equally fast."""
 
+MOST_DIGITS = 9
+"""Of a number of tokens or requests: nobody has a billion."""
+
 KV_CACHE = {"auto": "bfloat16", "int8": "int8", "fp8": "fp8"}
 
 
@@ -68,17 +71,24 @@ class Load:
     concurrency: int = 16
 
     @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> Load:
+    def parse(cls, texts: Mapping[str, str], names: Mapping[str, str] | None = None) -> Load:
         """Return the load that texts spell, by field.
+
+        Args:
+            texts: What was typed.
+            names: What the fields are called where it was typed, where that is not their name.
 
         Raises:
             InputError: One is no whole number.
         """
         numbers = {name: text.strip() for name, text in texts.items()}
         for name, text in numbers.items():
-            if not (text.isascii() and text.isdecimal()):
-                raise InputError(f"{name} must be a whole number; got '{text[:40]}'.")
-        return cls(**{name: int(text[:18]) for name, text in numbers.items()})
+            if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+                named = (names or {}).get(name, name)
+                raise InputError(
+                    f"{named} must be a whole number below a billion; got '{text[:40]}'."
+                )
+        return cls(**{name: int(text) for name, text in numbers.items()})
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,14 @@ def find(name: str) -> GpuModel:
     )
 
 
-def check_count(count: object) -> None:
+def check_count(count: object, name: str = "gpu_count") -> None:
     """Refuse a number of GPUs that no host has.
 
     Raises:
         InputError: Says which there are.
     """
     if type(count) is not int or count not in COUNTS:
-        raise InputError(f"gpu_count must be one of {', '.join(map(str, COUNTS))}; got {count!r}.")
+        raise InputError(f"{name} must be one of {', '.join(map(str, COUNTS))}; got {count!r}.")
 
 
 def _plain(name: str) -> str:

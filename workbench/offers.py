@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from workbench import store
+from workbench import explanations, store
 from workbench.build import (
     Build,
     Plan,
     built_for,
-    covering,
     known_identity,
     toolchain_of,
     wanted_by,
@@ -43,6 +42,31 @@ def already_built(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, 
     return [(engine, f"The engine {engine.key} is the one that you ask for.")]
 
 
+def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]:
+    """Return the engines that serve all that a spec asks for, with a sentence; the smallest first.
+
+    They differ from it in nothing but their shapes. None where the engine itself is there or is
+    being built, or where the weights were never read, so that nobody knows what they are.
+
+    Raises:
+        ModelError: The model cannot be used.
+        ToolchainError: The backend cannot run here.
+    """
+    plan = Plan.make(spec)
+    toolchain, versions = toolchain_of(plan.backend)
+    device = built_for(plan.backend)
+    spec = with_absolute_paths(spec, plan.model.path)
+    identity = known_identity(plan, spec, versions, device)
+    if identity is None or store.look_up(identity)[0]:
+        return []
+    request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
+    if running("build", wanted_by(plan.model, spec, request, versions, device)):
+        return []
+    shapes = plan.backend.shapes(spec, plan.model)
+    found = explanations.covering(identity, shapes, store.list_engines())
+    return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
+
+
 def running_build(spec: BuildSpec, *, smoke: bool = True) -> Build | None:
     """Return the build of a spec that runs at this moment, to be followed; None without one.
 
@@ -56,7 +80,7 @@ def running_build(spec: BuildSpec, *, smoke: bool = True) -> Build | None:
     """
     plan = Plan.make(spec)
     toolchain, versions = toolchain_of(plan.backend)
-    absolute = with_absolute_paths(spec, plan.model.path)
+    absolute, device = with_absolute_paths(spec, plan.model.path), built_for(plan.backend)
     request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    job = running("build", wanted_by(absolute, request, versions, built_for(plan.backend)))
+    job = running("build", wanted_by(plan.model, absolute, request, versions, device))
     return Build(absolute, job, None, "This very build runs already.") if job else None

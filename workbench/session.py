@@ -251,7 +251,10 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-        peak = self._meter.peak(self.pid)
+        peak = None
+        if self._error is None:
+            with contextlib.suppress(OSError):  # it dies at this moment: its channel is closed
+                peak = self._meter.peak(self.pid)
         # Processes on a GPU take longer to let go of it.
         self._worker.close(patience=30.0 if get_backend(self._backend).uses_gpu else 5.0)
         self._reader.join(5.0)

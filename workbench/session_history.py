@@ -82,7 +82,9 @@ def record(engine: Engine, peak: SessionPeak) -> None:
         engine: What it ran.
         peak: What it took.
     """
-    with contextlib.suppress(OSError, WorkbenchError, KeyError, TypeError, AttributeError):
+    # A manifest may come from anywhere, and has perhaps no name or number that means something.
+    broken = (KeyError, TypeError, ValueError, AttributeError)
+    with contextlib.suppress(OSError, WorkbenchError, *broken):
         model = _model_of(engine)
         if model is None:
             return

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import ipywidgets as widgets
 
-from workbench.build import Build, Plan, covering, engine_of, start_build
+from workbench.build import Build, Plan, engine_of, start_build
 from workbench.engine import Engine
 from workbench.errors import JobError, WorkbenchError
 from workbench.jobs import Job, newest_attempt
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
-from workbench.offers import already_built, running_build
+from workbench.offers import already_built, covering, running_build
 from workbench.spec import BuildSpec
 from workbench.units import printable
 from workbench.widgets.form import BuildForm
