@@ -64,6 +64,8 @@ HOSTILE = MARKUP + CONTROLS
 DECEIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 TAGS = {"div", "span", "b", "h3", "p", "pre", "table", "thead", "tbody", "tr", "th", "td"} | {
     "caption",
+    "details",
+    "summary",
     "style",
 }
 ATTRIBUTES = {"class", "role", "style", "title", "aria-label", "aria-hidden"}
