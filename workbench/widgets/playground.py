@@ -63,6 +63,7 @@ class PlaygroundPanel(StreamPanel):
         self._n = Count.parse({"n": n})
         self._samples = Samples(self.take_sample, self.show_error)
         self._sent: Prompt = ""
+        """What was asked for the answer that is shown."""
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
         self._instead: int | None = None
@@ -133,15 +134,17 @@ class PlaygroundPanel(StreamPanel):
         turns = self.conversation.turns
         self._instead = len(turns) - 1 if turns and turns[-1].record is self.record else None
         sampling = Sampling.parse(self.record["sampling"] if self.record else {})
-        self._head = head
-        self._begin(self._question, head.prompt_ids, sampling, head.text)
+        self._begin(self._question, head.prompt_ids, sampling, head)
 
-    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
-        if self._head and isinstance(session, Session):
+    def _start_one(
+        self, session: Opened, asked: Prompt, sampling: Sampling, head: Trail | None
+    ) -> Generation:
+        if head and isinstance(session, Session):
+            generation = session.generate(asked, sampling, said=head.said)
             self._samples.clear()
-            return session.generate(asked, sampling, said=self._head.said)
+            return generation
         count = self._sampling.count
-        generation = super()._start_one(session, asked, sampling)
+        generation = super()._start_one(session, asked, sampling, head)
         try:
             self._samples.start(session, asked, generation.sampling, count - 1)
         except WorkbenchError:
@@ -198,20 +201,20 @@ class PlaygroundPanel(StreamPanel):
             return self._session, Trail(self._head.prompt_ids, (*self._head.tokens, *came))
         return self._session, Trail(tuple(self._generation.prompt_ids), came)
 
-    def _view_beginning(self) -> None:
-        if self._head:
-            for token in self._head.tokens:
-                one = Trail((), (token,))
-                self._view.append(token.text, one.logprobs)
+    def _started(self, asked: Prompt, head: Trail | None) -> None:
+        self._head = head
+        if head is None:
+            self._sent = asked
+            if not isinstance(asked, str):
+                self.conversation.system_prompt = self._system.value
+            return
+        for token in head.tokens:
+            self._view.append(token.text, Trail((), (token,)).logprobs)
 
     def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
         # Not of a server: some refuse the whole request for it.
         tells = isinstance(session, Session) and "logprobs" not in session.lacks
         return sampling.replace(logprobs=True) if tells else sampling
-
-    def _generate(self, prompt: str, sampling: Sampling) -> None:
-        self._head = None
-        super()._generate(prompt, sampling)
 
     def edit(self, number: int) -> None:
         """Bring a turn back into the prompt area; it and all after it are forgotten.
@@ -293,16 +296,14 @@ class PlaygroundPanel(StreamPanel):
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
         if self._mode.value == "completion":
-            self._sent = prompt
-        elif session.facts["chat_template"]:
-            self.conversation.system_prompt = self._system.value
-            self._sent = self.conversation.messages(prompt, self._instead)
-        else:
+            return prompt
+        if not session.facts["chat_template"]:
             raise RequestError(
                 "This model has no chat template, so nobody knows how it takes messages. Choose "
                 "completion."
             )
-        return self._sent
+        asking = Conversation(self._system.value, self.conversation.turns)
+        return asking.messages(prompt, self._instead)
 
     def _ended(self, prompt: str, generation: Generation) -> None:
         if self.record and (others := self._samples.wait()):

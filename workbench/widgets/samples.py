@@ -68,10 +68,11 @@ class Samples(widgets.VBox):  # type: ignore[misc]
             count: Samples beside the answer; 0 shows none.
 
         Raises:
-            WorkbenchError: One of them is refused; then none of them runs.
+            WorkbenchError: One of them is refused; then none of them runs, and those of the
+                prompt before stay.
         """
-        self.clear()
         if not count:
+            self.clear()
             return
         batch = Batch.start(session, requests([prompt], first, count + 1)[1:])
         self._limits = session.limits

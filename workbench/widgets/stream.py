@@ -15,6 +15,7 @@ from workbench.notebook import headless
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.sources import Source, exact_source, source_label
+from workbench.steering import Trail
 from workbench.summaries import timing_line
 from workbench.widgets.live import follow
 from workbench.widgets.loaded import LoadedPanel
@@ -207,32 +208,38 @@ class StreamPanel(LoadedPanel):
         self.show_error("")
         self._begin(prompt, self._asked(prompt, self._session), sampling)
 
-    def _begin(self, prompt: str, asked: Prompt, sampling: Sampling, said: str = "") -> None:
-        """Generate and show it.
+    def _begin(
+        self, prompt: str, asked: Prompt, sampling: Sampling, head: Trail | None = None
+    ) -> None:
+        """Generate and show it; one that is refused leaves the answer before it as it is.
 
         Args:
             prompt: What the person asked.
             asked: What the session is given for it.
             sampling: Options.
-            said: The beginning of the answer, where it goes on from one.
+            head: The beginning of the answer, where it goes on from one.
         """
-        assert self._session is not None  # noqa: S101 - whoever calls has opened it
-        self._question, self._asked_source = prompt, exact_source(self._source, self._session)
-        wanted = self._wanted(sampling, self._session)
-        generation = self._start_one(self._session, asked, wanted)
+        session = self._session
+        assert session is not None  # noqa: S101 - whoever calls has opened it
+        generation = self._start_one(session, asked, self._wanted(sampling, session), head)
         if self._source:
             shared.hold(self._source, self)
         self._stop_timer()
         self._idle.clear()
         self._generation = generation
+        self._question, self._asked_source = prompt, exact_source(self._source, session)
         self._view.reset()
         self._send_button.disabled, self._stop_button.disabled = True, False
-        self._view_beginning()
-        arguments = (generation, prompt, self._session, said)
+        self._started(asked, head)
+        arguments = (generation, prompt, session, head.text if head else "")
         self._showing = threading.Thread(target=self._show, args=arguments, daemon=True)
         self._showing.start()
 
-    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
+    def _start_one(
+        self, session: Opened, asked: Prompt, sampling: Sampling, head: Trail | None
+    ) -> Generation:
+        """Start a generation; only a panel that lets a person choose a token gives a head."""
+        del head
         return session.generate(asked, sampling)
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
@@ -245,8 +252,8 @@ class StreamPanel(LoadedPanel):
         del session
         return sampling
 
-    def _view_beginning(self) -> None:
-        """Show what stands before the first token that comes."""
+    def _started(self, asked: Prompt, head: Trail | None) -> None:
+        """Take note of what was asked; show what stands before the first token that comes."""
 
     def _show(self, generation: Generation, prompt: str, session: Opened, said: str) -> None:
         """Pass deltas on to the view until the end (runs in a thread)."""
