@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.lab import Lab, LabPage
 from tests.faults import until
-from tests.servers.scripted import DONE, Connection, delta, event, scripted
+from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
 from workbench.engine import Engine
 
 if TYPE_CHECKING:
@@ -187,10 +186,8 @@ def test_a_wrong_address_a_reload_in_mid_stream_and_a_new_kernel(
     panel = panel_of(page, "Playground")
     log, alert = panel.get_by_role("log"), panel.get_by_role("alert")
     connect = panel.get_by_role("button", name="Connect")
-    with scripted(halves) as server, socket.create_server(("127.0.0.1", 0)) as closed:
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        closed.close()
-        for url, words in (("ftp://x", "is no URL of http"), (nowhere, "Nothing listens at")):
+    with scripted(halves) as server, nowhere() as free:
+        for url, words in (("ftp://x", "is no URL of http"), (free, "Nothing listens at")):
             fill(panel, "endpoint", url)
             connect.click()
             alert.get_by_text(words).wait_for()

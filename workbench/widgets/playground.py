@@ -63,7 +63,8 @@ class PlaygroundPanel(StreamPanel):
         self._n = Count.parse({"n": n})
         self._samples = Samples(self.take_sample, self.show_error)
         self._sent: Prompt = ""
-        """What was asked for the answer that is shown."""
+        self._place = 0
+        """What was asked for the answer that is shown, and the number of its turn."""
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
         self._instead: int | None = None
@@ -161,15 +162,15 @@ class PlaygroundPanel(StreamPanel):
         """Make another sample the answer, from which the conversation goes on.
 
         Args:
-            number: Of the samples in `record["samples"]`, from 0.
+            number: Of the samples in `record["samples"]`, from 0. One that failed is refused.
         """
         with self.boundary():
             self._refuse_while_running()
             if self._generation is None or not 0 <= number < len(self._samples.samples):
                 raise RequestError(f"There is no sample {number + 2} of this prompt.")
+            if self._samples.samples[number].failed:
+                raise RequestError(f"Sample {number + 2} failed; it is no answer to go on from.")
             before = self.record or {}
-            turns = self.conversation.turns
-            place = len(turns) - 1 if turns and turns[-1].record is before else None
             before.pop("samples", None)
             answer = Sample(self._generation, self._came, before)
             taken = self._samples.swap(number, answer)
@@ -178,8 +179,10 @@ class PlaygroundPanel(StreamPanel):
             self.record["samples"] = [one.record for one in self._samples.samples]
             self.records[-1] = self.record
             taken.replay(self._view, self._session.limits if self._session else {})
-            if place is not None:
-                self.conversation.add(turns[place].asked, self.record, place)
+            # There is no turn yet where the first sample failed; and none shall be where a person
+            # has gone back behind what was asked.
+            if self._sent == self.conversation.messages(self._question, self._place):
+                self.conversation.add(self._question, self.record, self._place)
                 self._history.show(self.conversation)
 
     def _choices_at(self, index: int) -> list[Choice]:
@@ -205,6 +208,8 @@ class PlaygroundPanel(StreamPanel):
         self._head = head
         if head is None:
             self._sent = asked
+            turns = len(self.conversation.turns)
+            self._place = turns if self._instead is None else self._instead
             if not isinstance(asked, str):
                 self.conversation.system_prompt = self._system.value
             return
@@ -315,6 +320,7 @@ class PlaygroundPanel(StreamPanel):
 
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
+        self._retired = False
         self.show_error("")
         self.in_background(self._find_and_open, find)
 
