@@ -200,8 +200,10 @@ class Meanwhile:
 
 
 def test_an_idle_engine_stays_where_somebody_asks_it_at_the_last_moment(stocked: Engine) -> None:
+    close_all()  # what another panel shows stays anyway
     panel = playground(stocked)
     session, opening = panel._session, panel._opening
+    panel._idle_minutes = 1.0
     assert session is not None
     panel._opening = Meanwhile(panel._idle.clear)  # type: ignore[assignment]
     panel._unload_idle()

@@ -100,12 +100,48 @@ def fill(panel: Locator, label: str, value: str) -> None:
     field.press("Tab")
 
 
+def stop_in_mid_stream(page: LabPage, panel: Locator) -> None:
+    send, stop = (panel.get_by_role("button", name=n, exact=True) for n in ("Send", "Stop"))
+    log = panel.get_by_role("log")
+    before = text_of(log)
+    page.execute("panel.load(engine.under({**engine.limits, **longer}))")
+    panel.get_by_text("output up to 1900").wait_for()
+    fill(panel, "max_tokens", "1900")
+    panel.get_by_label("ignore_eos").check()
+    page.execute("hold(20)")
+    send.click()
+    until(lambda: text_of(log) not in ("", before))
+    until(lambda: page.value("psutil.Process(panel._session.pid).status()") == "stopped")
+    stop.click()
+    page.execute("os.kill(panel._session.pid, signal.SIGCONT)")
+    panel.get_by_text("stopped", exact=True).wait_for()
+    until(lambda: send.is_enabled() and not stop.is_enabled())
+    assert page.value("panel.record['output_tokens']") < 1900
+    until(lambda: text_of(log) == page.value("panel.record['text']"))
+    assert page.value("panel._session.active") == 0
+
+
+def take_another_sample(page: LabPage, panel: Locator) -> None:
+    """Ask once more, for two samples, and make the second one the answer."""
+    fill(panel, "n", "2")
+    fill(panel, "temperature", "1.5")
+    log, count = panel.get_by_role("log"), page.value("len(panel.records)")
+    panel.get_by_role("button", name="Send", exact=True).click()
+    until(lambda: page.value("len(panel.records)") > count and page.value("panel._idle.is_set()"))
+    texts = page.value("[one['text'] for one in (panel.record, *panel.record['samples'])]")
+    assert len(set(texts)) == 2
+    until(lambda: [text_of(one) for one in log.all()] == texts)
+    panel.get_by_role("button", name="Take this one").click()
+    until(lambda: [text_of(one) for one in log.all()] == texts[::-1])
+    assert page.value("panel.conversation.turns[-1].answered") == texts[1]
+
+
 def test_open_send_stop_edit_and_regenerate(
     open_cells: Callable[..., LabPage], demo_engine: Engine
 ) -> None:
     page = open_cells(CREATE, "panel = wb.PlaygroundPanel(max_tokens=24, seed=1)\npanel")
     panel = panel_of(page, "Playground")
-    send, stop = (panel.get_by_role("button", name=n, exact=True) for n in ("Send", "Stop"))
+    send = panel.get_by_role("button", name="Send", exact=True)
     log = panel.get_by_role("log")
     assert not send.is_enabled()
     opened = panel.get_by_text(re.compile(f"engine {demo_engine.key} .* memory"))
@@ -119,22 +155,7 @@ def test_open_send_stop_edit_and_regenerate(
     assert first.startswith("Latency is kind")
     check_accessible(page, "Playground")
 
-    # Stop in mid-stream.
-    page.execute("panel.load(engine.under({**engine.limits, **longer}))")
-    panel.get_by_text("output up to 1900").wait_for()
-    fill(panel, "max_tokens", "1900")
-    panel.get_by_label("ignore_eos").check()
-    page.execute("hold(20)")
-    send.click()
-    until(lambda: text_of(log) not in ("", first))
-    until(lambda: page.value("psutil.Process(panel._session.pid).status()") == "stopped")
-    stop.click()
-    page.execute("os.kill(panel._session.pid, signal.SIGCONT)")
-    panel.get_by_text("stopped", exact=True).wait_for()
-    until(lambda: send.is_enabled() and not stop.is_enabled())
-    assert page.value("panel.record['output_tokens']") < 1900
-    until(lambda: text_of(log) == page.value("panel.record['text']"))
-    assert page.value("panel._session.active") == 0
+    stop_in_mid_stream(page, panel)
 
     # The first turn in other words; the second one goes with it.
     fill(panel, "max_tokens", "24")
@@ -156,6 +177,8 @@ def test_open_send_stop_edit_and_regenerate(
     until(lambda: page.value("len(panel.records)") == 4)
     panel.get_by_text("finished", exact=True).wait_for()
     until(lambda: text_of(log) == joke)
+
+    take_another_sample(page, panel)
 
     # The cell again: its old panel lets go, and the engine stays for whoever opens it next.
     page.execute("old, pid = panel, panel._session.pid")
