@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from tests.faults import until
-from tests.servers.scripted import DONE, Connection, delta, event, scripted
+from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
 from workbench import shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
@@ -247,11 +246,12 @@ def test_a_server_that_does_not_answer_leaves_open_what_is_open(stocked: Engine)
     panel = playground(stocked)
     session, opened = panel._session, f"engine {stocked.key} on openvino"
     chooser = panel._chooser
-    for url, words in (("ftp://x", "is no URL of http"), (nowhere(), "Nothing listens at")):
-        chooser.url.value = url
-        chooser.connect_button.click()
-        until(lambda words=words: words in panel._error_text)
-        until(lambda: opened in panel._title.value)
+    with nowhere() as free:
+        for url, words in (("ftp://x", "is no URL of http"), (free, "Nothing listens at")):
+            chooser.url.value = url
+            chooser.connect_button.click()
+            until(lambda words=words: words in panel._error_text)
+            until(lambda: opened in panel._title.value)
     assert panel._session is session
     assert not panel._close_button.disabled
     assert say(panel, "a")
@@ -272,12 +272,6 @@ def test_what_is_sent_while_a_server_is_connected_waits_for_it(
         go.set()
         assert panel.wait(20)["text"] == "user"
         panel.unload()
-
-
-def nowhere() -> str:
-    """Return the address of a server that is not there."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 def test_the_title_does_not_look_for_what_is_no_url() -> None:

@@ -167,8 +167,8 @@ def test_stream_stop_and_stream_again(stocked: Engine) -> None:
     panel._send_button.click()
     assert panel.wait(10)["output_tokens"] == 5
     panel._close_button.click()
-    _until(lambda: panel._session is None)
-    assert "Send loads it again" in panel._title.value
+    _until(lambda: "Send loads it again" in panel._title.value)
+    assert panel._session is None
     panel._send_button.click()
     assert panel.wait(20)["output_tokens"] == 5
     panel.unload()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.lab import Lab, LabPage
 from tests.faults import until
-from tests.servers.scripted import DONE, Connection, delta, event, scripted
+from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
 from workbench.engine import Engine
 
 if TYPE_CHECKING:
@@ -101,12 +100,48 @@ def fill(panel: Locator, label: str, value: str) -> None:
     field.press("Tab")
 
 
+def stop_in_mid_stream(page: LabPage, panel: Locator) -> None:
+    send, stop = (panel.get_by_role("button", name=n, exact=True) for n in ("Send", "Stop"))
+    log = panel.get_by_role("log")
+    before = text_of(log)
+    page.execute("panel.load(engine.under({**engine.limits, **longer}))")
+    panel.get_by_text("output up to 1900").wait_for()
+    fill(panel, "max_tokens", "1900")
+    panel.get_by_label("ignore_eos").check()
+    page.execute("hold(20)")
+    send.click()
+    until(lambda: text_of(log) not in ("", before))
+    until(lambda: page.value("psutil.Process(panel._session.pid).status()") == "stopped")
+    stop.click()
+    page.execute("os.kill(panel._session.pid, signal.SIGCONT)")
+    panel.get_by_text("stopped", exact=True).wait_for()
+    until(lambda: send.is_enabled() and not stop.is_enabled())
+    assert page.value("panel.record['output_tokens']") < 1900
+    until(lambda: text_of(log) == page.value("panel.record['text']"))
+    assert page.value("panel._session.active") == 0
+
+
+def take_another_sample(page: LabPage, panel: Locator) -> None:
+    """Ask once more, for two samples, and make the second one the answer."""
+    fill(panel, "n", "2")
+    fill(panel, "temperature", "1.5")
+    log, count = panel.get_by_role("log"), page.value("len(panel.records)")
+    panel.get_by_role("button", name="Send", exact=True).click()
+    until(lambda: page.value("len(panel.records)") > count and page.value("panel._idle.is_set()"))
+    texts = page.value("[one['text'] for one in (panel.record, *panel.record['samples'])]")
+    assert len(set(texts)) == 2
+    until(lambda: [text_of(one) for one in log.all()] == texts)
+    panel.get_by_role("button", name="Take this one").click()
+    until(lambda: [text_of(one) for one in log.all()] == texts[::-1])
+    assert page.value("panel.conversation.turns[-1].answered") == texts[1]
+
+
 def test_open_send_stop_edit_and_regenerate(
     open_cells: Callable[..., LabPage], demo_engine: Engine
 ) -> None:
     page = open_cells(CREATE, "panel = wb.PlaygroundPanel(max_tokens=24, seed=1)\npanel")
     panel = panel_of(page, "Playground")
-    send, stop = (panel.get_by_role("button", name=n, exact=True) for n in ("Send", "Stop"))
+    send = panel.get_by_role("button", name="Send", exact=True)
     log = panel.get_by_role("log")
     assert not send.is_enabled()
     opened = panel.get_by_text(re.compile(f"engine {demo_engine.key} .* memory"))
@@ -120,22 +155,7 @@ def test_open_send_stop_edit_and_regenerate(
     assert first.startswith("Latency is kind")
     check_accessible(page, "Playground")
 
-    # Stop in mid-stream.
-    page.execute("panel.load(engine.under({**engine.limits, **longer}))")
-    panel.get_by_text("output up to 1900").wait_for()
-    fill(panel, "max_tokens", "1900")
-    panel.get_by_label("ignore_eos").check()
-    page.execute("hold(20)")
-    send.click()
-    until(lambda: text_of(log) not in ("", first))
-    until(lambda: page.value("psutil.Process(panel._session.pid).status()") == "stopped")
-    stop.click()
-    page.execute("os.kill(panel._session.pid, signal.SIGCONT)")
-    panel.get_by_text("stopped", exact=True).wait_for()
-    until(lambda: send.is_enabled() and not stop.is_enabled())
-    assert page.value("panel.record['output_tokens']") < 1900
-    until(lambda: text_of(log) == page.value("panel.record['text']"))
-    assert page.value("panel._session.active") == 0
+    stop_in_mid_stream(page, panel)
 
     # The first turn in other words; the second one goes with it.
     fill(panel, "max_tokens", "24")
@@ -157,6 +177,8 @@ def test_open_send_stop_edit_and_regenerate(
     until(lambda: page.value("len(panel.records)") == 4)
     panel.get_by_text("finished", exact=True).wait_for()
     until(lambda: text_of(log) == joke)
+
+    take_another_sample(page, panel)
 
     # The cell again: its old panel lets go, and the engine stays for whoever opens it next.
     page.execute("old, pid = panel, panel._session.pid")
@@ -187,10 +209,8 @@ def test_a_wrong_address_a_reload_in_mid_stream_and_a_new_kernel(
     panel = panel_of(page, "Playground")
     log, alert = panel.get_by_role("log"), panel.get_by_role("alert")
     connect = panel.get_by_role("button", name="Connect")
-    with scripted(halves) as server, socket.create_server(("127.0.0.1", 0)) as closed:
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        closed.close()
-        for url, words in (("ftp://x", "is no URL of http"), (nowhere, "Nothing listens at")):
+    with scripted(halves) as server, nowhere() as free:
+        for url, words in (("ftp://x", "is no URL of http"), (free, "Nothing listens at")):
             fill(panel, "endpoint", url)
             connect.click()
             alert.get_by_text(words).wait_for()

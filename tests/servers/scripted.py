@@ -142,6 +142,14 @@ def scripted(
         server.close()
 
 
+@contextmanager
+def nowhere() -> Iterator[str]:
+    """Give the address of a server that is not there; nobody else can take it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # without listen(): whoever connects is refused
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+
+
 def event(value: Any) -> bytes:
     """Return a value as the bytes of one event."""
     data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -164,12 +164,13 @@ class BuildPanel(EngineSource):
             spec = spec.spec
         try:
             build = running_build(spec, smoke=self._smoke)
+            plan = Plan.make(spec)
         except WorkbenchError:
             return  # as in _look_now
         if build and build.job and self._build is None:
             self._build = build
             self._show_offer("")
-            self.progress.expect(Plan.make(spec))
+            self.progress.expect(plan)
             self._follow(build)
 
     def _show_offer(self, sentence: str, *, asks: bool = False) -> None:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from workbench import shared, store
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
-from workbench.errors import SessionError, WorkbenchError
+from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.opened import Opened
 from workbench.session import Session
 from workbench.sources import Source, opened_line, source_label, source_name
@@ -33,8 +33,9 @@ class LoadedPanel(Panel):
     _source: Source | None = None
     _timer: shared.IdleTimer | None = None
     _retired = False
-    _changing = False
-    """Whether something else is about to take the place of what is open."""
+    """Whether another panel has taken the place of this one, and nobody went on with it."""
+    _changing: Source | None = None
+    """What is about to take the place of something else that is open."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class LoadedPanel(Panel):
         )
         super().__init__(title, layout(), explanations)
         self._close_button.on_click(lambda _: self._unload_in_background())
-        self._load_button.on_click(lambda _: self.in_background(self._reopen))
+        self._load_button.on_click(lambda _: self._reopen_in_background())
         take_place(self)
 
     def _is_idle(self) -> bool:
@@ -94,6 +95,7 @@ class LoadedPanel(Panel):
 
     def load(self, source: Source) -> None:
         """Open an engine or a server in the background; this panel lets go of the one before it."""
+        self._retired = False
         self.in_background(self._open, source)
 
     def unload(self) -> None:
@@ -103,7 +105,8 @@ class LoadedPanel(Panel):
     def retire(self) -> None:
         """Let go of the engine, which stays open: another panel has taken the place of this one.
 
-        Whoever still has this panel in a variable may go on with it.
+        Whoever still has this panel in a variable may go on with it. This does not wait for an
+        engine that loads; see `_refuse_retired`.
         """
         self._retired = True
         self._stop_timer()
@@ -118,13 +121,28 @@ class LoadedPanel(Panel):
     def _open(self, source: Source) -> None:
         with self._opening:  # or what is shown and what is open could be of two sources
             try:
+                self._refuse_retired()
                 self._open_alone(source)
+                self._refuse_retired()
             finally:
-                self._changing = False
+                self._changing = None
+
+    def _refuse_retired(self) -> None:
+        """Let go of what was loaded for a panel whose place another one has taken meanwhile.
+
+        Raises:
+            SessionError: That is so.
+        """
+        if self._retired:
+            self.retire()
+            raise SessionError(
+                "Another panel has taken the place of this one while it loaded. Send again to go "
+                "on with this one."
+            )
 
     def _open_alone(self, source: Source) -> None:
-        before = self._source
-        self._changing = other = before is not None and source_name(before) != source_name(source)
+        other = self._source is not None and not self._has(source)
+        self._changing = source if other else None
         # An engine needs the room of the one before it. A server needs none, and may be out of
         # reach: then what was open stays.
         if other and not isinstance(source, Endpoint):
@@ -134,9 +152,10 @@ class LoadedPanel(Panel):
         self._load_button.disabled = True
         try:
             session = self._acquire(source)
-        except WorkbenchError:
+        except WorkbenchError as error:
             self._source = self._source or source
             self._show_what_is_open()
+            self.show_error(str(error))  # now, for a question that waits for this source
             raise
         if other:
             self._leave()
@@ -147,6 +166,22 @@ class LoadedPanel(Panel):
         self._take(session)
         self._show_what_is_open()
         self._restart_timer()
+
+    def _has(self, source: Source) -> bool:
+        """Say whether it is this source that was opened last."""
+        return self._source is not None and source_name(self._source) == source_name(source)
+
+    def _check_awaited(self, source: Source) -> None:
+        """Refuse a question that has waited for a source which is not the one that is open now.
+
+        Raises:
+            RequestError: That is so.
+        """
+        if not self._has(source):
+            raise RequestError(
+                f"{self._error_text} The question was for {_named(source)}, which is not what is "
+                "open; nobody was asked. Send it again to ask what is open.".strip()
+            )
 
     def _acquire(self, source: Source) -> Opened:
         """Open a source, and say meanwhile how long it has been loading and what it needs."""
@@ -163,6 +198,10 @@ class LoadedPanel(Panel):
         if self._source is None:
             raise SessionError("No engine is loaded. Build one first.")
         self._open(self._source)
+
+    def _reopen_in_background(self) -> None:
+        self._retired = False
+        self.in_background(self._reopen)
 
     def _leave(self) -> None:
         """Let go of what is open, for another source; what another panel shows stays open."""
@@ -200,8 +239,12 @@ class LoadedPanel(Panel):
 
         Not what another panel still shows: the one that is idle last unloads it.
         """
-        with self.boundary():
-            if not self._is_idle() or self._session is None or self._source is None:
+        session = self._session
+        with self.boundary(), self._opening:
+            # While this waited, somebody may have asked, or opened something.
+            if not self._is_idle() or self._session is not session:
+                return
+            if session is None or self._source is None:
                 return
             if shared.let_go(self._source, self):
                 self._unload(f" after {self._idle_minutes:g} idle minutes")

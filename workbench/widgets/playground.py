@@ -63,6 +63,8 @@ class PlaygroundPanel(StreamPanel):
         self._n = Count.parse({"n": n})
         self._samples = Samples(self.take_sample, self.show_error)
         self._sent: Prompt = ""
+        self._place = 0
+        """What was asked for the answer that is shown, and the number of its turn."""
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
         self._instead: int | None = None
@@ -133,15 +135,17 @@ class PlaygroundPanel(StreamPanel):
         turns = self.conversation.turns
         self._instead = len(turns) - 1 if turns and turns[-1].record is self.record else None
         sampling = Sampling.parse(self.record["sampling"] if self.record else {})
-        self._head = head
-        self._begin(self._question, head.prompt_ids, sampling, head.text)
+        self._begin(self._question, head.prompt_ids, sampling, head)
 
-    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
-        if self._head and isinstance(session, Session):
+    def _start_one(
+        self, session: Opened, asked: Prompt, sampling: Sampling, head: Trail | None
+    ) -> Generation:
+        if head and isinstance(session, Session):
+            generation = session.generate(asked, sampling, said=head.said)
             self._samples.clear()
-            return session.generate(asked, sampling, said=self._head.said)
+            return generation
         count = self._sampling.count
-        generation = super()._start_one(session, asked, sampling)
+        generation = super()._start_one(session, asked, sampling, head)
         try:
             self._samples.start(session, asked, generation.sampling, count - 1)
         except WorkbenchError:
@@ -158,15 +162,15 @@ class PlaygroundPanel(StreamPanel):
         """Make another sample the answer, from which the conversation goes on.
 
         Args:
-            number: Of the samples in `record["samples"]`, from 0.
+            number: Of the samples in `record["samples"]`, from 0. One that failed is refused.
         """
         with self.boundary():
             self._refuse_while_running()
             if self._generation is None or not 0 <= number < len(self._samples.samples):
                 raise RequestError(f"There is no sample {number + 2} of this prompt.")
+            if self._samples.samples[number].failed:
+                raise RequestError(f"Sample {number + 2} failed; it is no answer to go on from.")
             before = self.record or {}
-            turns = self.conversation.turns
-            place = len(turns) - 1 if turns and turns[-1].record is before else None
             before.pop("samples", None)
             answer = Sample(self._generation, self._came, before)
             taken = self._samples.swap(number, answer)
@@ -175,8 +179,10 @@ class PlaygroundPanel(StreamPanel):
             self.record["samples"] = [one.record for one in self._samples.samples]
             self.records[-1] = self.record
             taken.replay(self._view, self._session.limits if self._session else {})
-            if place is not None:
-                self.conversation.add(turns[place].asked, self.record, place)
+            # There is no turn yet where the first sample failed; and none shall be where a person
+            # has gone back behind what was asked.
+            if self._sent == self.conversation.messages(self._question, self._place):
+                self.conversation.add(self._question, self.record, self._place)
                 self._history.show(self.conversation)
 
     def _choices_at(self, index: int) -> list[Choice]:
@@ -198,20 +204,22 @@ class PlaygroundPanel(StreamPanel):
             return self._session, Trail(self._head.prompt_ids, (*self._head.tokens, *came))
         return self._session, Trail(tuple(self._generation.prompt_ids), came)
 
-    def _view_beginning(self) -> None:
-        if self._head:
-            for token in self._head.tokens:
-                one = Trail((), (token,))
-                self._view.append(token.text, one.logprobs)
+    def _started(self, asked: Prompt, head: Trail | None) -> None:
+        self._head = head
+        if head is None:
+            self._sent = asked
+            turns = len(self.conversation.turns)
+            self._place = turns if self._instead is None else self._instead
+            if not isinstance(asked, str):
+                self.conversation.system_prompt = self._system.value
+            return
+        for token in head.tokens:
+            self._view.append(token.text, Trail((), (token,)).logprobs)
 
     def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
         # Not of a server: some refuse the whole request for it.
         tells = isinstance(session, Session) and "logprobs" not in session.lacks
         return sampling.replace(logprobs=True) if tells else sampling
-
-    def _generate(self, prompt: str, sampling: Sampling) -> None:
-        self._head = None
-        super()._generate(prompt, sampling)
 
     def edit(self, number: int) -> None:
         """Bring a turn back into the prompt area; it and all after it are forgotten.
@@ -293,16 +301,14 @@ class PlaygroundPanel(StreamPanel):
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
         if self._mode.value == "completion":
-            self._sent = prompt
-        elif session.facts["chat_template"]:
-            self.conversation.system_prompt = self._system.value
-            self._sent = self.conversation.messages(prompt, self._instead)
-        else:
+            return prompt
+        if not session.facts["chat_template"]:
             raise RequestError(
                 "This model has no chat template, so nobody knows how it takes messages. Choose "
                 "completion."
             )
-        return self._sent
+        asking = Conversation(self._system.value, self.conversation.turns)
+        return asking.messages(prompt, self._instead)
 
     def _ended(self, prompt: str, generation: Generation) -> None:
         if self.record and (others := self._samples.wait()):
@@ -314,6 +320,7 @@ class PlaygroundPanel(StreamPanel):
 
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
+        self._retired = False
         self.show_error("")
         self.in_background(self._find_and_open, find)
 

@@ -38,6 +38,11 @@ class Sample:
         """What its view is headed with."""
         return f"seed {self.generation.sampling.seed}"
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is a fragment at best, and no answer."""
+        return self.generation.error is not None
+
 
 class Samples(widgets.VBox):  # type: ignore[misc]
     """Runs and shows the samples beside the answer, at once with it; empty without any."""
@@ -68,10 +73,11 @@ class Samples(widgets.VBox):  # type: ignore[misc]
             count: Samples beside the answer; 0 shows none.
 
         Raises:
-            WorkbenchError: One of them is refused; then none of them runs.
+            WorkbenchError: One of them is refused; then none of them runs, and those of the
+                prompt before stay.
         """
-        self.clear()
         if not count:
+            self.clear()
             return
         batch = Batch.start(session, requests([prompt], first, count + 1)[1:])
         self._limits = session.limits
@@ -103,14 +109,16 @@ class Samples(widgets.VBox):  # type: ignore[misc]
     def swap(self, number: int, answer: Sample) -> Sample:
         """Put the answer in the place of a sample; return that one."""
         taken, self.samples[number] = self.samples[number], answer
-        answer.replay(self._rows[number][0], self._limits)
+        view, button = self._rows[number]
+        answer.replay(view, self._limits)
+        button.disabled = answer.failed
         return taken
 
     def _follow(self, sample: Sample, view: TokenView, button: widgets.Button) -> None:
         """Show one sample until its end (runs in a thread)."""
         sample.came = follow(sample.generation, view, self._limits, self._failed)
         sample.record = sample.generation.record()
-        button.disabled = False
+        button.disabled = sample.failed
 
     def _show_rows(self, count: int) -> None:
         """Show a view and a button for each sample; those that were made before are used again."""

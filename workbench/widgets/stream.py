@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
 
 from workbench import shared, store
-from workbench.errors import RequestError
+from workbench.errors import RequestError, WorkbenchError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.sources import Source, exact_source, source_label
+from workbench.steering import Trail
 from workbench.summaries import timing_line
 from workbench.widgets.live import follow
 from workbench.widgets.loaded import LoadedPanel
@@ -63,6 +66,8 @@ class StreamPanel(LoadedPanel):
         self._asked_source: Source | None = None
         """What the last prompt was, and who was asked."""
         self._start = start
+        self._refusal: WorkbenchError | None = None
+        """Why the last question was not asked; None when it was."""
         self._idle = threading.Event()
         self._idle.set()
         self._showing: threading.Thread | None = None
@@ -122,11 +127,12 @@ class StreamPanel(LoadedPanel):
 
     def load(self, source: Source) -> None:
         """Open an engine or a server in the background; this panel lets go of the one before it."""
+        self._retired = False
         self.in_background(self._open_and_start, source)
 
     def _open_and_start(self, source: Source) -> None:
         self._open(source)
-        if self._start:
+        if self._start and not self._retired:
             self._start = False
             self.send()
 
@@ -156,23 +162,37 @@ class StreamPanel(LoadedPanel):
 
     def _ask(self, prompt: str) -> None:
         """Generate; where something has to be opened first, in the background."""
-        if self._session and not self._session.closed and not self._changing:
-            self._generate(prompt, self._sampling.value)
+        self._retired = False
+        awaited = self._changing
+        if self._session and not self._session.closed and not awaited:
+            with self._keeping_refusal():
+                self._generate(prompt, self._sampling.value)
             return
         self._idle.clear()
         self._send_button.disabled = True
-        self.in_background(self._load_and_generate, prompt)
+        self.in_background(self._load_and_generate, prompt, awaited)
 
-    def _load_and_generate(self, prompt: str) -> None:
+    def _load_and_generate(self, prompt: str, awaited: Source | None) -> None:
         begun = False
         try:
-            with self._opening:
+            with self._opening, self._keeping_refusal():
+                if awaited:
+                    self._check_awaited(awaited)
                 self._generate(prompt, self._sampling.value)
             begun = True
         finally:
             if not begun:
                 self._send_button.disabled = False
                 self._idle.set()
+
+    @contextmanager
+    def _keeping_refusal(self) -> Iterator[None]:
+        """Keep the error for `wait`, which would tell of the answer before it."""
+        try:
+            yield
+        except WorkbenchError as error:
+            self._refusal = error
+            raise
 
     def stop(self) -> None:
         """Stop the running generation."""
@@ -183,11 +203,13 @@ class StreamPanel(LoadedPanel):
         """Wait for the running generation; return its record.
 
         Raises:
-            WorkbenchError: It failed.
+            WorkbenchError: It failed, or what was asked last was refused.
             TimeoutError: It goes on after `timeout` seconds.
         """
         if not self._idle.wait(timeout):
             raise TimeoutError(f"The generation goes on after {timeout} s.")
+        if self._refusal:
+            raise self._refusal
         if self._generation and self._generation.error:
             raise self._generation.error
         return self.record or {}
@@ -207,32 +229,38 @@ class StreamPanel(LoadedPanel):
         self.show_error("")
         self._begin(prompt, self._asked(prompt, self._session), sampling)
 
-    def _begin(self, prompt: str, asked: Prompt, sampling: Sampling, said: str = "") -> None:
-        """Generate and show it.
+    def _begin(
+        self, prompt: str, asked: Prompt, sampling: Sampling, head: Trail | None = None
+    ) -> None:
+        """Generate and show it; one that is refused leaves the answer before it as it is.
 
         Args:
             prompt: What the person asked.
             asked: What the session is given for it.
             sampling: Options.
-            said: The beginning of the answer, where it goes on from one.
+            head: The beginning of the answer, where it goes on from one.
         """
-        assert self._session is not None  # noqa: S101 - whoever calls has opened it
-        self._question, self._asked_source = prompt, exact_source(self._source, self._session)
-        wanted = self._wanted(sampling, self._session)
-        generation = self._start_one(self._session, asked, wanted)
+        session = self._session
+        assert session is not None  # noqa: S101 - whoever calls has opened it
+        generation = self._start_one(session, asked, self._wanted(sampling, session), head)
         if self._source:
             shared.hold(self._source, self)
         self._stop_timer()
         self._idle.clear()
-        self._generation = generation
+        self._generation, self._refusal = generation, None
+        self._question, self._asked_source = prompt, exact_source(self._source, session)
         self._view.reset()
         self._send_button.disabled, self._stop_button.disabled = True, False
-        self._view_beginning()
-        arguments = (generation, prompt, self._session, said)
+        self._started(asked, head)
+        arguments = (generation, prompt, session, head.text if head else "")
         self._showing = threading.Thread(target=self._show, args=arguments, daemon=True)
         self._showing.start()
 
-    def _start_one(self, session: Opened, asked: Prompt, sampling: Sampling) -> Generation:
+    def _start_one(
+        self, session: Opened, asked: Prompt, sampling: Sampling, head: Trail | None
+    ) -> Generation:
+        """Start a generation; only a panel that lets a person choose a token gives a head."""
+        del head
         return session.generate(asked, sampling)
 
     def _asked(self, prompt: str, session: Opened) -> Prompt:
@@ -245,8 +273,8 @@ class StreamPanel(LoadedPanel):
         del session
         return sampling
 
-    def _view_beginning(self) -> None:
-        """Show what stands before the first token that comes."""
+    def _started(self, asked: Prompt, head: Trail | None) -> None:
+        """Take note of what was asked; show what stands before the first token that comes."""
 
     def _show(self, generation: Generation, prompt: str, session: Opened, said: str) -> None:
         """Pass deltas on to the view until the end (runs in a thread)."""
