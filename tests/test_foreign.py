@@ -133,6 +133,15 @@ def test_every_benchmark_of_guidellm_is_a_trial(tmp_path: Path) -> None:
     assert one.spec["url"] == "http://localhost:8000"
 
 
+def test_the_warm_up_of_aiperf_is_not_measured(tmp_path: Path) -> None:
+    lines = [aiperf(number) for number in range(3)]
+    lines[0]["metadata"]["benchmark_phase"] = "warmup"
+    (trial,) = import_trials(_write(tmp_path / "profile_export.jsonl", *lines))
+    assert trial.require().summary["requests"] == 2
+    with pytest.raises(InputError, match="warm-up alone"):
+        import_trials(_write(tmp_path / "other.jsonl", lines[0]))
+
+
 def test_requests_of_aiperf_are_measured_like_our_own(tmp_path: Path) -> None:
     lines = [aiperf(number) for number in range(3)]
     (trial,) = import_trials(_write(tmp_path / "profile_export.jsonl", *lines))

@@ -218,7 +218,14 @@ _GUIDELLM = (
 
 
 def _aiperf(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the record of a profile_export.jsonl: one object a request."""
+    """Return the record of a profile_export.jsonl: one object a request, also of its warm-up.
+
+    Raises:
+        ValueError: Nothing was measured after the warm-up.
+    """
+    lines = [line for line in lines if line["metadata"].get("benchmark_phase") != "warmup"]
+    if not lines:
+        raise ValueError("it has requests of the warm-up alone")
     start = min(line["metadata"]["request_start_ns"] for line in lines)
     requests = [_aiperf_request(number, line, start) for number, line in enumerate(lines)]
     workload = {"requests": len(requests)}
