@@ -24,7 +24,7 @@ from workbench import cluster, files, jobs, results
 from workbench.backends import make_spec
 from workbench.cli import main
 from workbench.errors import JobError, StoreError, ToolchainError
-from workbench.freshness import ANY
+from workbench.freshness import ANY, Demand
 from workbench.jobs import Job
 from workbench.journal import LOST, SILENCE, Journal, append
 from workbench.owner import Owner
@@ -261,7 +261,7 @@ def test_a_point_asks_for_its_gpus_and_the_lack_of_them_is_told(faulty: Faulty) 
     points = [Point.parse({"spec": spec.model_dump()}), Point.parse({})]
     small, large = {"a": {"resources": {"GPU": 1}}}, {"b": {"resources": {"GPU": 4.0}}}
     lack = "No worker can take what is left. Start one: dask worker ADDRESS"
-    assert cluster._lack(small, points) == f"{lack} --resources GPU=4"
+    assert cluster._lack(small, points) == f"{lack} --nthreads 1 --resources GPU=4"
     assert cluster._lack(small | large, points) == ""
     assert cluster._lack({}, points[1:]) == lack
     assert cluster._lack({"c": {"resources": {}}}, points[1:]) == ""
@@ -393,9 +393,9 @@ def test_what_is_not_the_fault_of_a_point_leaves_it_unmeasured(
     assert results.list_trials() == []
 
 
-def test_a_worker_with_another_home_fails_the_sweep_and_no_point(
-    faulty: Faulty, sweep_job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def played(faulty: Faulty, sweep_job: Job, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """A sweep of two points in a job, each of which falls to a worker with another home."""
     points = [{"spec": {"seed": seed}} for seed in (0, 1)]
     spec = {"backend": "fault", "model": str(faulty.model)}
     sweep = Sweep.parse({"spec": spec, "points": points})
@@ -409,13 +409,31 @@ def test_a_worker_with_another_home_fails_the_sweep_and_no_point(
 
     monkeypatch.setattr(cluster, "_connected", connected)
     monkeypatch.setattr(cluster, "_submit", lambda *_: Task(OTHER_HOME))
+    return sweep
+
+
+def test_a_worker_with_another_home_fails_the_sweep_and_no_point(
+    played: Sweep, sweep_job: Job
+) -> None:
     with pytest.raises(JobError, match=f"^2 of 2 points could not be measured. {OTHER_HOME}"):
         cluster.run_cluster_job(Journal(sweep_job.path))
     view = sweep_job.view()
     assert view.notes.count(str(OTHER_HOME)) == 1
     assert view.facts["trials"] == 0
-    assert sweep.left() == list(sweep.points)
+    assert played.left() == list(played.points)
     assert results.list_trials() == []
+
+
+def test_what_a_job_measured_that_was_thought_lost_counts_at_the_end(
+    played: Sweep, sweep_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(_client: Any, _job: Job, _sweep: Sweep, _demand: Demand, point: Point) -> Task:
+        results.save(new_record(point.id, {}, {}) | {"status": "done"})
+        return Task(OTHER_HOME)
+
+    monkeypatch.setattr(cluster, "_submit", submit)
+    words = cluster.run_cluster_job(Journal(sweep_job.path))
+    assert words["text"] == "2 trials: 2 done, 0 invalid, 0 failed."
 
 
 def test_a_scheduler_that_is_busy_is_asked_again(faulty: Faulty, sweep_job: Job) -> None:

@@ -259,7 +259,7 @@ def _lack(workers: Mapping[str, Mapping[str, Any]], points: Collection[Point]) -
     offered = max((worker["resources"].get("GPU", 0) for worker in workers.values()), default=-1)
     if offered >= needed:
         return ""
-    label = f" --resources GPU={needed}" if needed else ""
+    label = f" --nthreads 1 --resources GPU={needed}" if needed else ""
     return f"No worker can take what is left. Start one: dask worker ADDRESS{label}"
 
 

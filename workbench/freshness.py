@@ -100,8 +100,8 @@ class Here:
             standing = Standing(trial if demand.takes(trial) else None, unsure=unsure)
             if "key" not in trial.record["engine"] and not trial.valid:
                 without_engine = without_engine or standing
-            elif standing.trial or not without_engine:
-                return standing
+            else:
+                return standing if standing.trial else without_engine or standing
         return without_engine or Standing(None, stale)
 
     def _doubts(
