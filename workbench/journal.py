@@ -149,7 +149,10 @@ class View:
         return time.time() - self.last_sign
 
     def lost(self) -> bool:
-        """Whether nothing was heard for so long of a job of another host that it counts as over."""
+        """Whether nothing was heard for so long of a job of another host that it counts as over.
+
+        By the clocks of both hosts, which must not be minutes apart.
+        """
         if self.state() != "silent" or self.silence() <= LOST:
             return False
         return self.owner is not None and self.owner.presence() == "elsewhere"

@@ -229,8 +229,9 @@ class SweepPanel(ListPanel):
         if self._over:
             self.show_error(_last_words(self._view) if self._view.state() == "failed" else "")
             self.plan()
-            self._buttons()
             self.refresh()
+            # Last: who may start again sees what is left.
+            self._buttons()
         self.touch()
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
