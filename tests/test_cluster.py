@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,17 @@ import psutil
 import pytest
 
 from tests.faults import Faulty, Gate, fault, until
-from workbench import cluster, jobs, results
+from workbench import cluster, files, jobs, results
 from workbench.backends import make_spec
 from workbench.cli import main
-from workbench.errors import JobError, ToolchainError
+from workbench.errors import JobError, StoreError, ToolchainError
+from workbench.freshness import ANY, Demand
 from workbench.jobs import Job
+from workbench.journal import LOST, SILENCE, Journal, append
+from workbench.owner import Owner
 from workbench.store import list_engines
 from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.trial import new_record
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -74,13 +81,21 @@ def start_cluster(faulty: Faulty, tmp_path: Path) -> Iterator[Callable[[int], Cl
             text=True,
         )
         started.append(process)
-        assert process.stdout is not None
-        return Cluster(process, process.stdout.readline().strip())
+        return Cluster(process, _first_line(process))
 
     yield start
     faulty.kill_all()
     for process in started:
         process.communicate()
+
+
+def _first_line(process: subprocess.Popen[str], seconds: float = 60) -> str:
+    """Return the first line that a process prints; one that prints none in time is a failure."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        assert selector.select(seconds), "the cluster has not said its address"
+    return process.stdout.readline().strip()
 
 
 @dataclass(frozen=True)
@@ -246,7 +261,198 @@ def test_a_point_asks_for_its_gpus_and_the_lack_of_them_is_told(faulty: Faulty) 
     points = [Point.parse({"spec": spec.model_dump()}), Point.parse({})]
     small, large = {"a": {"resources": {"GPU": 1}}}, {"b": {"resources": {"GPU": 4.0}}}
     lack = "No worker can take what is left. Start one: dask worker ADDRESS"
-    assert cluster._lack(small, points) == f"{lack} --resources GPU=4"
+    assert cluster._lack(small, points) == f"{lack} --nthreads 1 --resources GPU=4"
     assert cluster._lack(small | large, points) == ""
     assert cluster._lack({}, points[1:]) == lack
     assert cluster._lack({"c": {"resources": {}}}, points[1:]) == ""
+
+
+# -------------------------------------------------- a played scheduler, and jobs that are only told
+
+SWEEP = "0123456789ab-001"
+
+OTHER_HOME = JobError("The sweep is not in /home/other on b. All machines must share one home.")
+
+
+@dataclass(eq=False)
+class Task:
+    """A task of Dask that ends with an error, or as it should."""
+
+    error: Exception | None = None
+
+    def done(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> Exception | None:
+        return self.error
+
+
+class Scheduler:
+    """Answers, or fails to as often as it is told."""
+
+    def __init__(self, *misses: bool) -> None:
+        self.misses = list(misses)
+        self.scheduler = self
+        self.keys: list[str] = []
+
+    def identity(self) -> None: ...
+
+    def sync(self, *_: Any, **__: Any) -> dict[str, Any]:
+        if self.misses and self.misses.pop(0):
+            raise TimeoutError
+        return {"workers": {}}
+
+    def submit(self, *_: Any, key: str, **__: Any) -> Task:
+        self.keys.append(key)
+        return Task()
+
+
+@pytest.fixture
+def sweep_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The job of a sweep, looked at in quick succession."""
+    monkeypatch.setattr("workbench.cluster.TICK", 0.01)
+    job = Job.named(SWEEP)
+    job.path.mkdir(parents=True)
+    return job
+
+
+def _point(faulty: Faulty) -> Point:
+    return Point.parse({"spec": {"backend": "fault", "model": str(faulty.model)}})
+
+
+def _told(point: Point, *events: str, silent: float = 0.0) -> Job:
+    """Write down a job of a point on another host, last heard of so many seconds ago."""
+    digest = jobs._digest("point", cluster._wanted(point.id, SWEEP))
+    job = Job.named(f"{digest}-001")
+    job.path.mkdir(parents=True)
+    (job.path / "spec.json").write_text("{}")
+    owner = replace(Owner.current(), host="elsewhere", boot="another").record()
+    line = {"time": time.time() - silent, "event": "owner", "owner": owner}
+    files.append_line(job.path / "journal.jsonl", line)
+    for event in events:
+        append(job.path, event, text="It was so.")
+    return job
+
+
+def test_the_trial_of_a_job_that_goes_on_is_not_hidden_by_the_failure_of_its_follower(
+    faulty: Faulty, sweep_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = _point(faulty)
+    job = _told(point, silent=SILENCE + 5)
+    looks: list[str] = []
+    newest = jobs.newest
+
+    def look(*wanted: Any) -> Job | None:
+        looks.append("")
+        if len(looks) == 2:
+            raise StoreError("The system cannot read just now.")
+        if len(looks) == 4:
+            results.save(new_record(point.id, {}, {}) | {"status": "done"})
+            append(job.path, "done")
+        return newest(*wanted)
+
+    monkeypatch.setattr("workbench.cluster.jobs.newest", look)
+    error = StoreError("The system cannot read just now.")
+    ended = cluster._ended(Scheduler(), "tcp://a:1", {Task(error): point}, Journal(sweep_job.path))
+    assert list(ended) == [(point, error)]
+    assert len(looks) >= 4
+    assert cluster._settle(point, SWEEP, error, set()) == ""
+    assert [trial.status for trial in results.list_trials()] == ["done"]
+
+
+def test_only_a_job_that_ended_badly_without_a_trial_is_a_failure(
+    faulty: Faulty, sweep_job: Job
+) -> None:
+    point = _point(faulty)
+    before = results.save(new_record(point.id, {}, {}) | {"status": "done"})
+    job = _told(point, "failed")
+    assert cluster._settle(point, SWEEP, OTHER_HOME, {before.id}) == ""
+    failed, _ = results.list_trials()
+    assert failed.record["reasons"] == [f"The job {job.id} of this point is failed. It was so."]
+    # What it has measured before it ended stands.
+    assert cluster._settle(point, SWEEP, OTHER_HOME, {before.id}) == ""
+    assert len(results.list_trials()) == 2
+
+
+@pytest.mark.parametrize("silent", [None, LOST + 5], ids=["no job", "a lost job"])
+def test_what_is_not_the_fault_of_a_point_leaves_it_unmeasured(
+    faulty: Faulty, sweep_job: Job, silent: float | None
+) -> None:
+    point = _point(faulty)
+    if silent:
+        _told(point, silent=silent)
+    assert not cluster._goes_on(point, SWEEP)
+    assert cluster._settle(point, SWEEP, OTHER_HOME, set()) == str(OTHER_HOME)
+    unforeseen = ModuleNotFoundError("No module named\n'workbench'")
+    assert cluster._settle(point, SWEEP, unforeseen, set()) == (
+        "A worker of the cluster failed: ModuleNotFoundError: No module named 'workbench'"
+    )
+    assert results.list_trials() == []
+
+
+@pytest.fixture
+def played(faulty: Faulty, sweep_job: Job, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """A sweep of two points in a job, each of which falls to a worker with another home."""
+    points = [{"spec": {"seed": seed}} for seed in (0, 1)]
+    spec = {"backend": "fault", "model": str(faulty.model)}
+    sweep = Sweep.parse({"spec": spec, "points": points})
+    request = {"name": "played", "time_limit": None, "scheduler": "tcp://a:1",
+               "points": [point.record() for point in sweep.points]}  # fmt: skip
+    files.write_json(sweep_job.path / "spec.json", request)
+
+    @contextlib.contextmanager
+    def connected(_url: str) -> Iterator[Scheduler]:
+        yield Scheduler()
+
+    monkeypatch.setattr(cluster, "_connected", connected)
+    monkeypatch.setattr(cluster, "_submit", lambda *_: Task(OTHER_HOME))
+    return sweep
+
+
+def test_a_worker_with_another_home_fails_the_sweep_and_no_point(
+    played: Sweep, sweep_job: Job
+) -> None:
+    with pytest.raises(JobError, match=f"^2 of 2 points could not be measured. {OTHER_HOME}"):
+        cluster.run_cluster_job(Journal(sweep_job.path))
+    view = sweep_job.view()
+    assert view.notes.count(str(OTHER_HOME)) == 1
+    assert view.facts["trials"] == 0
+    assert played.left() == list(played.points)
+    assert results.list_trials() == []
+
+
+def test_what_a_job_measured_that_was_thought_lost_counts_at_the_end(
+    played: Sweep, sweep_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(_client: Any, _job: Job, _sweep: Sweep, _demand: Demand, point: Point) -> Task:
+        results.save(new_record(point.id, {}, {}) | {"status": "done"})
+        return Task(OTHER_HOME)
+
+    monkeypatch.setattr(cluster, "_submit", submit)
+    words = cluster.run_cluster_job(Journal(sweep_job.path))
+    assert words["text"] == "2 trials: 2 done, 0 invalid, 0 failed."
+
+
+def test_a_scheduler_that_is_busy_is_asked_again(faulty: Faulty, sweep_job: Job) -> None:
+    point, journal = _point(faulty), Journal(sweep_job.path)
+    job = _told(point)
+    tasks: dict[Any, Point] = {Task(OTHER_HOME): point}
+    misses = [True] * (cluster.MISSES - 1)
+    busy = Scheduler(*misses, False, *misses, False, *[True] * cluster.MISSES)
+    with pytest.raises(JobError, match="The Dask scheduler at tcp://a:1 is gone"):
+        list(cluster._ended(busy, "tcp://a:1", tasks, journal))
+    assert busy.misses == []
+    append(job.path, "done")
+    tasks = {Task(OTHER_HOME): point}
+    assert len(list(cluster._ended(Scheduler(*misses), "tcp://a:1", tasks, journal))) == 1
+
+
+def test_two_homes_may_use_one_scheduler(faulty: Faulty, sweep_job: Job) -> None:
+    point, scheduler = _point(faulty), Scheduler()
+    sweep = Sweep("played", (point,))
+    for _ in range(2):
+        cluster._submit(scheduler, sweep_job, sweep, ANY, point)
+    assert len(set(scheduler.keys)) == 2

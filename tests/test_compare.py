@@ -282,7 +282,10 @@ def test_early_records_without_a_yardstick_are_compared_by_their_names(
     like(measured[0], quality={**early, "reference": "one"})
     like(measured[0], quality={**early, "reference": "one"})
     like(measured[0], quality={**early, "reference": "two"})
-    assert list(_shown(Comparison.make(), "quality.token_match").values()) == [0.5, 0.5]
+    comparison = Comparison.make()
+    assert list(_shown(comparison, "quality.token_match").values()) == [0.5, 0.5]
+    (note,) = [note for note in comparison.notes() if note.startswith("Token match")]
+    assert note.endswith("other prompts or other lengths, or by an earlier version.")
 
 
 # -------------------------------------------------------------------------- report

@@ -7,6 +7,7 @@ distribution that it names; `python -m tests.benchmarks.forecast` asks it the sa
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,24 @@ def test_without_the_database_the_command_that_gets_it_is_named(
 def test_a_worker_that_dies_is_an_error_of_the_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, None)
     with pytest.raises(ToolchainError, match="was killed"):
+        forecast(_plan())
+
+
+def test_a_worker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    _play(monkeypatch, None)
+    killed = threading.Event()
+
+    class Deaf(forecasts.Worker):
+        def messages(self) -> Iterator[dict[str, Any]]:
+            assert killed.wait(10)
+            yield from ()
+
+        def kill(self) -> None:
+            killed.set()
+
+    monkeypatch.setattr(forecasts, "Worker", Deaf)
+    monkeypatch.setattr(forecasts, "TIMEOUT", 0.05)
+    with pytest.raises(ToolchainError, match=r"had no answer after 0\.05 s and was given up"):
         forecast(_plan())
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults import Faulty, make_model
+from tests.faults import Faulty, fault, make_model
 from workbench import files, results
 from workbench.bench import run_trial
 from workbench.cli import main
 from workbench.freshness import Demand, Here
 from workbench.quality import Quality
+from workbench.spec import BuildSpec
 from workbench.sweep import Point, Sweep, run_sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
-from workbench.trial import Trial
+from workbench.trial import Trial, new_record
 from workbench.workload import Workload
 
 LOAD = {"input_len": 1, "output_len": 2, "requests": 1, "warmup": 0}
@@ -78,6 +81,7 @@ def test_other_weights_make_a_trial_stale_and_are_measured(measured: Sweep, faul
     make_model(faulty.model)
     assert measured.left() == []
     assert Here().standing(first.id, first.spec, first.quality).trial == old
+    assert measured.trials()[0] == old
 
 
 def test_other_versions_make_a_trial_stale(
@@ -92,6 +96,62 @@ def test_another_device_makes_a_trial_stale(
 ) -> None:
     monkeypatch.setattr("workbench.freshness.device_name", lambda **_: "Abacus")
     assert _why(measured).endswith(", and this is Abacus")
+
+
+def test_another_device_alone_is_unsure_where_other_machines_may_measure(
+    measured: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.freshness.device_name", lambda **_: "Abacus")
+    plan = SweepPlan.make(measured, Demand(anywhere=True))
+    assert (plan.done, plan.stale) == (2, {})
+    assert plan.unsure[measured.points[0].id].endswith(", and this is Abacus")
+    monkeypatch.setenv("WORKBENCH_FAULT_VERSION", "2.0")
+    stale = SweepPlan.make(measured, Demand(anywhere=True)).stale[measured.points[0].id]
+    assert stale.startswith("fault was 1.0 and is 2.0; it was measured on ")
+
+
+def test_a_failure_without_an_engine_hides_no_trial_that_stands(measured: Sweep) -> None:
+    point, before = measured.points[0], Demand(again=True)
+    valid = results.latest(point.id)
+    failed = results.save(new_record(point.id, {}, {}))
+    for demand in (Demand(), Demand(retry_failed=True)):
+        assert Here().standing(point.id, point.spec, point.quality, demand).trial == valid
+    # Who asked for all once more, and got only this, has it.
+    assert Here().standing(point.id, point.spec, point.quality, before).trial == failed
+
+
+def test_a_build_that_failed_is_stale_with_other_versions(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = json.dumps([fault("compile", "refuse", text="No such precision.")])
+    spec = {"backend": "fault", "model": str(faulty.model), "fault": broken}
+    sweep = Sweep.parse({"spec": spec, "workload": LOAD, "points": [{}]})
+    (point,) = sweep.points
+    toolchain = os.environ["WORKBENCH_TOOLCHAIN_FAULT"]
+    assert _run(sweep)[0].record["environment"]["toolchain"] == {"fault": "1.0"}
+    assert sweep.left() == []
+    monkeypatch.setenv("WORKBENCH_FAULT_VERSION", "2.0")
+    assert SweepPlan.make(sweep).stale == {point.id: "fault was 1.0 and is 2.0"}
+    # A toolchain that is missing is no other version, until it is there.
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_FAULT", f"{toolchain}-is-gone")
+    assert sweep.left() == []
+    (missing,) = _run(sweep, Demand(again=True))
+    assert missing.record["environment"]["toolchain"] == {}
+    assert Here().standing(point.id, point.spec, point.quality).trial == missing
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_FAULT", toolchain)
+    assert SweepPlan.make(sweep).stale == {point.id: "fault was missing and is 2.0"}
+
+
+def test_a_file_that_cannot_be_read_makes_a_trial_unsure(
+    measured: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_spec: BuildSpec) -> dict[str, Any]:
+        raise OSError(errno.EIO, "Input/output error", "/data/lora")
+
+    monkeypatch.setattr("workbench.freshness.key_values", refuse)
+    plan = SweepPlan.make(measured)
+    assert plan.done == 2
+    assert set(plan.unsure.values()) == {"/data/lora cannot be read: Input/output error."}
 
 
 def test_a_reference_of_other_versions_makes_a_trial_stale(measured: Sweep, faulty: Faulty) -> None:

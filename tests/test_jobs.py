@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -152,3 +153,15 @@ def test_a_job_without_its_request_is_a_sentence(home: Path) -> None:
         _ = Job(jobs.folder() / "gone").request
     with pytest.raises(JobError, match="There is no job gone"):
         Job(jobs.folder() / "gone").state()
+
+
+@pytest.mark.parametrize(("end", "anew"), [("done", True), ("cancelled", False)])
+def test_a_sweep_that_got_to_its_end_is_asked_for_anew_when_it_is_retried(
+    job: Job, end: Literal["done", "cancelled"], monkeypatch: pytest.MonkeyPatch, *, anew: bool
+) -> None:
+    files.write_json(job.path / "spec.json", {"kind": "sweep", "retry_failed": True, "begun": 1.0})
+    Journal(job.path).own()
+    Journal(job.path).end(end)
+    monkeypatch.setattr(jobs, "_spawn", lambda _path: None)
+    begun = jobs.retry(job).request["begun"]
+    assert (begun > 1.0) is anew

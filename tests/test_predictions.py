@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults import Faulty
 from tests.test_compare import Measured, like, measured
 from workbench import predictions
 from workbench.axes import AXES, THROUGHPUT, predicted_axis
 from workbench.backends import make_spec
+from workbench.bench import run_trial
 from workbench.compare_plots import hover, trade_off_record
 from workbench.comparison import Comparison
 from workbench.errors import InputError
@@ -85,6 +89,29 @@ def test_why_there_is_no_prediction_is_recorded(
     assert found == {"lacks": "The database does not know the GPU 'Abacus'."}
     line = "Forecast none: The database does not know the GPU 'Abacus'."
     assert line in trial_lines(like(measured[0], predicted=found))
+
+
+def test_a_forecast_that_the_system_refuses_fails_no_trial(
+    spec: BuildSpec, asked: list[Load], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("workbench.files.write_json", refuse)
+    found = predicted(spec, ASKED)
+    assert found == {"lacks": "The system refused the forecast: No space left on device."}
+
+
+def test_a_prediction_is_made_when_it_is_the_turn_of_its_trial(
+    faulty: Faulty, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tickets(*_: Any) -> dict[str, Any]:
+        return {"lacks": [path.name for path in home.glob("queues/*/*-trial-*.json")]}
+
+    monkeypatch.setattr("workbench.bench.predicted", tickets)
+    trial = run_trial(faulty.spec(), {"input_len": 1, "output_len": 2, "requests": 1, "warmup": 0})
+    assert trial.status == "done"
+    assert len(trial.record["predicted"]["lacks"]) == 1
 
 
 def test_a_figure_is_predicted_as_its_mean_and_its_median() -> None:

@@ -17,7 +17,7 @@ from tests.faults import Faulty, fault, until
 from workbench import jobs, results
 from workbench.bench import run_trial
 from workbench.engine import Engine
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, JobError, SpecError
 from workbench.freshness import ANY, Demand
 from workbench.jobs import Job
 from workbench.opening import open_engine
@@ -275,6 +275,13 @@ def test_a_sweep_is_a_job_that_others_attach_to(faulty: Faulty) -> None:
     gate.wait_reached(60)
     again, other = start_sweep(Sweep.parse(values))
     assert (again.id, new, other) == (job.id, True, False)
+    # What asks for something else is not taken for the same.
+    with pytest.raises(JobError, match="otherwise: again is False there and True here"):
+        start_sweep(values, Demand(again=True))
+    with pytest.raises(JobError, match="otherwise: scheduler is '' there and 'tcp://a:1' here"):
+        start_sweep(values, scheduler="tcp://a:1")
+    with pytest.raises(JobError, match="otherwise: time_limit is None there and 9 here"):
+        start_sweep({**values, "time_limit": 9})
     gate.open()
     view = job.wait(60)
     assert view.end is not None

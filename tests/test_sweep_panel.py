@@ -102,6 +102,10 @@ def test_progress_is_shown_by_points_while_it_runs(faulty: Faulty, shown: list[S
     assert panel.start_button.disabled
     # Another page, or a new kernel, attaches to the same job.
     assert SweepPanel(values).job_id == panel.job_id
+    other = SweepPanel(values, again=True)
+    other.start()
+    assert "again is False there and True here" in other._error_text
+    assert other.job_id == panel.job_id
     gate.open()
     until(lambda: _states(panel) == [MARKS["done"]] * 2)
     until(lambda: not panel.start_button.disabled)
@@ -147,6 +151,24 @@ def test_a_point_that_changed_beneath_its_trial_is_stale_until_it_is_measured(
     panel = SweepPanel(values, start=True)
     assert _states(panel) == [MARKS["done"]]
     assert panel.start_button.description == "Start"
+    # With the versions of before, the trial of before is the one that counts.
+    monkeypatch.delenv("WORKBENCH_FAULT_VERSION")
+    panel = SweepPanel(values)
+    shown = panel.table.rows[0][6]
+    assert [shown] == panel.record()["trials"] == [results.list_trials()[-1].id]
+    panel.choose(panel.table.rows[0][0])
+    assert shown in panel._trial.value
+
+
+def test_what_fails_is_retried_at_each_start(faulty: Faulty) -> None:
+    broken = json.dumps([fault("compile", "refuse", text="No such precision.")])
+    values = _values(faulty, {"spec": {"seed": 5, "fault": broken}})
+    panel = SweepPanel(values, start=True, retry_failed=True)
+    for count in (2, 3):
+        assert _states(panel) == [MARKS["done"], MARKS["failed"]]
+        assert len(results.list_trials()) == count
+        panel._attach(panel._begin())
+        panel.wait_trials()
 
 
 def test_again_shows_what_was_measured_before_as_left(faulty: Faulty) -> None:

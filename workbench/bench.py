@@ -92,16 +92,18 @@ def run_trial(
             quality,
             _reference(spec, quality, time_limit, report),
         )
-        record["predicted"] = predicted(spec, workload)
         with _device(spec, point, report):
             if trial := known():
                 return trial
+            # While it has the device: a prediction computes, which would falsify others' figures.
+            record["predicted"] = predicted(spec, workload)
             _measure_in_time(subject, record, time_limit, report)
             return results.save(record)
     except (WorkbenchError, TimeoutError) as error:
         if trial := known():
             return trial
         record |= {"status": "failed", "reasons": [str(error)]}
+        record["environment"] = record["environment"] or here.circumstances(spec)
         return results.save(record)
 
 

@@ -1,8 +1,9 @@
 """Sweeps on a Dask cluster: Dask says where a point is measured, and our jobs do the work.
 
     dask scheduler                                            # anywhere
-    dask worker tcp://HOST:8786 --nthreads 4 --resources GPU=4      # on each machine with GPUs
-    workbench sweep FILE --scheduler tcp://HOST:8786
+    CUDA_VISIBLE_DEVICES=0 dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1
+    CUDA_VISIBLE_DEVICES=1 dask worker tcp://HOST:8786 --nthreads 1 --resources GPU=1
+    workbench sweep FILE --scheduler tcp://HOST:8786                # where both may be used
 
 All machines share one WORKBENCH_HOME. The sweep is a job where it is started, and talks to the
 scheduler. A task on a worker only starts the job of its point, or attaches to it, and follows it:
@@ -10,8 +11,13 @@ when a worker dies nothing is lost, and the task that takes its place finds the 
 is on a leash: it ends, with all that it started, when the job of its sweep has ended in whatever
 way, or is cancelled. Dask alone would leave the children of a task running in all those cases.
 
-A point whose backend needs GPUs asks for as many of the resource GPU. Each worker should see its
-own (CUDA_VISIBLE_DEVICES); the queues of devices keep two points from sharing one all the same.
+So a task that fails says little: what counts is the job of its point. While that goes on it is
+waited for, and only one that has ended badly without a trial is a failure of its point. A point
+that got no job, or one of a machine that is gone, was not measured: the sweep fails, and says why.
+
+A point whose backend needs GPUs asks for as many of the resource GPU, so a worker has one thread
+and one GPU of its own; for tp_size 4 it has four: CUDA_VISIBLE_DEVICES=0,1,2,3 and GPU=4. The
+queues of devices keep two points from sharing one all the same.
 """
 
 from __future__ import annotations
@@ -21,17 +27,19 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+import traceback
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from workbench import files
+from workbench import files, jobs, results
 from workbench.backends import get_backend
-from workbench.errors import JobError, ToolchainError
+from workbench.errors import JobError, ToolchainError, WorkbenchError
 from workbench.freshness import Demand
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
-from workbench.journal import Journal, append
+from workbench.journal import ENDED, Journal, View, append
 from workbench.leash import leash
 from workbench.recipe import gpus_needed
 from workbench.spec import BuildSpec
@@ -44,6 +52,9 @@ TICK = 0.5
 PATIENCE = 15.0
 """Seconds in which the scheduler must answer."""
 
+MISSES = 4
+"""Questions in a row without an answer after which the scheduler counts as gone: it may be busy."""
+
 INSTALL = "pip install 'trtllm-workbench[dask]'"
 
 
@@ -54,20 +65,38 @@ def run_cluster_job(journal: Journal) -> dict[str, Any]:
 
     Raises:
         ToolchainError: The package distributed is missing.
-        JobError: The scheduler does not answer, or is gone.
+        JobError: The scheduler does not answer, or is gone; or points could not be measured.
     """
     job = Job(journal.path)
     sweep, demand = sweep_of(job)
     url = str(job.request["scheduler"])
+    before, unmeasured = _trials(sweep.points), list[tuple[Point, str]]()
+    total = len(sweep.points)
     with heartbeat(journal, uses_gpu=False), _connected(url) as client:
         # A worker may have the device that this machine lacks to know whether a trial stands.
         left = [p for p, known in sweep.standings(demand) if not known.trial or known.unsure]
         tasks = {_submit(client, job, sweep, demand, point): point for point in left}
-        total = len(sweep.points)
-        for number, point in enumerate(_ended(client, url, tasks, journal), total - len(left) + 1):
+        number = total - len(left)
+        for point, error in _ended(client, url, tasks, journal):
+            why = _settle(point, job.id, error, before) if error else ""
+            if why:
+                if why not in (known for _, known in unmeasured):
+                    journal.note(why)
+                unmeasured.append((point, why))
+                continue
+            number += 1
             journal.note(f"{number} of {total}: {point.title}")
             journal.fact(points=total, trials=number, now="the cluster measures")
-    return closing_words(journal, sweep)
+    words = closing_words(journal, sweep, demand)
+    # One that was silent for long may have gone on.
+    if lacks := [why for point, why in unmeasured if _trials([point]) <= before]:
+        raise JobError(f"{len(lacks)} of {total} points could not be measured. {lacks[0]}")
+    return words
+
+
+def _trials(points: Iterable[Point]) -> set[str]:
+    """Return the ids of all trials of points."""
+    return {trial.id for point in points for trial in results.trials_of(point.id)}
 
 
 @contextlib.contextmanager
@@ -111,7 +140,8 @@ def _submit(client: Any, job: Job, sweep: Sweep, demand: Demand, point: Point) -
     return client.submit(
         follow_point,
         order,
-        key=f"{job.id}-{point.id}",
+        # Of its own: sweeps of other homes, and of earlier ones, may use this scheduler too.
+        key=f"{job.id}-{point.id}-{uuid.uuid4().hex}",
         resources=resources_of(point.spec),
         priority=-sweep.points.index(point),
         pure=False,
@@ -123,31 +153,97 @@ def resources_of(spec: BuildSpec) -> dict[str, int]:
     return {"GPU": gpus_needed(spec)} if get_backend(spec.backend).uses_gpu else {}
 
 
-def _ended(client: Any, url: str, tasks: dict[Any, Point], journal: Journal) -> Iterator[Point]:
-    """Yield each point when its task has ended; one that ended badly is recorded first.
+def _ended(
+    client: Any, url: str, tasks: dict[Any, Point], journal: Journal
+) -> Iterator[tuple[Point, Exception | None]]:
+    """Yield each point when its task has ended, with the error that the task ended with.
+
+    One whose job goes on all the same is yielded when that has ended.
 
     Raises:
         JobError: The scheduler is gone.
     """
     journal.fact(now="wait for the cluster")
-    waits = ""
-    while tasks:
+    sweep, waits, misses = journal.path.name, "", 0
+    deserted: list[tuple[Point, Exception]] = []
+    while tasks or deserted:
         for task in [task for task in tasks if task.done()]:
             # Nobody but a client that has lost its scheduler gives up a task.
             if task.cancelled():
                 raise JobError(_lost(url))
             point = tasks.pop(task)
             if error := task.exception():
-                record_failure(point, error)
-            yield point
+                deserted.append((point, error))
+            else:
+                yield point, None
+        over = [each for each in deserted if not _goes_on(each[0], sweep)]
+        deserted = [each for each in deserted if each not in over]
+        yield from over
         try:
             identity = client.sync(client.scheduler.identity, callback_timeout=PATIENCE)
         except (OSError, TimeoutError) as error:
-            raise JobError(_lost(url)) from error
-        if (lack := _lack(identity["workers"], tasks.values())) != waits:
-            journal.note(lack or "The cluster has what was missing.")
-            waits = lack
+            misses += 1
+            if misses == MISSES:
+                raise JobError(_lost(url)) from error
+        else:
+            misses = 0
+            if (lack := _lack(identity["workers"], tasks.values())) != waits:
+                journal.note(lack or "The cluster has what was missing.")
+                waits = lack
         time.sleep(TICK)
+
+
+def _wanted(point: str, sweep: str) -> dict[str, Any]:
+    """Return what tells the job of a point of a sweep, both by their ids, from all others."""
+    return {"points": [point], "parent": sweep}
+
+
+def _goes_on(point: Point, sweep: str) -> bool:
+    """Say whether the job of a point goes on, as far as anybody knows."""
+    try:
+        job = jobs.newest("point", _wanted(point.id, sweep))
+        if job is None:
+            return False
+        view = job.view()
+        return view.state() not in ENDED and not view.lost()
+    except (OSError, WorkbenchError):  # the file system may answer the next time
+        return True
+
+
+def _settle(point: Point, sweep: str, error: Exception, before: Collection[str]) -> str:
+    """Record the failure of a point whose job has ended badly without a trial.
+
+    Args:
+        point: One whose task has failed, and whose job does not go on.
+        sweep: Id of the job of its sweep.
+        error: What the task ended with.
+        before: Ids of the trials that the point had before.
+
+    Returns:
+        Why it was not measured, where that is not the fault of the point: it had no job, or the
+        machine of its job is gone.
+    """
+    job = jobs.newest("point", _wanted(point.id, sweep))
+    view = job.view() if job else None
+    if job is None or view is None or view.state() not in ENDED:
+        return _sentence(error)
+    if view.state() != "done" and _trials([point]) <= set(before):
+        record_failure(point, JobError(_bad_end(job, view)))
+    return ""
+
+
+def _sentence(error: Exception) -> str:
+    """Say what a task ended with."""
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    words = " ".join(traceback.format_exception_only(error)[-1].split())
+    return printable(f"A worker of the cluster failed: {words}")
+
+
+def _bad_end(job: Job, view: View) -> str:
+    """Say how the job of a point ended."""
+    words = str(view.end.get("text", "")) if view.end else ""
+    return printable(f"The job {job.id} of this point is {view.state()}. {words}".rstrip())
 
 
 def _lost(url: str) -> str:
@@ -163,7 +259,7 @@ def _lack(workers: Mapping[str, Mapping[str, Any]], points: Collection[Point]) -
     offered = max((worker["resources"].get("GPU", 0) for worker in workers.values()), default=-1)
     if offered >= needed:
         return ""
-    label = f" --resources GPU={needed}" if needed else ""
+    label = f" --nthreads 1 --resources GPU={needed}" if needed else ""
     return f"No worker can take what is left. Start one: dask worker ADDRESS{label}"
 
 
@@ -182,19 +278,19 @@ def follow_point(order: Mapping[str, Any]) -> str:
             f"The sweep {order['parent']} is not in {files.home()} on {host}. All "
             "machines of a cluster must share one WORKBENCH_HOME; set it before `dask worker`."
         )
-    wanted = {"points": [order["points"][0]["id"]], "parent": order["parent"]}
+    wanted = _wanted(order["points"][0]["id"], order["parent"])
     job, _ = attach_or_start("point", {**order, "environ": _set_by_dask()}, wanted)
     with contextlib.suppress(OSError):  # it runs, also where the disk takes no note
         append(job.path, "note", text=f"Followed by the worker {os.getpid()} on {host}.")
     for view in job.follow(interval=TICK):
-        if view.state() == "silent" and view.owner and view.owner.presence() == "elsewhere":
+        if view.lost() and view.owner:
             raise JobError(
-                f"The job {job.id} of this point gives no sign of life; it runs on "
-                f"{view.owner.host}. If that machine is gone: workbench jobs cancel {job.id}"
+                f"The job {job.id} of a point has given no sign of life for "
+                f"{view.silence():.0f} s; it runs on {view.owner.host}. If that machine is gone: "
+                f"workbench jobs cancel {job.id}"
             )
     if view.state() != "done":
-        words = str(view.end.get("text", "")) if view.end else ""
-        raise JobError(printable(f"The job {job.id} of this point is {view.state()}. {words}"))
+        raise JobError(_bad_end(job, view))
     return job.id
 
 

@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.pareto import frontier
 from workbench.trial import Trial
 from workbench.units import printable
-from workbench.yardsticks import QUALITIES, most_shared
+from workbench.yardsticks import QUALITIES, is_early, most_shared
 
 COLUMNS = (THROUGHPUT, "ttft.p50", "tpot.p50", "e2e.p99", "quality.token_match", COST)
 """What the table shows, as far as anything of it was measured."""
@@ -104,6 +104,12 @@ class Comparison:
         """Return the candidates whose quality was measured with another yardstick."""
         return [c for c in self.candidates if c.yardsticks(axis) and not self.figure(c, axis)]
 
+    def _early(self, axis: Axis) -> bool:
+        """Say whether any yardstick of a quality is known as early versions wrote it."""
+        shown = [*self.candidates, *([self.baseline] if self.baseline else [])]
+        trials = (trial for c in shown if c.yardsticks(axis) for trial in c.trials)
+        return any(is_early(trial, axis.name) for trial in trials)
+
     def difference(self, candidate: Candidate, axis: Axis) -> float | None:
         """Return how far a figure is from the baseline's, as a share of that: 0.1 is 10 % more.
 
@@ -189,8 +195,9 @@ class Comparison:
             axis = find_axis(name)
             if unlike := self._unlike(axis):
                 numbers = ", ".join(str(c.number) for c in unlike)
+                earlier = ", or by an earlier version" if self._early(axis) else ""
                 notes.append(
-                    f"{axis.title} of {numbers} is left out: it was measured with {other}."
+                    f"{axis.title} of {numbers} is left out: it was measured with {other}{earlier}."
                 )
         return notes
 

@@ -9,6 +9,7 @@ WORKBENCH_TOOLCHAIN_FORECAST, or the interpreter that runs this code.
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from workbench.units import format_count, format_seconds, printable
 
 DISTRIBUTIONS = ("aisim", "aisimulate", "aiconfigurator")
 """What has the database, the newest name first."""
+
+TIMEOUT = 120.0
+"""Seconds after which the database is not waited for any longer."""
 
 INSTALL = "pip install 'trtllm-workbench[forecast]'"
 
@@ -150,7 +154,7 @@ def forecast(plan: Plan, load: Load | None = None) -> Forecast:
     Raises:
         InputError: The database does not know the backend, model, GPU or quantization, or the
             load does not keep to the plan's limits.
-        ToolchainError: The database is not installed, or its process fails.
+        ToolchainError: The database is not installed, or its process fails or does not end.
     """
     load = load or Load()
     order = order_of(plan, load)
@@ -164,11 +168,23 @@ def forecast(plan: Plan, load: Load | None = None) -> Forecast:
         )
     with tempfile.TemporaryFile() as log:
         worker = Worker(toolchain, "forecast", log)
+        given_up = threading.Event()
+
+        def give_up() -> None:
+            given_up.set()
+            worker.kill()
+
+        limit = threading.Timer(TIMEOUT, give_up)
+        limit.daemon = True
+        limit.start()
         try:
             worker.send(**order)
             answer = next(worker.messages(), None)
         finally:
+            limit.cancel()
             status = worker.close()
+    if answer is None and given_up.is_set():
+        raise ToolchainError(f"The forecast had no answer after {TIMEOUT:g} s and was given up.")
     if answer is None:
         raise ToolchainError(f"The process of the forecast {describe_exit(status)}. Try again.")
     if answer["event"] == "error":

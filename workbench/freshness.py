@@ -9,16 +9,18 @@ it is better than the failure that would take its place.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from workbench import results
 from workbench.backends import get_backend, make_spec
 from workbench.build import built_for, key_values, read_model, toolchain_of, with_absolute_paths
 from workbench.digests import cache_folder
 from workbench.engine import Identity
-from workbench.errors import ModelError, WorkbenchError
+from workbench.errors import ModelError, ToolchainError, WorkbenchError
 from workbench.fingerprint import fingerprint
 from workbench.model import Model
 from workbench.quality import Quality
@@ -36,11 +38,13 @@ class Demand:
         again: None at all.
         begun: When this was asked for, in seconds since 1970. What was measured since then is
             taken whatever came out, so that work which was stopped goes on where it was.
+        anywhere: Whether other machines may measure it: nobody knows here which devices they have.
     """
 
     retry_failed: bool = False
     again: bool = False
     begun: float = field(default_factory=time.time)
+    anywhere: bool = False
 
     def takes(self, trial: Trial) -> bool:
         """Say whether a trial need not be measured once more."""
@@ -58,7 +62,8 @@ class Standing:
     """What is known of a point: the trial that is taken for it, if there is one.
 
     Attributes:
-        trial: The newest that stands, where it is taken.
+        trial: The newest that stands, where it is taken. One that failed before it had an engine
+            only where no other stands.
         stale: In what the newest trial differs from now, where none stands.
         unsure: Why nobody can tell whether it does.
     """
@@ -86,27 +91,47 @@ class Here:
             quality: What its answers would be compared with.
             demand: Which trials are taken.
         """
-        stale = ""
+        stale, without_engine = "", None
         for trial in results.trials_of(point):
-            try:
-                why = "; ".join(self._differences(trial, spec, quality))
-            except WorkbenchError as error:
-                return Standing(trial if demand.takes(trial) else None, unsure=str(error))
-            if not why:
-                return Standing(trial if demand.takes(trial) else None)
-            stale = stale or why
-        return Standing(None, stale)
+            why, unsure = self._doubts(trial, spec, quality, anywhere=demand.anywhere)
+            if why:
+                stale = stale or why
+                continue
+            standing = Standing(trial if demand.takes(trial) else None, unsure=unsure)
+            if "key" not in trial.record["engine"] and not trial.valid:
+                without_engine = without_engine or standing
+            else:
+                return standing if standing.trial else without_engine or standing
+        return without_engine or Standing(None, stale)
+
+    def _doubts(
+        self, trial: Trial, spec: BuildSpec, quality: Quality, *, anywhere: bool
+    ) -> tuple[str, str]:
+        """Return why a trial does not stand, and why nobody can tell whether it does."""
+        try:
+            differences = list(self._differences(trial, spec, quality))
+            device = _device_difference(trial, spec)
+        except WorkbenchError as error:
+            return "", str(error)
+        except OSError as error:
+            return "", f"{error.filename or spec.model} cannot be read: {error.strerror}."
+        if device and anywhere and not differences:
+            return "", device
+        return "; ".join([*differences, device] if device else differences), ""
 
     def _differences(self, trial: Trial, spec: BuildSpec, quality: Quality) -> Iterator[str]:
-        """Yield in what a trial was measured otherwise than it would be now.
-
-        Of one that failed before it had an engine nothing is known.
+        """Yield in what a trial was measured otherwise than it would be now, but for the device.
 
         Raises:
             WorkbenchError: The model, the toolchain or the GPU is not here.
+            OSError: A file that the spec names cannot be read.
         """
-        engine, environment = trial.record["engine"], trial.record.get("environment") or {}
+        engine = trial.record["engine"]
+        then = (trial.record.get("environment") or {}).get("toolchain")
         if "key" not in engine:
+            # Of a failure without an engine only this is known; early ones have not even that.
+            if then is not None:
+                yield from _version_differences(then, self.circumstances(spec)["toolchain"])
             return
         identity = self._identity(spec)
         if engine["key"] != identity.key:
@@ -116,9 +141,6 @@ class Here:
             now = self._identity(make_spec(quality.reference_of(spec))).key
             if reference != now:
                 yield f"its reference was the engine {reference} and would be {now}"
-        device = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
-        if environment.get("device", device) != device:
-            yield f"it was measured on {environment['device']}, and this is {device}"
 
     def _identity(self, spec: BuildSpec) -> Identity:
         """Return what would decide the engine of a spec.
@@ -129,25 +151,61 @@ class Here:
         backend, name = get_backend(spec.backend), (spec.model, spec.revision)
         if name not in self._models:
             self._models[name] = read_model(spec)
-        if spec.backend not in self._versions:
-            self._versions[spec.backend] = toolchain_of(backend)[1]
         model = self._models[name]
         if model.path is None:
             raise ModelError(f"The weights of {model.source} are not on this machine.")
         values = key_values(with_absolute_paths(spec, model.path))
         weights = fingerprint(model.path, cache_folder())
-        return Identity(values, weights, self._versions[spec.backend], built_for(backend))
+        return Identity(values, weights, self._toolchain(spec.backend), built_for(backend))
+
+    def circumstances(self, spec: BuildSpec) -> dict[str, Any]:
+        """Return what a failure may be due to: versions and device, as a trial records them.
+
+        What is missing is left out: that may be the very reason.
+        """
+        told: dict[str, Any] = {"toolchain": {}}
+        with contextlib.suppress(ToolchainError):
+            told["toolchain"] = self._toolchain(spec.backend)
+        with contextlib.suppress(ToolchainError):
+            told["device"] = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
+        return told
+
+    def _toolchain(self, backend: str) -> dict[str, str]:
+        """Return the versions of a backend's packages.
+
+        Raises:
+            ToolchainError: It is missing.
+        """
+        if backend not in self._versions:
+            self._versions[backend] = toolchain_of(get_backend(backend))[1]
+        return self._versions[backend]
+
+
+def _device_difference(trial: Trial, spec: BuildSpec) -> str:
+    """Return on which other device a trial was measured, if on one.
+
+    Raises:
+        ToolchainError: There is a GPU driver that does not answer.
+    """
+    device = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
+    then = (trial.record.get("environment") or {}).get("device")
+    return "" if then in (None, device) else f"it was measured on {then}, and this is {device}"
+
+
+def _version_differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield, where packages have other versions than then, all of them in one line."""
+    changed = {name: version for name, version in now.items() if then.get(name) != version}
+    if changed:
+        yield ", ".join(f"{n} was {then.get(n, 'missing')} and is {v}" for n, v in changed.items())
 
 
 def _engine_differences(trial: Trial, identity: Identity) -> Iterator[str]:
     """Yield why the engine of a trial is not the one that would be measured now."""
     then = (trial.record.get("environment") or {}).get("toolchain") or {}
-    changed = {name: now for name, now in identity.toolchain.items() if then.get(name) != now}
-    if then and changed:
-        words = (f"{name} was {then.get(name)} and is {now}" for name, now in changed.items())
-        yield ", ".join(words)
+    changed = list(_version_differences(then, identity.toolchain)) if then else []
+    yield from changed
     # Early records have no weights.
     if trial.record["engine"].get("weights", identity.weights) != identity.weights:
         yield "the model's weights or tokenizer were others"
-    elif not (then and changed):
+    elif not changed:
         yield "its engine was made of other weights or files than are there now"

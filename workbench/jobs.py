@@ -254,7 +254,8 @@ def _digest(kind: str, wanted: Mapping[str, Any]) -> str:
 def retry(job: Job) -> Job:
     """Start what an ended job was asked for once more; return the new job, or the one that runs.
 
-    One that goes with its owner, as servers do, is from now on this process's.
+    One that goes with its owner, as servers do, is from now on this process's. A sweep that got to
+    its end is asked for anew; any other goes on where it was.
 
     Raises:
         JobError: The job is damaged, or could not be started.
@@ -262,6 +263,8 @@ def retry(job: Job) -> Job:
     request = dict(job.request)
     if request.get("owner"):
         request["owner"] = Owner.current().record()
+    if "begun" in request and job.state() == "done":
+        request["begun"] = time.time()
     return _attach_or_start(job.id.rpartition("-")[0], request)[0]
 
 

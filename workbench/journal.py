@@ -37,6 +37,10 @@ WAIT = "wait"
 SILENCE = 30.0
 """Seconds without a sign of life after which a job is shown as silent."""
 
+LOST = 120.0
+"""Seconds of silence after which a job of another host is given up by those who wait for it. Longer
+than `SILENCE`, since a shared file system may show a journal a minute late (nfs(5), acregmax)."""
+
 RESERVE = "reserve"
 """File of a running job that is given up for its last word, which finds room on a full disk too."""
 
@@ -143,6 +147,15 @@ class View:
         if self.last_clock is not None and self.owner and self.owner.counts_here():
             return time.monotonic() - self.last_clock
         return time.time() - self.last_sign
+
+    def lost(self) -> bool:
+        """Whether nothing was heard for so long of a job of another host that it counts as over.
+
+        By the clocks of both hosts, which must not be minutes apart.
+        """
+        if self.state() != "silent" or self.silence() <= LOST:
+            return False
+        return self.owner is not None and self.owner.presence() == "elsewhere"
 
     def state(self) -> State:
         """Return the state as it is now: running means that the owner's process lives."""

@@ -43,6 +43,8 @@ def predicted(spec: BuildSpec, workload: Workload) -> dict[str, Any]:
             files.write_json(path, known)
     except WorkbenchError as error:
         return {"lacks": str(error)}
+    except OSError as error:  # a full disk, or a process that ended before it was asked
+        return {"lacks": f"The system refused the forecast: {error.strerror or error}."}
     return {
         "output_tokens_per_second": known["tokens_per_second_per_gpu"] * known["gpus"],
         "output_tokens_per_second_per_device": known["tokens_per_second_per_gpu"],

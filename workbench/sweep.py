@@ -38,7 +38,7 @@ from workbench import files, results
 from workbench.backends import make_spec
 from workbench.bench import run_trial
 from workbench.build import with_absolute_paths
-from workbench.errors import InputError, SpecError, WorkbenchError
+from workbench.errors import InputError, JobError, SpecError, WorkbenchError
 from workbench.freshness import ANY, Demand, Here, Standing
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
@@ -179,9 +179,15 @@ class Sweep:
         """
         return [point for point, standing in self.standings(demand) if standing.trial is None]
 
-    def trials(self) -> list[Trial]:
-        """Return the newest trial of each point that has one, in the order of the points."""
-        found = (results.latest(point.id) for point in self.points)
+    def trials(self, demand: Demand = ANY) -> list[Trial]:
+        """Return the trial of each point that has one, in the order of the points.
+
+        That is the one which is taken for it; where none is, the newest.
+
+        Args:
+            demand: Which trials are taken.
+        """
+        found = (known.trial or results.latest(p.id) for p, known in self.standings(demand))
         return [trial for trial in found if trial]
 
 
@@ -242,7 +248,7 @@ Progress = Callable[[int, Point], Report]
 
 
 def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Trial]:
-    """Measure what is left of a sweep in this process; return the newest trial of each point.
+    """Measure what is left of a sweep in this process; return the trial of each point.
 
     A point that fails for whatever reason, or takes longer than the limit, is recorded, and the
     others go on.
@@ -265,7 +271,7 @@ def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Tr
             )
         except Exception as error:  # noqa: BLE001 - the boundary: a point never ends its sweep
             record_failure(point, error)
-    return sweep.trials()
+    return sweep.trials(demand)
 
 
 def record_failure(point: Point, error: Exception) -> Trial:
@@ -298,7 +304,7 @@ def start_sweep(
 
     Raises:
         SpecError: As `Sweep.parse`.
-        JobError: The job could not be started.
+        JobError: The job could not be started, or a job measures the same points otherwise.
     """
     if not isinstance(sweep, Sweep):
         sweep = Sweep.parse(sweep)
@@ -309,7 +315,21 @@ def start_sweep(
         **asdict(demand),
         "scheduler": scheduler,
     }
-    return attach_or_start("sweep", request, {"points": sorted(p.id for p in sweep.points)})
+    job, new = attach_or_start("sweep", request, {"points": sorted(p.id for p in sweep.points)})
+    if not new and (other := _unlike(job.request, request)):
+        raise JobError(
+            f"These points are measured already, but otherwise: {other}. Show what runs with "
+            f"`workbench jobs attach {job.id}`, or stop it with `workbench jobs cancel {job.id}` "
+            "and start again: what was measured is kept."
+        )
+    return job, new
+
+
+def _unlike(running: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Say in what the request of a job that runs differs from what was asked for."""
+    usual = {"time_limit": None, "retry_failed": False, "again": False, "scheduler": ""}
+    pairs = [(name, running.get(name, value), asked[name]) for name, value in usual.items()]
+    return ", ".join(f"{n} is {a!r} there and {b!r} here" for n, a, b in pairs if a != b)
 
 
 def sweep_of(job: Job) -> tuple[Sweep, Demand]:
@@ -323,7 +343,8 @@ def sweep_of(job: Job) -> tuple[Sweep, Demand]:
     points = tuple(map(Point.parse, request["points"]))
     # Jobs of earlier versions know of less.
     known = {name: request[name] for name in ("retry_failed", "again", "begun") if name in request}
-    return Sweep(str(request["name"]), points, request["time_limit"]), Demand(**known)
+    demand = Demand(**known, anywhere=bool(request.get("scheduler")))
+    return Sweep(str(request["name"]), points, request["time_limit"]), demand
 
 
 def run_sweep_job(journal: Journal) -> dict[str, Any]:
@@ -343,12 +364,12 @@ def run_sweep_job(journal: Journal) -> dict[str, Any]:
 
     with heartbeat(journal, uses_gpu=False):
         run_sweep(sweep, progress, demand)
-    return closing_words(journal, sweep)
+    return closing_words(journal, sweep, demand)
 
 
-def closing_words(journal: Journal, sweep: Sweep) -> dict[str, Any]:
+def closing_words(journal: Journal, sweep: Sweep, demand: Demand) -> dict[str, Any]:
     """Write down what came of a sweep; return the last word of its journal."""
-    total, trials = len(sweep.points), sweep.trials()
+    total, trials = len(sweep.points), sweep.trials(demand)
     sound = sum(trial.valid for trial in trials)
     journal.fact(points=total, trials=len(trials), sound=sound)
     return {"text": summary_line(trials), "trials": [trial.id for trial in trials]}

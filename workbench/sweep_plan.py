@@ -58,6 +58,7 @@ class SweepPlan:
         refused: Points that cannot work, with the reason.
         stale: Points whose trials do not stand any more, by their ids, with what has changed.
         unsure: Points whose trials count although nobody can tell whether they do, with the reason.
+        standing: The trials that count, by the ids of their points.
     """
 
     points: int
@@ -70,6 +71,7 @@ class SweepPlan:
     refused: dict[str, str] = field(default_factory=dict)
     stale: dict[str, str] = field(default_factory=dict)
     unsure: dict[str, str] = field(default_factory=dict)
+    standing: dict[str, Trial] = field(default_factory=dict)
 
     @classmethod
     def make(cls, sweep: Sweep, demand: Demand = ANY) -> SweepPlan:
@@ -86,6 +88,7 @@ class SweepPlan:
         plan = cls(len(sweep.points), len(sweep.points) - len(left))
         plan.stale = {p.id: standing.stale for p, standing in standings if standing.stale}
         plan.unsure = {p.id: s.unsure for p, s in standings if s.unsure and s.trial}
+        plan.standing = {p.id: standing.trial for p, standing in standings if standing.trial}
         past = results.list_trials()
         seen: set[str] = set()
         for point in left:

@@ -159,7 +159,9 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
     def run(parsed: argparse.Namespace) -> int:
         sweep = Sweep.read(parsed.file)
-        demand = Demand(retry_failed=parsed.retry_failed, again=parsed.again)
+        demand = Demand(
+            retry_failed=parsed.retry_failed, again=parsed.again, anywhere=bool(parsed.scheduler)
+        )
         plan = SweepPlan.make(sweep, demand)
         print("\n".join(plan.lines()), flush=True)
         if parsed.plan:
@@ -179,7 +181,7 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
                 file=sys.stderr,
             )
             raise
-        for trial in sweep.trials():
+        for trial in sweep.trials(demand):
             print(trial)
         return status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ class SweepPanel(ListPanel):
             JobError: Headless only: the sweep did not get to its end.
         """
         self.sweep = _sweep(sweep)
-        self._demand = Demand(retry_failed=retry_failed, again=again)
+        self._demand = Demand(retry_failed=retry_failed, again=again, anywhere=bool(scheduler))
         self._scheduler = scheduler
         self._stale: dict[str, str] = {}
+        self._standing: dict[str, Trial] = {}
         self._planned = 0.0
         self._job: Job | None = None
         self._view: View | None = None
@@ -136,8 +138,9 @@ class SweepPanel(ListPanel):
     def plan(self) -> None:
         """Look at what is left and at what it would take; nothing is started."""
         with self._lock, self.boundary():
+            self._planned = time.time()
             plan = SweepPlan.make(self.sweep, self._demand)
-            self._stale, self._planned = plan.stale, time.time()
+            self._stale, self._standing = plan.stale, plan.standing
             self.plan_lines = plan.lines()
             text = html.escape("\n".join(self.plan_lines))
             self._plan.value = f'<pre aria-label="Plan">{text}</pre>'
@@ -158,7 +161,7 @@ class SweepPanel(ListPanel):
             self.in_background(job.cancel)
 
     def wait_trials(self) -> list[Trial]:
-        """Wait for the end of the sweep; return the newest trial of each point.
+        """Wait for the end of the sweep; return the trial of each point, see `Sweep.trials`.
 
         Raises:
             JobError: The sweep did not get to its end.
@@ -173,7 +176,7 @@ class SweepPanel(ListPanel):
                     f"The sweep {self._job.id} is {view.state()}. {_last_words(view)} What was "
                     "measured is kept; started again, it does what is left."
                 )
-        return self.sweep.trials()
+        return self.sweep.trials(self._demand)
 
     def plain(self) -> str:
         """Return the plan, the state and the points as plain text."""
@@ -185,7 +188,7 @@ class SweepPanel(ListPanel):
 
     def record(self) -> dict[str, Any]:
         """Return how many points there are, and the trials of those that were measured."""
-        trials = self.sweep.trials()
+        trials = self.sweep.trials(self._demand)
         return {
             "points": len(self.sweep.points),
             "trials": [trial.id for trial in trials],
@@ -193,6 +196,10 @@ class SweepPanel(ListPanel):
         }
 
     def _begin(self) -> Job:
+        """Start the sweep; after one that got to its end it is asked for anew."""
+        if self._over and self._view and self._view.state() == "done":
+            self._demand = replace(self._demand, begun=time.time())
+            self.plan()
         return start_sweep(self.sweep, self._demand, scheduler=self._scheduler)[0]
 
     def _attach(self, job: Job | None) -> None:
@@ -222,8 +229,9 @@ class SweepPanel(ListPanel):
         if self._over:
             self.show_error(_last_words(self._view) if self._view.state() == "failed" else "")
             self.plan()
-            self._buttons()
             self.refresh()
+            # Last: who may start again sees what is left.
+            self._buttons()
         self.touch()
 
     def _rows(self, words: Sequence[str], count: int) -> tuple[list[Row], int]:
@@ -241,13 +249,20 @@ class SweepPanel(ListPanel):
 
     def _cells(self, point: Point, label: str, now: float) -> list[str]:
         """Return what is known of a point, and whether it still stands."""
-        running, trial = self._running(point, now), results.latest(point.id)
+        running, trial = self._running(point, now), self._trial_of(point.id)
         if trial and self._demand.again and not self._demand.takes(trial):
             trial = None
         # What has been measured since the plan was made is not what that calls stale.
         if trial and not running and trial.created < self._planned and point.id in self._stale:
             return [MARKS["stale"], "", "", label, printable(self._stale[point.id])]
         return _cells(label, trial, running)
+
+    def _trial_of(self, point: str) -> Trial | None:
+        """Return what was measured since the plan was made, or else what that takes."""
+        newest = results.latest(point)
+        if newest and newest.created >= self._planned:
+            return newest
+        return self._standing.get(point, newest)
 
     def _running(self, point: Point, now: float) -> str:
         """Return for how long a point has been worked on, or nothing."""
@@ -258,7 +273,7 @@ class SweepPanel(ListPanel):
         if not name:
             self._trial.value = ""
             return
-        trial = results.latest(name)
+        trial = self._trial_of(name)
         if trial is None:
             raise TrialError("This point was not measured yet.")
         text = html.escape("\n".join(trial_lines(trial)))
