@@ -169,15 +169,20 @@ def test_it_goes_with_the_kernel_unless_it_was_asked_to_stay(port: int, stay: bo
     until(lambda: processes_of(job.path) == [])
 
 
-def test_who_asks_while_it_goes_with_its_owner_gets_one_that_stays(port: int) -> None:
+def _server_of_a_killed_kernel(port: int) -> Job:
+    """Return a server that goes with its kernel, which is gone."""
+    words = [LISTENING, str(port), "go"]
     with subprocess.Popen(
-        [sys.executable, "-c", START, LISTENING, str(port), "go"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", START, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as kernel:
         assert kernel.stdout
-        former = Job.named(kernel.stdout.readline().decode().strip())
+        job = Job.named(kernel.stdout.readline().decode().strip())
         os.kill(kernel.pid, signal.SIGKILL)
+    return job
+
+
+def test_who_asks_while_it_goes_with_its_owner_gets_one_that_stays(port: int) -> None:
+    former = _server_of_a_killed_kernel(port)
     job, new = start_server(_python(LISTENING, port, "200"))
     assert (new, former.state()) == (True, "done")
     assert await_server(job, 60.0).url == f"http://127.0.0.1:{port}/v1"
@@ -199,14 +204,7 @@ def test_a_server_whose_job_was_killed_does_not_stand_in_the_way(port: int) -> N
 
 
 def test_a_retried_server_belongs_to_who_retries(port: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", START, LISTENING, str(port), "go"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as kernel:
-        assert kernel.stdout
-        former = Job.named(kernel.stdout.readline().decode().strip())
-        os.kill(kernel.pid, signal.SIGKILL)
+    former = _server_of_a_killed_kernel(port)
     former.wait(30.0)
     job = jobs.retry(former)
     assert await_server(job, 60.0)
