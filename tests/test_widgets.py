@@ -235,7 +235,8 @@ def test_a_dead_worker_is_a_sentence_and_send_loads_again(stocked: Engine) -> No
     os.kill(panel._session.pid, signal.SIGSTOP)
     panel._send_button.click()
     panel._session._worker.kill()
-    _until(lambda: "was killed" in _error(panel) and not panel._send_button.disabled)
+    _until(lambda: "was killed" in _error(panel))
+    assert panel._idle.wait(10)
     panel._options["max_tokens"].value = "5"
     panel._send_button.click()
     assert panel.wait(20)["output_tokens"] == 5
