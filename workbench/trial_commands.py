@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import backends, results
+from workbench import results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
 from workbench.endpoint import Endpoint
 from workbench.errors import InputError
+from workbench.fit_commands import add_spec_flags
 from workbench.flags import add_flags, given
 from workbench.foreign import import_trials
 from workbench.freshness import Demand
@@ -30,20 +31,9 @@ Action = Callable[[argparse.Namespace], int]
 
 def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     """Declare `workbench trial`: measure one workload on one engine."""
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--backend", default=backends.DEFAULT)
-    name = chooser.parse_known_args(words)[0].backend
-    spec_class = backends.get_backend(name).spec_class
-    parser.add_argument(
-        "--backend",
-        default=backends.DEFAULT,
-        metavar="NAME",
-        help=f"What compiles and runs the engine: {', '.join(backends.NAMES)}.",
-    )
     add_flags(parser, Workload, "workload")
     add_flags(parser, Quality, "quality")
-    add_flags(parser, spec_class, f"build parameters of {name}")
-    parser.set_defaults(gone=spec_class.gone_names())
+    spec_class = add_spec_flags(parser, words)
     _endpoint(parser)
     _time_limit(parser)
     _json_flag(parser)
