@@ -493,7 +493,7 @@ def test_leaving_the_loop_stops() -> None:
 
 
 def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with scripted(stalling(delta("a"))) as server:
         session = Endpoint(server.url).open()
         generations = [session.generate(CHAT) for _ in range(3)]
@@ -508,7 +508,7 @@ def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
         with pytest.raises(SessionError, match="Open the endpoint again"):
             session.generate(CHAT)
         server.until.set()
-    until(lambda: threading.active_count() <= before)
+    until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_the_key_is_sent_and_told_nobody(

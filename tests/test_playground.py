@@ -53,7 +53,7 @@ def close_all() -> None:
 
 
 def ready(panel: StreamPanel) -> StreamPanel:
-    until(lambda: not panel._send_button.disabled)
+    until(lambda: not panel._send_button.disabled and not panel._close_button.disabled)
     return panel
 
 
@@ -458,28 +458,27 @@ def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:
         cycle()
     me = psutil.Process()
     counts: list[Callable[[], int]] = [
-        threading.active_count,
         me.num_fds,
         lambda: len(me.children(recursive=True)),
         lambda: panel._session.active,  # type: ignore[union-attr]
     ]
     until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
-    before = [count() for count in counts]
+    threads, before = set(threading.enumerate()), [count() for count in counts]
     for _ in range(50):
         cycle()
-    until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
+    until(lambda: set(threading.enumerate()) <= threads)
     until(lambda: [count() for count in counts] == before)
     assert len(panel.records) == 53
 
 
 @pytest.mark.usefixtures("nothing_open")
 def test_unloading_frees_the_process_and_its_threads(stocked: Engine) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     panel = playground(stocked)
     pid = panel._session.pid  # type: ignore[union-attr]
     panel._close_button.click()
     until(lambda: not psutil.pid_exists(pid))
-    until(lambda: threading.active_count() <= before)
+    until(lambda: set(threading.enumerate()) <= before)
     until(lambda: not panel._load_button.disabled)
     panel._load_button.click()
     until(lambda: panel._session is not None)

@@ -272,14 +272,15 @@ class LoadedPanel(Panel):
         """Say what the source is, and whether it is loaded."""
         session, source = self._session, self._source
         loaded = session is not None and not session.closed
-        self._close_button.disabled = not loaded
-        self._load_button.disabled = loaded or source is None
         if source is None:
             self._show_title("")
         elif session is not None and loaded:
             self._show_title(opened_line(source, session))
         else:
             self._show_title(f"{_named(source)} is not loaded; Send loads it again")
+        # Last, or what a click on them says would be written over.
+        self._close_button.disabled = not loaded
+        self._load_button.disabled = loaded or source is None
 
     def _show_title(self, text: str) -> None:
         shown = html.escape(printable(text))
