@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Error
 
 from tests.browser.lab import Lab, LabPage, open_chromium
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say in the report of a failed test what its pages showed: it may fail elsewhere only."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for page in LabPage.opened:
+            try:
+                report.sections.append(("page", page.description()))
+            except Error as error:
+                report.sections.append(("page", f"{page.path}: {error}"))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import nbformat
 import psutil
@@ -243,15 +243,21 @@ class LabPage:
     Attributes:
         page: Playwright's page.
         received: payload bytes of the kernel's WebSockets that arrived so far, uncompressed.
+        opened: all pages that are open in this process.
     """
+
+    opened: ClassVar[list[LabPage]] = []
 
     def __init__(self, chromium: Browser, lab: Lab, path: str) -> None:
         self.path = path
         self.received = 0
+        self._console: list[str] = []
         context = chromium.new_context(viewport={"width": 1200, "height": 900})
         context.set_default_timeout(_TIMEOUT)
         self.page: Page = context.new_page()
+        self.opened.append(self)
         self.page.on("websocket", self._count)
+        self.page.on("console", lambda said: self._console.append(f"{said.type}: {said.text}"))
         # Leaving a page with unsaved changes asks for confirmation.
         self.page.on("dialog", lambda dialog: dialog.accept())
         workspace = uuid.uuid4().hex
@@ -306,6 +312,10 @@ class LabPage:
         self.page.reload()
         self.wait_ready()
 
+    def scroll_to_end(self) -> None:
+        """Scroll to the last cell; Lab renders a cell when it comes into view."""
+        self._call("await panel.content.scrollToItem(panel.content.widgets.length - 1)")
+
     def restart_kernel(self) -> None:
         """Restart the kernel from within the page and wait until it is ready."""
         self._call("await panel.sessionContext.session.kernel.restart()")
@@ -335,7 +345,14 @@ class LabPage:
 
     def close(self) -> None:
         """Close the page; the kernel goes on, as it does for a user."""
+        if self in self.opened:
+            self.opened.remove(self)
         self.page.context.close()
+
+    def description(self) -> str:
+        """Return what a person would see now, and what the page has told its console."""
+        shown = self.page.locator("body").inner_text(timeout=5_000)
+        return f"{self.path} shows:\n{shown}\n\nIts console:\n" + "\n".join(self._console[-40:])
 
     def _call(self, statement: str) -> None:
         self.page.evaluate(f"async (path) => {{ {_PANEL} {statement}; }}", self.path)

@@ -158,7 +158,8 @@ def test_run_all_change_build_stream_stop_reload(
     # After a reload the saved notebook shows the same.
     page.save()
     page.reload()
-    text.wait_for(timeout=30 * SECOND)
+    page.scroll_to_end()
+    text.wait_for()
     _until(lambda: text.inner_text() == shown)
 
 
