@@ -22,6 +22,7 @@ from workbench.jobs import Job
 from workbench.summaries import command_line, job_line
 from workbench.widgets.build import BuildPanel
 from workbench.widgets.jobs import JobsPanel
+from workbench.widgets.store import StorePanel
 from workbench.widgets.stream import StreamPanel
 
 SCRIPT = "<script>alert(1)</script>"
@@ -94,6 +95,13 @@ def test_an_empty_store_is_a_sentence() -> None:
     assert "There is no job yet." in panel.static()
     assert panel.job_id is None
     assert panel._error_text == ""
+
+
+@pytest.mark.parametrize("show", ["many", 0, True, 2.5])
+@pytest.mark.parametrize("panel", [JobsPanel, StorePanel])
+def test_a_number_of_lines_that_is_none_is_refused(panel: Any, show: Any) -> None:
+    with pytest.raises(InputError, match="show must be a whole number above 0, such as 20"):
+        panel(show=show)
 
 
 def test_each_end_is_listed_in_words_and_with_a_mark(faulty: Faulty) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from workbench.errors import InputError
 from workbench.units import printable
 from workbench.widgets.panel import STYLE
 from workbench.widgets.source import EngineSource
@@ -52,7 +53,12 @@ class ListPanel(EngineSource):
             below: What is known about the chosen line.
             text: What the filter holds.
             show: Lines at first.
+
+        Raises:
+            InputError: `show` is no whole number above 0.
         """
+        if isinstance(show, bool) or not isinstance(show, int) or show < 1:
+            raise InputError(f"show must be a whole number above 0, such as 20, and is {show!r}.")
         self._count = self._step = show
         self._counted = ""
         self._lock = threading.RLock()
