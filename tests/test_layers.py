@@ -47,7 +47,7 @@ LAYERS = [
     {"model"},
     {"weights", "trtllm_weights"},
     {"memory", "trtllm_memory"},
-    {"eager_memory"},
+    {"eager_memory", "trtllm_need"},
     {"containers", "environments"},
     {"toolchain", "backends"},
     {"process"},

@@ -30,6 +30,7 @@ from workbench.checkpoint import is_complete
 from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit, Part
+from workbench.gpus import list_gpus
 from workbench.hardware import Device, host
 from workbench.history import ELSEWHERE, MARGIN, RECENT, TAIL, corrected, family_file
 from workbench.model import HUB_ID, Model, directory_of
@@ -85,13 +86,14 @@ def record(engine: Engine, peak: SessionPeak) -> None:
     # A manifest may come from anywhere, and has perhaps no name or number that means something.
     broken = (KeyError, TypeError, ValueError, AttributeError)
     with contextlib.suppress(OSError, WorkbenchError, *broken):
+        backend = get_backend(engine.backend)
         model = _model_of(engine)
         if model is None:
             return
         spec = _spec_of(engine, model)
-        fit = get_backend(engine.backend).fit(spec, model, host())
-        if fit.device.kind != "cpu":
-            return
+        fit = backend.fit(spec, model, host())
+        if fit.device.kind != "cpu" or backend.takes(spec, list_gpus):
+            return  # the peak is of the host's memory
         line = {
             "time": time.time(),
             "engine": engine.key,

@@ -58,15 +58,18 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
 def fit_lines(fit: Fit) -> list[str]:
     """Return the parts of a memory estimate and what is left, a line each.
 
-    Where GPUs hold different parts of the model, those of each follow.
+    Where GPUs hold different parts of the model or have not the same free, those of each follow.
     """
     lines = [_part_line(part) for part in fit.parts]
     lines.append(f"{'together':<12} {size_range(fit.total_low, fit.total_high)}")
     lines.append(fit.summary)
+    unlike = len({ranks.device for ranks in fit.ranks}) > 1
     if len(fit.ranks) > 1:
         for ranks in fit.ranks:
             sizes = [f"{part.name} {size_range(part.low, part.high)}" for part in ranks.parts]
-            lines.append(f"{ranks.title}: {', '.join(sizes)}")
+            free = format_bytes(ranks.device.memory_available)
+            where = f" on {ranks.device.name}, {free} available" if unlike else ""
+            lines.append(f"{ranks.title}{where}: {', '.join(sizes)}")
     return lines
 
 
