@@ -34,6 +34,7 @@ LAYERS = [
     {"llama_shapes", "expert_shapes", "gpt_shapes"},
     {
         "hub",
+        "stored_quantization",
         "model_card",
         "tensors",
         "checkpoint",

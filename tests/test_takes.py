@@ -15,7 +15,7 @@ from workbench.recipe import slots
 
 GIB = 1 << 30
 TWO = tuple(
-    Gpu(index, f"card {index}", (9, 0), 80 * GIB, (index + 1) * GIB // 1024, f"GPU-{index}")
+    Gpu(index, f"card {index}", (9, 0), 80 * GIB, (index + 1) << 10, f"GPU-{index}")
     for index in range(2)
 )
 
@@ -65,7 +65,7 @@ def test_a_full_gpu_is_told_before_a_recipe_is_tried(name: str) -> None:
     spec = make_spec({"backend": name})
     full = Plan.make(spec, here=lambda: TWO)
     assert full.device.name == "card 0"
-    assert any("on the GPU; 1.00 MiB of 80.0 GiB are free on card 0" in f.reason for f in full.room)
+    assert any("on the GPU; 1.00 KiB of 80.0 GiB are free on card 0" in f.reason for f in full.room)
     free = Gpu(0, "card", (9, 0), 80 * GIB, 79 * GIB, "GPU-0")
     assert Plan.make(spec, here=lambda: (free,)).room == ()
 

@@ -23,7 +23,9 @@ BLOCK_TOKENS = 32
 """Tokens in one block of the paged KV cache: tokens_per_block of trtllm-build, by default."""
 
 DTYPES = ("auto", *FLOAT_BYTES)
-KV_DTYPES = ("auto", "int8", "fp8")
+KV_DTYPES = ("auto", "int8", "fp8", "nvfp4")
+NVFP4_GROUP = 16
+"""Elements that share a scale of one byte."""
 
 
 def trtllm_kv_bytes_per_token(
@@ -47,6 +49,9 @@ def trtllm_kv_bytes_per_token(
     instead of keys and values, and every GPU of a layer keeps all of them (cache type SELFKONLY
     of kvCacheManager.cpp; a log of Kimi-K2.5 on 8 GPUs gives exactly that).
 
+    In nvfp4 an element takes half a byte, and 16 of them share a scale of one (tensorrt_llm
+    _torch/pyexecutor/resource_manager.py).
+
     Args:
         model: The model.
         dtype: One of `DTYPES`.
@@ -62,12 +67,15 @@ def trtllm_kv_bytes_per_token(
     """
     _require("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
     require_positive(tp_size=tp_size, pp_size=pp_size)
-    width = FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1
     layers = -(-model.layers // pp_size)
     if keeps_latent and (latent := latent_size(model)):
-        return layers * latent * width
-    head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
-    return layers * -(-model.kv_heads // tp_size) * head * width
+        elements = layers * latent
+    else:
+        head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
+        elements = layers * -(-model.kv_heads // tp_size) * head
+    if kv_cache_dtype == "nvfp4":
+        return -(-elements // 2) + -(-elements // NVFP4_GROUP)
+    return elements * (FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1)
 
 
 def trtllm_fit(
@@ -163,8 +171,8 @@ def trtllm_fit(
         least,
         max(least, most),
         exact=False,
-        how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
-        f"low end is one request of full length; the high end is {of_what}"
+        how=f"{per_token:,} bytes a token (type {kv_cache_dtype}) on this GPU, in blocks of "
+        f"{BLOCK_TOKENS} tokens. The low end is one request of full length; the high end is {of_what}"
         f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
         remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
     )

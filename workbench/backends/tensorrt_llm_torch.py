@@ -42,7 +42,7 @@ class TorchSpec(BuildSpec):
     )
     kv_cache_dtype: Literal["auto", "fp8"] = parameter(
         "auto",
-        help="Precision of the KV cache. auto takes what the checkpoint says.",
+        help="Precision of the KV cache. auto takes what the checkpoint says, and else dtype.",
         group="KV cache",
         source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
     )
@@ -165,6 +165,11 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
     }
 
 
+def kv_cache_type(spec: TorchSpec, model: Model) -> str:
+    """Return the type of the KV cache, with auto resolved by the checkpoint; "" for its dtype."""
+    return model.kv_cache_type if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
+
+
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     """Estimate the memory of a session on its GPUs; see `workbench.trtllm_memory`."""
     spec = _mine(spec)
@@ -172,7 +177,7 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
         model,
         dtype=spec.dtype,
         quantization="none",
-        kv_cache_dtype="fp8" if spec.kv_cache_dtype == "fp8" else "auto",
+        kv_cache_dtype=kv_cache_type(spec, model) or "auto",
         tp_size=spec.tp_size,
         pp_size=spec.pp_size,
         max_batch_size=spec.max_batch_size,
