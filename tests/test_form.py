@@ -15,7 +15,7 @@ import pytest
 from tests.benchmarks.sparse_model import make_sparse_model
 from tests.faults import Faulty, fault, job_of
 from workbench import model_reader, spec_text
-from workbench.backends import NAMES, get_backend, make_spec
+from workbench.backends import NAMES, make_spec
 from workbench.build import DEMO_MODEL, Plan
 from workbench.engine import Engine
 from workbench.errors import InputError, ModelError, SpecError
@@ -475,6 +475,9 @@ def test_a_new_panel_follows_the_build_that_runs(
 
 
 def test_every_backend_has_presets() -> None:
-    assert {name: bool(presets_of(name)) for name in PRESETS} == dict.fromkeys(PRESETS, True)
-    for name in PRESETS:
-        assert get_backend(name).name == name
+    purposes = {name: {preset.name for preset in presets_of(name)} for name in NAMES}
+    eager = purposes.pop("transformers")
+    every = {"throughput", "latency", "long context", "smallest memory"}
+    assert purposes == dict.fromkeys(purposes, every)
+    assert eager == {"long context", "smallest memory"}
+    assert set(PRESETS) == set(NAMES)

@@ -172,7 +172,7 @@ def trtllm_fit(
         max(least, most),
         exact=False,
         how=f"{per_token:,} bytes a token (type {kv_cache_dtype}) on this GPU, in blocks of "
-        f"{BLOCK_TOKENS} tokens. The low end is one request of full length; the high end is {of_what}"
+        f"{BLOCK_TOKENS} tokens. The low end is one request of full length, the high end {of_what}"
         f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
         remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
     )
