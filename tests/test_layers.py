@@ -66,7 +66,7 @@ LAYERS = [
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"session_history"},
     {"build", "compilation"},
-    {"opening", "recipe", "model_reader", "offers", "conversation"},
+    {"opening", "recipe", "model_reader", "gpu_reader", "offers", "conversation"},
     {"sources"},
     {"shared", "divergence", "many"},
     {"steering"},
