@@ -59,7 +59,7 @@ LAYERS = [
     {"embedded_export", "trtllm_export", "triton_values"},
     {"triton_export", "triton_check"},
     {"export"},
-    {"queues", "eviction", "listing"},
+    {"queues", "eviction", "listing", "engine_history"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
     {"session_peak"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +35,15 @@ class Part:
     def basis(self) -> str:
         """Where the numbers come from, in a word or, where they were measured, a few."""
         return self.measured or ("exact" if self.exact else "estimate")
+
+
+Correct = Callable[[Part], Part]
+"""Returns a part as what was measured corrects it."""
+
+
+def as_predicted(part: Part) -> Part:
+    """Return a part as it is."""
+    return part
 
 
 @dataclass(frozen=True)

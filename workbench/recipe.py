@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, history, store
+from workbench import engine_history, explanations, files, history, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import built_for, device_of, key_values, read_model
@@ -86,7 +86,9 @@ def run_build(journal: Journal) -> dict[str, Any]:
                 return {"engine": engine.key, "reused": True}
             work.make_room(model, smoke=request["smoke"])
             engine = work.build(model, source, identity, smoke=request["smoke"])
-        history.record(engine, Job(journal.path).view(), work.device)
+        view, device = Job(journal.path).view(), work.device
+        history.record(engine, view, device)
+        engine_history.record(engine, work.spec, model, view.facts, device)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from workbench import files, hub
+from workbench import engine_history, files, hub
 from workbench.backends import get_backend, make_spec
 from workbench.checkpoint import is_complete
 from workbench.engine import Engine
@@ -41,6 +41,8 @@ from workbench.spec import BuildSpec, parameters_of
 def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     """Return the memory that a session takes, corrected by the latest sessions like it.
 
+    Of a backend whose builds log what an engine takes, by those: see `workbench.engine_history`.
+
     Alike are sessions of the same backend, weight precision and compute precision, of models with
     at least half and at most twice the parameters; on the same kind of device where there are any,
     else on any, and the words say so. As in `history.corrected_need`, three of them narrow a range
@@ -55,7 +57,11 @@ def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     Raises:
         ModelError: The arithmetic does not hold for this model.
     """
-    fit = get_backend(spec.backend).fit(spec, model, device)
+    backend = get_backend(spec.backend)
+    if backend.corrected_fit:
+        correct = engine_history.correction(spec, model.parameters, device.name)
+        return backend.corrected_fit(spec, model, device, correct)
+    fit = backend.fit(spec, model, device)
     if fit.device.kind != "cpu":
         return fit  # the peaks are of the host's memory
     past, note = _alike(spec, model.parameters, fit.device.name)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from workbench.errors import SpecError
-from workbench.fit import Fit, Part, Ranks
+from workbench.fit import Correct, Fit, Part, Ranks, as_predicted
 from workbench.hardware import Device
 from workbench.latest import keep_latest
 from workbench.memory import FLOAT_BYTES, kv_bytes_per_token, latent_size
@@ -94,6 +94,7 @@ def trtllm_fit(
     kv_cache_tokens: int | None,
     device: Device,
     keeps_latent: bool = False,
+    correct: Correct = as_predicted,
 ) -> Fit:
     """Estimate the memory of a TensorRT-LLM session on one GPU, the fullest of its ranks.
 
@@ -118,6 +119,7 @@ def trtllm_fit(
         kv_cache_tokens: Most tokens in the KV cache; None or 0 leaves it to the fraction.
         device: The first GPU; `Device.each` of it has those of the ranks.
         keeps_latent: As in `trtllm_kv_bytes_per_token`.
+        correct: Corrects weights and activations; the KV cache takes what is left then.
 
     Raises:
         SpecError: A value is not one of those named, or out of range.
@@ -148,10 +150,11 @@ def trtllm_fit(
         keeps_latent=keeps_latent,
     )
     sequences = max_batch_size * max_beam_width
-    weights = _weights(split, quantization)
+    stages = _weights(split, quantization, correct)
+    weights = _fullest(stages)
     # tensorrt_llm _common.py check_max_num_tokens brings the number into these bounds.
     tokens = max(BLOCK_TOKENS, min(max_num_tokens, max_batch_size * max_seq_len))
-    activations = _activations(split, tokens, sequences)
+    activations = correct(_activations(split, tokens, sequences))
     runtime = _runtime(split, sequences, max_seq_len)
     # A request fills whole blocks.
     length = _in_blocks(max_seq_len)
@@ -184,40 +187,38 @@ def trtllm_fit(
         runtime=runtime,
         kv_tokens=kv_tokens,
         full_length_requests=kv_tokens // (length * max_beam_width),
-        ranks=_ranks(split, Fit(device, weights, kv_cache, activations, runtime, 0, 0), gpus),
+        ranks=_ranks(split, stages, (kv_cache, activations, runtime), gpus),
     )
 
 
-def _ranks(split: Split, fullest: Fit, gpus: Sequence[Device]) -> tuple[Ranks, ...]:
+def _ranks(
+    split: Split, stages: Sequence[Part], others: tuple[Part, Part, Part], gpus: Sequence[Device]
+) -> tuple[Ranks, ...]:
     """Return what each rank holds; neighbours that hold the same on the same kind of GPU are one.
 
     Rank numbers go through the tensor-parallel group first (tensorrt_llm mapping.py). All ranks
     keep as many blocks of KV cache as the fullest one, each for its own layers.
+
+    Args:
+        split: How the model is spread.
+        stages: The weights of a rank of each pipeline stage.
+        others: KV cache of the first stage, activations and runtime.
+        gpus: Of the ranks.
     """
     found: list[Ranks] = []
-    stages = [_stage(split, fullest, stage) for stage in range(split.pp)]
+    kv_cache, activations, runtime = others
     for rank, gpu in enumerate(gpus):
-        parts = stages[rank // split.tp]
+        stage = rank // split.tp
+        low, high = (
+            end * split.layers_of(stage) // split.layers_of(0)
+            for end in (kv_cache.low, kv_cache.high)
+        )
+        parts = (stages[stage], replace(kv_cache, low=low, high=high), activations, runtime)
         first = rank
         if found and (found[-1].parts, found[-1].device) == (parts, gpu):
             first = found.pop().first
         found.append(Ranks(first, rank, parts, gpu))
     return tuple(found)
-
-
-def _stage(split: Split, fullest: Fit, stage: int) -> tuple[Part, ...]:
-    """Return the parts of a rank of a pipeline stage."""
-    low, high = split.stages[stage]
-    kv_cache = fullest.kv_cache
-    ends = [
-        end * split.layers_of(stage) // split.layers_of(0) for end in (kv_cache.low, kv_cache.high)
-    ]
-    return (
-        replace(fullest.weights, low=low, high=high),
-        replace(kv_cache, low=ends[0], high=ends[1]),
-        fullest.activations,
-        fullest.runtime,
-    )
 
 
 @keep_latest
@@ -233,20 +234,40 @@ def split_of(model: Model, dtype: str, quantization: str, tp_size: int, pp_size:
     return Split(model, width, PACKINGS[quantization], tp_size, pp_size)
 
 
-def _weights(split: Split, quantization: str) -> Part:
-    """Weights of the fullest rank; layers are quantized, embedding and output layer are not."""
-    low, high = split.fullest()
-    exact = low == high and split.packing is None and not split.model.quantized_with
+def _weights(split: Split, quantization: str, correct: Correct) -> list[Part]:
+    """Weights of a rank of each pipeline stage.
+
+    Layers are quantized, embedding and output layer are not.
+    """
+    stored = split.packing is None and not split.model.quantized_with
     spread = f"tp_size {split.tp}, pp_size {split.pp}, quantization {quantization}"
-    return Part(
-        "weights",
-        low,
-        high,
-        exact=exact,
-        how=f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
+    how = (
+        f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
         f"table of rotary positions ({format_bytes(split.rotation[1])})."
-        + ("" if exact else " The range is for scales and padding, and for tables kept twice."),
-        remedy="choose a smaller quantization, a smaller model or a larger tp_size",
+    )
+    unsure = " The range is for scales and padding, and for tables kept twice."
+    exact = stored and all(low == high for low, high in split.stages)
+    return [
+        correct(
+            Part(
+                "weights",
+                low,
+                high,
+                exact=exact,
+                how=how if exact else how + unsure,
+                remedy="choose a smaller quantization, a smaller model or a larger tp_size",
+            )
+        )
+        for low, high in split.stages
+    ]
+
+
+def _fullest(stages: Sequence[Part]) -> Part:
+    """Return the most of each end among the stages of a pipeline."""
+    return replace(
+        stages[0],
+        low=max(part.low for part in stages),
+        high=max(part.high for part in stages),
     )
 
 

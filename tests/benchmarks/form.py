@@ -4,9 +4,9 @@
 
 For each backend a model of many gigabytes (its weights are holes in files) is chosen, for GPUs of
 the table and for those of this machine (played by `tests/standin_nvml`), with the What-if curves
-closed and open; then every field is changed and reset, and every preset is applied. The time is what the kernel needs from the
-change of a control to the last message for the browser; on a busy machine the processor's time
-tells what is ours.
+closed and open; then every field is changed and reset, and every preset is applied. The time is
+what the kernel needs from the change of a control to the last message for the browser; on a busy
+machine the processor's time tells what is ours.
 """
 
 from __future__ import annotations

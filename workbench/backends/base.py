@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workbench.fit import BuildNeed, Fit
+from workbench.fit import BuildNeed, Correct, Fit
 from workbench.gpus import Gpu
 from workbench.hardware import Device
 from workbench.model import Model
@@ -100,6 +100,8 @@ class Backend:
         stages: What its workers and their logs report, in order: name -> title.
         findings: Applies its rules; those that need the model or the GPUs only where there are any.
         fit: Estimates the memory of a session.
+        corrected_fit: The same, with weights and activations corrected by what builds measured;
+            None where builds tell nothing of them.
         need: Estimates what a build takes.
         limits: What a session gives to the runtime and enforces, as far as the spec decides it.
         commands: The shell commands that do the same elsewhere; also for a model that is not known.
@@ -132,6 +134,7 @@ class Backend:
     need: Callable[[BuildSpec, Model], BuildNeed]
     limits: Callable[[BuildSpec], dict[str, Any]]
     commands: Callable[[BuildSpec, Model | None], list[Command]]
+    corrected_fit: Callable[[BuildSpec, Model, Device, Correct], Fit] | None = None
     steps: tuple[str, ...] = ("build",)
     order: Callable[[BuildSpec, Model, Mapping[str, Any]], dict[str, Any]] = no_order
     tracker: Callable[[str, Mapping[str, Any]], Tracker] | None = None

@@ -14,7 +14,7 @@ from workbench.backends.trtllm_conversion import conversion
 from workbench.backends.trtllm_log import STAGES, LogTracker
 from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
-from workbench.fit import BuildNeed, Fit
+from workbench.fit import BuildNeed, Correct, Fit, as_predicted
 from workbench.gpus import list_gpus
 from workbench.hardware import Device
 from workbench.model import Model
@@ -76,6 +76,11 @@ def shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
 
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     """Estimate the memory of a session on its GPUs; see `workbench.trtllm_memory`."""
+    return corrected_fit(spec, model, device, as_predicted)
+
+
+def corrected_fit(spec: BuildSpec, model: Model, device: Device, correct: Correct) -> Fit:
+    """Estimate the same, with weights and activations corrected by what was measured."""
     spec = _mine(spec)
     return trtllm_fit(
         model,
@@ -91,6 +96,7 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
         kv_cache_free_gpu_memory_fraction=spec.kv_cache_free_gpu_memory_fraction,
         kv_cache_tokens=spec.kv_cache_tokens,
         device=device,
+        correct=correct,
     )
 
 
@@ -191,6 +197,7 @@ BACKEND = Backend(
     stages=STAGES | {"tokenizer": "write the tokenizer"},
     findings=_findings,
     fit=fit,
+    corrected_fit=corrected_fit,
     need=need,
     limits=limits,
     shapes=shapes,
