@@ -70,6 +70,20 @@ def test_a_full_gpu_is_told_before_a_recipe_is_tried(name: str) -> None:
     assert Plan.make(spec, here=lambda: (free,)).room == ()
 
 
+def test_ranks_that_are_never_loaded_here_need_no_room_for_that() -> None:
+    free, full = Gpu(0, "free", (9, 0), 80 * GIB, 79 * GIB, "GPU-0"), TWO[1]
+
+    def told(tp_size: int) -> bool:
+        spec = make_spec({"backend": "tensorrt_llm", "tp_size": tp_size})
+        plan = Plan.make(spec, here=lambda: (free, full))
+        return any("free on card 1 (GPU 1)" in finding.reason for finding in plan.room)
+
+    # Of four, with two GPUs, one after another is built on the first; two are tried here.
+    assert told(2)
+    assert not told(4)
+    assert not told(1)
+
+
 def test_without_a_gpu_eager_generation_needs_no_memory_of_one() -> None:
     plan = Plan.make(make_spec({"backend": "transformers"}), here=tuple)
     assert plan.need is not None

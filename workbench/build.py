@@ -108,6 +108,8 @@ class Plan:
         else:
             if not seen and not backend.uses_gpu:
                 need = replace(need, device=None)
+            if backend.not_runnable(spec, seen):
+                need = need.untried
             elsewhere = any(gpu.is_planned for gpu in seen)
             room += guard.findings(need, fit, seen, elsewhere=elsewhere)
             fit = fit.from_configuration() if model.counted_from == "configuration" else fit

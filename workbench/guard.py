@@ -79,9 +79,7 @@ def rooms(need: BuildNeed, gpus: Sequence[Gpu]) -> Iterator[Room]:
         "this machine",
     )
     if need.device:
-        # It is not tried where there are fewer GPUs than ranks.
-        tried = need.ranks if need.ranks <= len(gpus) else 0
-        if taken := gpus[: max(need.devices, tried)]:
+        if taken := gpus[: max(need.devices, need.ranks)]:
             yield _tightest(need.device, taken)
 
 

@@ -154,8 +154,9 @@ class _Work:
         sweep()
         make_room(extra=self._disk(model), tell=self.journal.note)
         with contextlib.suppress(ModelError):  # what it needs is not known: it may work
-            need = self.backend.need(self.spec, model)
-            check_now(self.journal, need if smoke else need.untried, self.gpus())
+            need, gpus = self.backend.need(self.spec, model), self.gpus()
+            tried = smoke and not self.backend.not_runnable(self.spec, gpus)
+            check_now(self.journal, need if tried else need.untried, gpus)
 
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""
