@@ -14,6 +14,7 @@ from typing import Any
 from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend, Lister
+from workbench.devices import device_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError, ToolchainError
@@ -21,7 +22,7 @@ from workbench.eviction import sweep
 from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
-from workbench.hardware import Device, host
+from workbench.hardware import Device
 from workbench.history import corrected_need
 from workbench.jobs import Job, attach_or_start, take_over
 from workbench.journal import State, View, append
@@ -115,19 +116,6 @@ class Plan:
             fit = fit.from_configuration() if model.counted_from == "configuration" else fit
         findings += room
         return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
-
-
-def device_of(backend: Backend, gpus: Sequence[Gpu]) -> Device:
-    """Return what a backend runs on, given the GPUs that it takes: those, or the processor."""
-    return gpu_device(gpus) if gpus or backend.uses_gpu else host()
-
-
-def gpu_device(gpus: Sequence[Gpu]) -> Device:
-    """Return the first GPU as a device that has all of them; without any, one of no memory."""
-    if not gpus:
-        return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0)
-    each = tuple(Device(g.name, "gpu", g.memory_bytes, g.memory_free, 0, 0) for g in gpus)
-    return replace(each[0], each=each)
 
 
 def read_model(spec: BuildSpec) -> Model:

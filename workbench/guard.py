@@ -78,9 +78,8 @@ def rooms(need: BuildNeed, gpus: Sequence[Gpu]) -> Iterator[Room]:
         min(total + swap_total, limit),
         "this machine",
     )
-    if need.device:
-        if taken := gpus[: max(need.devices, need.ranks)]:
-            yield _tightest(need.device, taken)
+    if need.device and (taken := gpus[: max(need.devices, need.ranks)]):
+        yield _tightest(need.device, taken)
 
 
 def _tightest(part: Part, gpus: Sequence[Gpu]) -> Room:

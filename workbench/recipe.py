@@ -16,8 +16,9 @@ from typing import Any
 from workbench import engine_history, explanations, files, history, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import built_for, device_of, key_values, read_model
+from workbench.build import built_for, key_values, read_model
 from workbench.compilation import Compilation
+from workbench.devices import device_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError
