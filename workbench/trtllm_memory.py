@@ -149,6 +149,7 @@ def trtllm_fit(
         pp_size=pp_size,
         keeps_latent=keeps_latent,
     )
+    kept_in = _dtype(model, dtype) if kv_cache_dtype == "auto" else kv_cache_dtype
     sequences = max_batch_size * max_beam_width
     stages = _weights(split, quantization, correct)
     weights = _fullest(stages)
@@ -174,7 +175,7 @@ def trtllm_fit(
         least,
         max(least, most),
         exact=False,
-        how=f"{per_token:,} bytes a token (type {kv_cache_dtype}) on this GPU, in blocks of "
+        how=f"{per_token:,} bytes a token in {kept_in} on this GPU, in blocks of "
         f"{BLOCK_TOKENS} tokens. The low end is one request of full length, the high end {of_what}"
         f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
         remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
