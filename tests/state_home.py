@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import socket
 import sys
@@ -24,6 +25,7 @@ import pytest
 from tests.faults import Faulty, fault, job_of
 from workbench import usage
 from workbench.build import cancel
+from workbench.engine import MANIFEST, sealed
 from workbench.errors import JobError
 from workbench.eviction import set_budget
 from workbench.hardware import host
@@ -74,6 +76,13 @@ def disguised(text: bytes, folder: Path) -> bytes:
     return re.sub(rb'"platform": "[^"]*"', b'"platform": "Linux"', text)
 
 
+def resealed(text: bytes) -> bytes:
+    """Return a manifest with the checksum of what stands in it now."""
+    manifest = json.loads(text)
+    del manifest["checksum"]
+    return json.dumps(sealed(manifest), indent=1).encode()
+
+
 def pack(home: Path, folder: Path, archive: Path) -> None:
     """Write the files of a home into an archive, in one order and without an owner."""
     with tarfile.open(archive, "w:gz") as tar:
@@ -87,6 +96,7 @@ def pack(home: Path, folder: Path, archive: Path) -> None:
                 tar.addfile(entry)
             else:
                 content = disguised(path.read_bytes(), folder)
+                content = resealed(content) if path.name == MANIFEST else content
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
 
