@@ -74,6 +74,8 @@ def test_it_says_what_the_form_says(llama: str, capsys: pytest.CaptureFixture) -
     for line in lines:
         assert line in shown
     assert "weights      6.40 GiB (exact, by config.json)" in shown
+    (about,) = [line for line in form.plain().splitlines() if line.startswith("2 x H200 SXM")]
+    assert f"GPUs     {about}" in shown
 
 
 @pytest.mark.parametrize(

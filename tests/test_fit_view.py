@@ -17,6 +17,7 @@ from workbench.fit import BuildNeed, Part
 from workbench.fit_plots import GIB, MIB, bars_of, fit_record, what_if_record
 from workbench.hardware import Device
 from workbench.plots import MEDIA_TYPE
+from workbench.summaries import fit_lines
 from workbench.whatif import LIMITS, curve_line, what_if, what_if_curves
 from workbench.widgets.fit import FitView
 
@@ -87,9 +88,25 @@ def test_each_stage_of_an_uneven_pipeline_has_a_bar_of_its_own() -> None:
     assert list(bars) == ["ranks 0-3", "ranks 4-7", "ranks 8-11"]
     first, middle, last = bars.values()
     # 27, 27 and 26 layers; the embedding is on the first stage, the output layer on the last.
-    assert first[0].high > last[0].high > middle[0].high
-    assert first[1].low == middle[1].low == last[1].low * 27 // 26
-    assert fit.weights == first[0]
+    assert first.parts[0].high > last.parts[0].high > middle.parts[0].high
+    assert first.parts[1].low == middle.parts[1].low == last.parts[1].low * 27 // 26
+    assert fit.weights == first.parts[0]
+
+
+def test_each_gpu_of_another_size_has_a_bar_with_its_own_memory() -> None:
+    small = Device("NVIDIA L40S", "gpu", 48 * GIB, 47 * GIB, 0, 0)
+    fit = large(replace(H100, each=(H100, H100, small, small)), tp_size=4).fit
+    assert fit is not None
+    assert fit.device == small
+    assert [title for title, _ in bars_of(fit)] == ["ranks 0-1", "ranks 2-3"]
+    record = fit_record(fit)
+    assert [sum(sizes) for sizes in zip(*ends(record).values(), strict=True)] == pytest.approx(
+        [80, 48]
+    )
+    assert "shapes" not in record["layout"]
+    assert "NVIDIA H100 80GB HBM3, NVIDIA L40S" in record["layout"]["title"]["text"]
+    lines = "\n".join(fit_lines(fit))
+    assert "ranks 2-3 on NVIDIA L40S, 47.0 GiB available: weights" in lines
 
 
 def test_the_weights_of_all_ranks_are_those_of_the_model() -> None:

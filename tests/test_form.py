@@ -15,7 +15,7 @@ import pytest
 from tests.benchmarks.sparse_model import make_sparse_model
 from tests.faults import Faulty, fault, job_of
 from workbench import model_reader, spec_text
-from workbench.backends import NAMES, get_backend, make_spec
+from workbench.backends import NAMES, make_spec
 from workbench.build import DEMO_MODEL, Plan
 from workbench.engine import Engine
 from workbench.errors import InputError, ModelError, SpecError
@@ -27,7 +27,7 @@ from workbench.presets import PRESETS, Preset, presets_of
 from workbench.rules import Finding, refuse
 from workbench.spec import BuildSpec, parameters_of
 from workbench.widgets.build import BuildPanel
-from workbench.widgets.fields import ROOM, Field
+from workbench.widgets.fields import ROOM, STYLE, Field
 from workbench.widgets.form import BuildForm
 
 H200 = "H200 SXM 141GB"
@@ -188,6 +188,17 @@ def test_a_plan_for_a_gpu_of_the_table_knows_its_memory_and_is_not_built_here() 
     assert f"device = 2 x {H200}" in form.plain()
     with pytest.raises(InputError, match="builds run on this machine"):
         form.check()
+
+
+def test_what_the_table_has_of_a_gpu_is_shown_below_its_name_and_moves_nothing() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}), device=H200, gpu_count=2)
+    told = form._devices._told
+    assert "2 x H200 SXM 141GB: 140 GiB at 4,800 GB/s" in told.value
+    assert "Source: NVIDIA H200 data sheet" in told.value
+    assert 'class="quiet gpu"' in told.value
+    assert ".gpu { height: 48px" in STYLE
+    form._devices._name.value = "L4"
+    assert "2 x L4: 22.5 GiB at 300 GB/s" in told.value
 
 
 def test_a_processor_has_no_device_to_choose() -> None:
@@ -475,6 +486,9 @@ def test_a_new_panel_follows_the_build_that_runs(
 
 
 def test_every_backend_has_presets() -> None:
-    assert {name: bool(presets_of(name)) for name in PRESETS} == dict.fromkeys(PRESETS, True)
-    for name in PRESETS:
-        assert get_backend(name).name == name
+    purposes = {name: {preset.name for preset in presets_of(name)} for name in NAMES}
+    eager = purposes.pop("transformers")
+    every = {"throughput", "latency", "long context", "smallest memory"}
+    assert purposes == dict.fromkeys(purposes, every)
+    assert eager == {"long context", "smallest memory"}
+    assert set(PRESETS) == set(NAMES)

@@ -171,13 +171,12 @@ def test_a_plan_for_another_gpu_speaks_of_that_gpu_alone(monkeypatch: pytest.Mon
     def refuse() -> tuple[Gpu, ...]:
         pytest.fail("this machine's GPUs are none of its business")
 
-    monkeypatch.setattr("workbench.build.list_gpus", refuse)
     # This machine is full; that says nothing of the one that is planned for.
     monkeypatch.setattr("workbench.guard.free_disk", lambda _: 0)
     monkeypatch.setattr("workbench.guard.memory", lambda: (0, 0))
     spec = make_spec({"backend": "tensorrt_llm", "tp_size": 2})
     gpus = tuple(find("H200 SXM 141GB").as_gpu(index) for index in range(2))
-    plan = Plan.make(spec, gpus=gpus)
+    plan = Plan.make(spec, gpus=gpus, here=refuse)
     assert plan.gpus == gpus
     assert plan.device.name == "H200 SXM 141GB"
     assert plan.room == ()

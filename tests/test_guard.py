@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from workbench import guard
-from workbench.backends import get_backend, make_spec
+from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan, engine_of, start_build
 from workbench.errors import JobError, SpecError
 from workbench.fit import BuildNeed, Part
@@ -132,6 +132,28 @@ def test_only_gpus_that_it_compiles_on_are_looked_at(machine: Callable[..., None
     assert guard.findings(NEED, _fit(), gpus[1:]) == []
 
 
+def test_all_gpus_that_the_engine_is_tried_on_are_looked_at(machine: Callable[..., None]) -> None:
+    ranks = dataclasses.replace(ON_GPU, ranks=2)
+    gpus = [_gpu(70), dataclasses.replace(_gpu(1), index=1)]
+    (finding,) = guard.findings(ranks, _fit(), gpus)
+    assert "1.00 GiB of 80.0 GiB are free on H100 (GPU 1)" in finding.reason
+    assert guard.findings(ranks.untried, _fit(), gpus) == []
+
+
+def test_a_gpu_that_is_too_small_altogether_comes_before_one_that_is_full(
+    machine: Callable[..., None],
+) -> None:
+    ranks = dataclasses.replace(ON_GPU, ranks=2)
+    (finding,) = guard.findings(ranks, _fit(), [_gpu(1), _gpu(16, total=16)])
+    assert finding.level == "refuse"
+
+
+def test_a_recipe_that_nobody_tries_takes_no_gpu(machine: Callable[..., None]) -> None:
+    recipe = dataclasses.replace(ON_GPU, devices=0)
+    assert len(guard.findings(recipe, _fit(), [_gpu(1)])) == 1
+    assert guard.findings(recipe.untried, _fit(), [_gpu(1)]) == []
+
+
 def test_where_there_is_enough_nothing_is_found(machine: Callable[..., None]) -> None:
     machine(disk=12, total=8, available=4)
     assert guard.findings(NEED, _fit(), []) == []
@@ -190,17 +212,20 @@ def test_between_the_least_and_the_most_a_job_goes_on_and_journals_the_estimate(
 
 def test_backends_say_what_they_need_of_a_gpu() -> None:
     model = Model.read(DEMO_MODEL)
-    needs = {
-        name: get_backend(name).need(make_spec({"backend": name}), model)
-        for name in ("openvino", "tensorrt_llm", "tensorrt_llm_torch")
-    }
+    needs = {name: get_backend(name).need(make_spec({"backend": name}), model) for name in NAMES}
     assert needs["openvino"].device is None
-    assert needs["tensorrt_llm_torch"].device is None
-    device = needs["tensorrt_llm"].device
-    assert device is not None
-    assert 2 * model.parameters <= device.low < device.high
-    assert "estimate" in device.how
-    assert not device.exact
+    for name in ("tensorrt_llm", "tensorrt_llm_torch", "transformers"):
+        device = needs[name].device
+        assert device is not None
+        assert 2 * model.parameters <= device.low < device.high
+        assert not device.exact
+    assert needs["tensorrt_llm"].device != needs["tensorrt_llm_torch"].device
+    assert {name: needs[name].devices for name in needs} == {
+        "openvino": 1,
+        "tensorrt_llm": 1,
+        "tensorrt_llm_torch": 0,
+        "transformers": 0,
+    }
 
 
 # When it has failed.

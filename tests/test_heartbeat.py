@@ -123,7 +123,7 @@ def test_a_process_that_is_gone_takes_nothing() -> None:
 def test_a_beat_tells_memory_of_the_whole_tree_and_what_is_left(
     journal: Journal, home: Path
 ) -> None:
-    vitals = Vitals(journal, uses_gpu=False)
+    vitals = Vitals(journal)
     vitals.beat()
     before = _facts(journal)
     # Sessions of other tests may be our children too.
@@ -145,7 +145,7 @@ def test_a_beat_tells_memory_of_the_whole_tree_and_what_is_left(
 
 
 def test_a_peak_between_two_beats_is_known_afterwards(journal: Journal, home: Path) -> None:
-    vitals = Vitals(journal, uses_gpu=False)
+    vitals = Vitals(journal)
     vitals.beat()
     size = 2 * _facts(journal)["peak_memory_bytes"] + 100 * MIB
     with _child(size) as child:
@@ -159,7 +159,7 @@ def test_what_came_and_went_after_the_last_beat_is_known_at_the_end(
     journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEARTBEAT", 3600.0)
-    with heartbeat(journal, uses_gpu=False):
+    with heartbeat(journal):
         _until(lambda: "memory_bytes" in _facts(journal))
         size = 2 * _facts(journal)["peak_memory_bytes"] + 100 * MIB
         with _child(size):
@@ -171,10 +171,9 @@ GPU = Gpu(0, "H100", (9, 0), 80 << 30, 50 << 30, "GPU-1")
 
 
 def test_the_gpu_is_asked_only_while_something_runs_that_could_take_it(
-    journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, home: Path
 ) -> None:
-    monkeypatch.setattr(module, "list_gpus", lambda: (GPU,))
-    vitals = Vitals(journal, uses_gpu=True)
+    vitals = Vitals(journal, lambda: (GPU,))
     alone = len(descendants(os.getpid())) == 1
     vitals.beat()
     assert alone == ("gpu_memory_bytes" not in _facts(journal))
@@ -185,16 +184,27 @@ def test_the_gpu_is_asked_only_while_something_runs_that_could_take_it(
     assert facts["gpu_memory_total_bytes"] == 80 << 30
 
 
+def test_the_fullest_gpu_is_told_with_its_own_size(journal: Journal, home: Path) -> None:
+    now = [GPU, Gpu(1, "L40S", (8, 9), 48 << 30, 4 << 30, "GPU-2")]
+    vitals = Vitals(journal, lambda: now)
+    with _child():
+        vitals.beat()
+        facts = _facts(journal)
+        assert (facts["gpu_memory_bytes"], facts["gpu_memory_total_bytes"]) == (44 << 30, 48 << 30)
+        now.pop()
+        vitals.beat()
+    facts = _facts(journal)
+    assert facts["gpu_memory_bytes"] == 30 << 30
+    assert (facts["peak_gpu_memory_bytes"], facts["gpu_memory_total_bytes"]) == (44 << 30, 48 << 30)
+
+
 def _refuse() -> tuple[Gpu, ...]:
     raise ToolchainError("The NVIDIA driver does not answer.")
 
 
-def test_a_driver_that_does_not_answer_ends_no_sign_of_life(
-    journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "list_gpus", _refuse)
+def test_a_driver_that_does_not_answer_ends_no_sign_of_life(journal: Journal, home: Path) -> None:
     with _child():
-        Vitals(journal, uses_gpu=True).beat()
+        Vitals(journal, _refuse).beat()
     assert "memory_bytes" in _facts(journal)
 
 
@@ -208,7 +218,7 @@ def test_a_full_disk_ends_no_sign_of_life(journal: Journal, home: Path) -> None:
             super().fact(**values)
 
     disk = Full(journal.path)
-    vitals = Vitals(disk, uses_gpu=False)
+    vitals = Vitals(disk)
     vitals.beat()
     assert _facts(journal) == {}
     disk.full = False
@@ -222,7 +232,7 @@ def test_it_beats_until_it_ends_and_leaves_no_thread(
     monkeypatch.setattr(module, "HEARTBEAT", 0.01)
     lines = journal.path / "journal.jsonl"
     threads = set(threading.enumerate())
-    with heartbeat(journal, uses_gpu=False):
+    with heartbeat(journal):
         _until(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= 3)
     assert set(threading.enumerate()) <= threads
     last = lines.read_bytes()
@@ -237,6 +247,6 @@ def test_no_beat_looks_at_the_processes_of_others(
     monkeypatch.setattr(psutil, "pids", lambda: looked.append("pids") or [])
     monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: looked.append("c") or [])
     with _child():
-        Vitals(journal, uses_gpu=False).beat()
+        Vitals(journal).beat()
     assert looked == []
     assert "memory_bytes" in _facts(journal)

@@ -172,7 +172,7 @@ def test_a_gpu_is_no_host(model: Model) -> None:
 
 
 def test_plan_and_curves_are_corrected_alike(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.build.host", lambda: MACHINE)
+    monkeypatch.setattr("workbench.devices.host", lambda: MACHINE)
     _write(model, 0.5, 0.5, 0.5)
     plan = Plan.make(make_spec(DEMO))
     assert plan.fit == _fit(model)

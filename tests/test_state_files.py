@@ -1,7 +1,8 @@
 """Files that earlier versions wrote open in this one.
 
-`tests/fixtures/state` holds a home of each: real builds of a tiny model, with the names of machines
-and paths replaced. A version that changes a format adds the home of the one before.
+`tests/fixtures/state` holds a home of each, with the names of machines and paths replaced: of the
+first version real builds of a tiny model, since then what `tests.state_home` does with the played
+backend. A version that changes a format adds the home of the one before.
 """
 
 from __future__ import annotations
@@ -12,20 +13,36 @@ from typing import Any
 
 import pytest
 
-from workbench import jobs, listing, store
+from tests.faults import Faulty
+from workbench import jobs, listing, results, store, usage
+from workbench.eviction import budget, why_kept
+from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.opening import open_engine
+from workbench.sweep import sweep_of
 
-STATES = sorted((Path(__file__).parent / "fixtures" / "state").glob("*.tar.gz"))
+STATES = Path(__file__).parent / "fixtures" / "state"
+FIRST = STATES / "0.1.0-first.tar.gz"
+PLAYED = sorted(set(STATES.glob("*.tar.gz")) - {FIRST})
 
 
-@pytest.fixture(params=STATES, ids=lambda path: path.name)
-def old_home(request: pytest.FixtureRequest, home: Path) -> Path:
+def _unpack(archive: Path, home: Path) -> Path:
     # The filter came with Python 3.11.4; the archive is ours.
     options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    with tarfile.open(request.param) as archive:
-        archive.extractall(home.parent, **options)
+    with tarfile.open(archive) as tar:
+        tar.extractall(home.parent, **options)
     return home
+
+
+@pytest.fixture
+def old_home(home: Path) -> Path:
+    return _unpack(FIRST, home)
+
+
+@pytest.fixture(params=PLAYED, ids=lambda path: path.name)
+def played_home(request: pytest.FixtureRequest, faulty: Faulty, home: Path) -> Faulty:
+    _unpack(request.param, home)
+    return faulty
 
 
 def test_jobs_of_an_earlier_version_are_listed_as_what_they_became(old_home: Path) -> None:
@@ -55,3 +72,56 @@ def test_an_engine_of_an_earlier_version_is_sound_and_runs(old_home: Path) -> No
     with open_engine(engine) as session:
         generation = session.generate("The harbour", max_tokens=4, ignore_eos=True).wait()
     assert len(generation.token_ids) == 4
+
+
+def _pinned() -> Any:
+    (engine,) = [engine for engine in store.list_engines() if usage.is_pinned(engine.key)]
+    return engine
+
+
+def test_what_a_home_holds_is_listed_as_what_became_of_it(played_home: Faulty) -> None:
+    became = {
+        (entry.what.split()[0], entry.state): entry.outcome for entry in listing.list_entries()
+    }
+    assert {"done", "failed", "cancelled"} == {state for _, state in became}
+    assert became["fault", "failed"] == "There is no such layer."
+    assert ("sweep", "done") in became
+    for job in jobs.list_jobs():
+        assert job.view().stages or job.state() == "cancelled"
+
+
+def test_pins_and_the_budget_hold(played_home: Faulty) -> None:
+    assert budget() == 1 << 30
+    assert why_kept(_pinned().key) == "it is pinned (the one that people use)"
+
+
+def test_every_engine_of_a_home_is_sound_and_runs(played_home: Faulty) -> None:
+    engines = store.list_engines()
+    assert len(engines) >= 2
+    assert [engine.damage(thorough=True) for engine in engines] == [""] * len(engines)
+    with open_engine(_pinned()) as session:
+        assert len(session.generate([1], max_tokens=3, ignore_eos=True).wait().token_ids) == 3
+
+
+def test_past_builds_of_a_home_give_ranges(played_home: Faulty) -> None:
+    parameters = _pinned().manifest["model"]["parameters"]
+    ranges = stage_ranges("fault", "", parameters)
+    assert ranges["compile"].builds == len(store.list_engines())
+    peak = peak_range("fault", "", parameters)
+    assert peak is not None
+    assert peak.low > 0
+
+
+def test_trials_and_the_sweep_that_made_them_are_found(played_home: Faulty) -> None:
+    trials = results.list_trials(valid=True)
+    assert len(trials) == 2
+    (job,) = [job for job in jobs.list_jobs() if job.request.get("points")]
+    sweep, _ = sweep_of(job)
+    assert {point.id for point in sweep.points} == {trial.point for trial in trials}
+    assert all(trial.record["summary"] and trial.record["environment"] for trial in trials)
+
+
+def test_the_queue_of_a_home_lets_the_next_build_pass(played_home: Faulty) -> None:
+    before = len(store.list_engines())
+    played_home.start(seed=9).wait()
+    assert len(store.list_engines()) == before + 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from workbench.gpu_table import GPUS, GpuModel, find
+from workbench.gpus import Gpu
 from workbench.history import ELSEWHERE, Range
 from workbench.journal import Stage, View
-from workbench.summaries import fact_line, remaining, stage_line
+from workbench.summaries import fact_line, gpus_line, remaining, stage_line
 
 ORDER = ["download", "load", "convert", "smoke"]
 RANGES = {
@@ -68,3 +72,28 @@ def test_the_peak_of_memory_stands_beside_that_of_past_builds() -> None:
     view.end = {"event": "done"}
     assert fact_line(view, past) == running
     assert fact_line(view) == "memory of all its processes at the peak 3.00 GiB"
+
+
+def test_all_that_the_table_has_of_a_gpu_is_told_in_one_line() -> None:
+    gpus = [find("H100 SXM").as_gpu(index) for index in range(2)]
+    assert gpus_line(gpus) == (
+        "2 x H100 SXM 80GB: 79.6 GiB at 3,350 GB/s, compute capability 9.0, 10^12 operations a "
+        "second on dense matrices in tf32 494.7, float16 989.4, bfloat16 989.4, int8 1,979, fp8 "
+        f"1,979. Source: {find('H100 SXM').source}."
+    )
+
+
+@pytest.mark.parametrize("model", GPUS, ids=lambda model: model.name)
+def test_no_line_of_the_table_is_longer_than_its_room(model: GpuModel) -> None:
+    # Three lines of some 150 characters at the narrowest width that the form is made for.
+    assert len(gpus_line([model.as_gpu()])) < 420
+
+
+def test_gpus_of_this_machine_are_told_by_kind() -> None:
+    gpus = [Gpu(i, "NVIDIA L4", (8, 9), 23034 << 20, 1, f"GPU-{i}") for i in range(2)]
+    gpus.append(Gpu(2, "NVIDIA A100", (8, 0), 80 << 30, 1, "GPU-2"))
+    assert gpus_line(gpus) == (
+        "2 x NVIDIA L4: 22.5 GiB, compute capability 8.9; 1 x NVIDIA A100: 80.0 GiB, compute "
+        "capability 8.0"
+    )
+    assert gpus_line([]) == ""

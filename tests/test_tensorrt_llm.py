@@ -23,7 +23,7 @@ from tests.conftest import H100
 from tests.contract import interface, rule
 from tests.contract.toolchain import make_toolchain
 from tests.tiny_models import make_tiny_model
-from workbench import store
+from workbench import files, store
 from workbench.backends import make_spec
 from workbench.backends.trtllm_command import build_arguments
 from workbench.backends.trtllm_spec import BUILD_FLAGS, TensorRtLlmSpec
@@ -213,6 +213,17 @@ def test_facts_of_the_log_reach_the_journal(engine: Engine) -> None:
     assert facts["activation_bytes"] > 0
     assert facts["weights_bytes"] > 0
     assert facts["tensorrt_llm"] == "1.2.1"
+    lines = [
+        line
+        for path in (files.home() / "history").glob("tensorrt_llm-*-engines.jsonl")
+        for line in files.read_lines(path)[0]
+    ]
+    (line,) = [line for line in lines if line["engine"] == engine.key]
+    assert line["measured"] == {
+        "weights": facts["weights_bytes"],
+        "activations": facts["activation_bytes"],
+    }
+    assert line["device"] == "NVIDIA H100 80GB HBM3"
 
 
 def test_the_old_name_becomes_max_seq_len_and_says_so(gpu: pytest.MonkeyPatch) -> None:

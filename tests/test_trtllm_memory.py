@@ -13,11 +13,8 @@ from workbench.errors import ModelError, SpecError
 from workbench.hardware import Device
 from workbench.model import Model
 from workbench.tensors import Tensor
-from workbench.trtllm_memory import (
-    trtllm_build_need,
-    trtllm_fit,
-    trtllm_kv_bytes_per_token,
-)
+from workbench.trtllm_memory import trtllm_fit, trtllm_kv_bytes_per_token
+from workbench.trtllm_need import trtllm_build_need
 from workbench.trtllm_weights import PACKINGS, rotation_bytes
 
 MIB, GIB, GB = 1 << 20, 1 << 30, 10**9
@@ -221,6 +218,38 @@ class TestKvCache:
         one, four = (trtllm_fit(LLAMA_31, **PLAIN | {"max_beam_width": w}) for w in (1, 4))
         assert four.full_length_requests == four.kv_tokens // (4 * 4096)
         assert one.full_length_requests == one.kv_tokens // 4096
+
+
+class TestUnlikeGpus:
+    """Ranks on GPUs that have not the same free."""
+
+    FULL = dataclasses.replace(GPU, memory_available=30 * GIB)
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("shape", [{"tp_size": 2}, {"pp_size": 2}])
+    def test_the_one_with_the_least_room_decides(
+        self, order: tuple[int, int], shape: dict[str, int]
+    ) -> None:
+        gpus = [(GPU, self.FULL)[which] for which in order]
+        unlike = dataclasses.replace(gpus[0], each=tuple(gpus))
+        fit = trtllm_fit(LLAMA_31, **PLAIN | shape | {"device": unlike})
+        alone = trtllm_fit(LLAMA_31, **PLAIN | shape | {"device": self.FULL})
+        assert fit.device == self.FULL
+        assert (fit.kv_tokens, fit.summary) == (alone.kv_tokens, alone.summary)
+        assert [ranks.device for ranks in fit.ranks] == gpus
+
+    def test_one_that_no_rank_runs_on_says_nothing(self) -> None:
+        here = dataclasses.replace(GPU, each=(GPU, GPU, self.FULL))
+        fit = trtllm_fit(LLAMA_31, **PLAIN | {"tp_size": 2, "device": here})
+        assert fit == trtllm_fit(LLAMA_31, **PLAIN | {"tp_size": 2})
+
+    def test_ranks_beyond_the_gpus_share_the_last_one(self) -> None:
+        here = dataclasses.replace(GPU, each=(GPU, self.FULL))
+        fit = trtllm_fit(LLAMA_31, **PLAIN | {"tp_size": 4, "device": here})
+        assert [(r.title, r.device) for r in fit.ranks] == [
+            ("rank 0", GPU),
+            ("ranks 1-3", self.FULL),
+        ]
 
 
 class TestWeights:

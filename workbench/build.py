@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
-from workbench.backends.base import Backend
+from workbench.backends.base import Backend, Lister
+from workbench.devices import device_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError, ToolchainError
@@ -21,7 +22,7 @@ from workbench.eviction import sweep
 from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
-from workbench.hardware import Device, host
+from workbench.hardware import Device
 from workbench.history import corrected_need
 from workbench.jobs import Job, attach_or_start, take_over
 from workbench.journal import State, View, append
@@ -73,7 +74,11 @@ class Plan:
 
     @classmethod
     def make(
-        cls, spec: BuildSpec, gpus: Sequence[Gpu] | None = None, model: Model | None = None
+        cls,
+        spec: BuildSpec,
+        gpus: Sequence[Gpu] | None = None,
+        model: Model | None = None,
+        here: Lister = list_gpus,
     ) -> Plan:
         """Read the model's headers, apply the rules, and estimate memory and disk.
 
@@ -81,15 +86,18 @@ class Plan:
             spec: What would be built.
             gpus: Those to plan for, by default this machine's. Processors need none.
             model: That of the spec, where it was read already.
+            here: Asks for the GPUs of this machine.
 
         Raises:
             ModelError: The model is missing, damaged or not one that can be read.
         """
         backend = get_backend(spec.backend)
         model = model or read_model(spec)
-        elsewhere = gpus is not None and backend.uses_gpu
-        seen = tuple(list_gpus() if gpus is None else gpus) if backend.uses_gpu else ()
-        device = gpu_device(seen) if backend.uses_gpu else host()
+        if backend.uses_gpu:
+            seen = tuple(here() if gpus is None else gpus)
+        else:
+            seen = tuple(backend.takes(spec, here))
+        device = device_of(backend, seen)
         findings = backend.findings(spec, model, seen)
         fit, need = None, None
         room = guard.weightless(model)
@@ -99,18 +107,15 @@ class Plan:
             # It may work all the same; only nobody can say how much memory it takes.
             findings.append(Finding("warn", "model", "its memory is not known.", str(error)))
         else:
+            if not seen and not backend.uses_gpu:
+                need = replace(need, device=None)
+            if backend.not_runnable(spec, seen):
+                need = need.untried
+            elsewhere = any(gpu.is_planned for gpu in seen)
             room += guard.findings(need, fit, seen, elsewhere=elsewhere)
             fit = fit.from_configuration() if model.counted_from == "configuration" else fit
         findings += room
         return cls(spec, backend, model, device, seen, tuple(findings), fit, need, tuple(room))
-
-
-def gpu_device(gpus: Sequence[Gpu]) -> Device:
-    """Return the first GPU as a device; one without memory where there is none."""
-    if not gpus:
-        return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0)
-    gpu = gpus[0]
-    return Device(gpu.name, "gpu", gpu.memory_bytes, gpu.memory_free, 0, 0)
 
 
 def read_model(spec: BuildSpec) -> Model:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import hub
+from workbench import hub, stored_quantization
 from workbench.errors import ModelError
 from workbench.tensors import Tensor, read_tensors, tensors_of
 
@@ -42,6 +42,16 @@ def read_config(directory: Path) -> dict[str, Any]:
             "and the tokenizer's files."
         )
     return _read_object(directory / CONFIG)
+
+
+def read_quantization(directory: Path) -> dict[str, Any]:
+    """Read what ModelOpt wrote of the quantization; empty where there is no such file.
+
+    Raises:
+        ModelError: It is not a JSON object.
+    """
+    path = directory / stored_quantization.FILE
+    return _read_object(path) if path.is_file() else {}
 
 
 def read_weights(directory: Path) -> tuple[Tensor, ...]:

@@ -35,13 +35,13 @@ from typing import Any
 
 from workbench import files, jobs, results
 from workbench.backends import get_backend
+from workbench.backends.base import gpus_needed
 from workbench.errors import JobError, ToolchainError, WorkbenchError
 from workbench.freshness import Demand
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import ENDED, Journal, View, append
 from workbench.leash import leash
-from workbench.recipe import gpus_needed
 from workbench.spec import BuildSpec
 from workbench.sweep import Point, Sweep, closing_words, record_failure, run_sweep_job, sweep_of
 from workbench.units import printable
@@ -72,7 +72,7 @@ def run_cluster_job(journal: Journal) -> dict[str, Any]:
     url = str(job.request["scheduler"])
     before, unmeasured = _trials(sweep.points), list[tuple[Point, str]]()
     total = len(sweep.points)
-    with heartbeat(journal, uses_gpu=False), _connected(url) as client:
+    with heartbeat(journal), _connected(url) as client:
         # A worker may have the device that this machine lacks to know whether a trial stands.
         left = [p for p, known in sweep.standings(demand) if not known.trial or known.unsure]
         tasks = {_submit(client, job, sweep, demand, point): point for point in left}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,16 +37,26 @@ class Part:
         return self.measured or ("exact" if self.exact else "estimate")
 
 
+Correct = Callable[[Part], Part]
+"""Returns a part as what was measured corrects it."""
+
+
+def as_predicted(part: Part) -> Part:
+    """Return a part as it is."""
+    return part
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks, from `first` to `last`, that hold the same: the GPUs of a pipeline stage, or of all.
+    """Ranks, from `first` to `last`, that hold the same, on GPUs that have the same left.
 
-    Tensor parallelism gives each GPU of a stage an equal share.
+    Tensor parallelism gives each GPU of a pipeline stage an equal share.
     """
 
     first: int
     last: int
     parts: tuple[Part, ...]
+    device: Device
 
     @property
     def title(self) -> str:
@@ -62,14 +73,21 @@ class BuildNeed:
     Attributes:
         memory: Of the host, at its peak.
         disk: In the engine store, at its peak: what is written beside the final files counts.
-        device: On each GPU that it compiles on; None where it compiles on none.
-        devices: GPUs that it compiles on at the same time.
+        device: On each GPU that it compiles or is tried on; None where it takes none.
+        devices: GPUs that it compiles on at the same time; 0 where it compiles on none.
+        ranks: GPUs that the engine is loaded on when it is tried; 0 where it is not.
     """
 
     memory: Part
     disk: Part
     device: Part | None = None
     devices: int = 1
+    ranks: int = 1
+
+    @property
+    def untried(self) -> BuildNeed:
+        """The same without the stage that loads the engine."""
+        return replace(self, ranks=0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,8 @@ class Fit:
     """The memory that a session takes on a device.
 
     Attributes:
-        device: What it would run on; without memory where there is none to compare with.
+        device: What it would run on, of several GPUs the one with the least free memory; without
+            memory where there is none to compare with.
         weights: The engine's weights.
         kv_cache: The KV cache when it is full.
         activations: What one step computes with.

@@ -16,7 +16,7 @@ from workbench.gpus import Gpu
 from workbench.guard import weightless
 from workbench.offers import already_built
 from workbench.spec import BuildSpec
-from workbench.summaries import need_lines
+from workbench.summaries import gpus_line, need_lines
 from workbench.units import printable
 from workbench.whatif import curve_line, what_if_curves
 
@@ -88,6 +88,8 @@ def declare_fit(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         load = Load.parse(typed, {name: flag for name, (flag, _) in _LOAD.items()})
         plan = Plan.make(spec, gpus=_gpus(parsed))
         print_plan(plan)
+        if plan.gpus:
+            _print("GPUs", [gpus_line(plan.gpus)])
         if plan.expected_need:
             _print("Build", need_lines(plan.expected_need)[1:])
         _print("What if", map(curve_line, what_if_curves(plan)))

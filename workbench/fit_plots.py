@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.fit import Fit, Part
+from workbench.fit import Fit, Ranks
 from workbench.plots import GRID, LAYOUT, TEXT, bars_layout, literal
 from workbench.units import format_bytes, format_count
 from workbench.whatif import Curve
@@ -45,6 +45,7 @@ def fit_record(fit: Fit) -> Record:
     """
     bars = bars_of(fit)
     device = fit.device
+    devices = [ranks.device for _, ranks in bars]
     small = fit.total_high * SMALL < device.memory_available
     unit, size_of_unit = ("MiB", MIB) if small and fit.total_high < GIB else ("GiB", GIB)
     data: list[Record] = []
@@ -54,20 +55,21 @@ def fit_record(fit: Fit) -> Record:
             data.append(_bar([title for title, _ in bars], name, sizes, size_of_unit, marker))
 
     if not small:
-        taken = device.memory_bytes - device.memory_available
-        add("in use by others", [taken] * len(bars), color=GREY)
+        taken = [one.memory_bytes - one.memory_available for one in devices]
+        add("in use by others", taken, color=GREY)
     for number, part in enumerate(fit.parts):
-        row, colour = [parts[number] for _, parts in bars], COLOURS[part.name]
+        row, colour = [ranks.parts[number] for _, ranks in bars], COLOURS[part.name]
         add(f"{part.name} (exact)" if part.exact else part.name, [p.low for p in row], color=colour)
         hatch = {"shape": "/", "fgcolor": colour, "bgcolor": NONE, "size": 7}
         rest = [p.high - p.low for p in row]
         add(f"{part.name}, up to", rest, color=colour, pattern=hatch)
     if not small:
-        left = [device.memory_available - sum(p.high for p in parts) for _, parts in bars]
+        left = [r.device.memory_available - sum(p.high for p in r.parts) for _, r in bars]
         outline = {"color": TEXT, "width": 1}
         add("free", [max(0, size) for size in left], color=NONE, line=outline)
     of = f": needed of {format_bytes(device.memory_available)} available" if small else ""
-    title = f"Memory on {literal(device.name)}{of} ({unit})"
+    names = literal(", ".join(dict.fromkeys(one.name for one in devices)))
+    title = f"Memory on {names}{of} ({unit})"
     layout = {
         **bars_layout(len(bars), [trace["name"] for trace in data]),
         "title": {"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"},
@@ -75,15 +77,16 @@ def fit_record(fit: Fit) -> Record:
         "xaxis": {"gridcolor": GRID, "zeroline": False},
         "yaxis": {"autorange": "reversed", "type": "category"},
     }
-    if device.memory_bytes and not small:
+    if device.memory_bytes and not small and len({one.memory_bytes for one in devices}) == 1:
         layout |= _line(device.memory_bytes)
     return {"data": data, "layout": layout}
 
 
-def bars_of(fit: Fit) -> list[tuple[str, tuple[Part, ...]]]:
-    """Return the title and the parts of each bar: one for all ranks that hold the same."""
-    alone = len(fit.ranks) < 2 and all(ranks.first == ranks.last for ranks in fit.ranks)
-    return [("session", fit.parts)] if alone else [(r.title, r.parts) for r in fit.ranks]
+def bars_of(fit: Fit) -> list[tuple[str, Ranks]]:
+    """Return the title of each bar, and whose it is: one for all ranks that hold the same."""
+    if len(fit.ranks) < 2 and all(ranks.first == ranks.last for ranks in fit.ranks):
+        return [("session", Ranks(0, 0, fit.parts, fit.device))]
+    return [(ranks.title, ranks) for ranks in fit.ranks]
 
 
 def what_if_record(curves: Sequence[Curve]) -> Record:

@@ -78,9 +78,15 @@ def rooms(need: BuildNeed, gpus: Sequence[Gpu]) -> Iterator[Room]:
         min(total + swap_total, limit),
         "this machine",
     )
-    if need.device:
-        for gpu in gpus[: need.devices]:
-            yield Room("GPU memory", need.device, gpu.memory_free, gpu.memory_bytes, gpu.name)
+    if need.device and (taken := gpus[: max(need.devices, need.ranks)]):
+        yield _tightest(need.device, taken)
+
+
+def _tightest(part: Part, gpus: Sequence[Gpu]) -> Room:
+    """Return the room on the GPU that has the least; one that is too small altogether is first."""
+    gpu = min(gpus, key=lambda one: (one.memory_bytes >= part.low, one.memory_free))
+    where = gpu.name if len(gpus) == 1 else f"{gpu.name} (GPU {gpu.index})"
+    return Room("GPU memory", part, gpu.memory_free, gpu.memory_bytes, where)
 
 
 def findings(

@@ -8,7 +8,7 @@ import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import psutil
 
@@ -34,6 +34,7 @@ class Device:
         cores: Physical cores that this process may use; 0 where it has no meaning.
         threads: Threads that run at the same time.
         features: Instruction sets among `FEATURES` that the processor has.
+        each: All GPUs in their order, where it is the first of those that ranks run on.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Device:
     cores: int
     threads: int
     features: frozenset[str] = frozenset()
+    each: tuple[Self, ...] = ()
+
+    def of_ranks(self, count: int) -> list[Device]:
+        """Return the GPU of each rank; those beyond the GPUs that are there share the last one."""
+        each: tuple[Device, ...] = self.each or (self,)
+        return [each[min(rank, len(each) - 1)] for rank in range(count)]
 
 
 def host(root: Path = Path("/")) -> Device:

@@ -7,22 +7,27 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 from workbench import files
 from workbench.errors import StoreError, ToolchainError
-from workbench.gpus import Gpu, list_gpus
+from workbench.gpus import Gpu
 from workbench.hardware import address_limit, free_disk, memory, oom_kills
 from workbench.journal import HEARTBEAT, Journal
 
 
 @contextlib.contextmanager
-def heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
-    """Journal a sign of life and the resources of this job every `HEARTBEAT` seconds."""
-    vitals = Vitals(journal, uses_gpu=uses_gpu)
+def heartbeat(journal: Journal, gpus: Callable[[], Sequence[Gpu]] = tuple) -> Iterator[None]:
+    """Journal a sign of life and the resources of this job every `HEARTBEAT` seconds.
+
+    Args:
+        journal: Of the job.
+        gpus: Asks the driver for the GPUs that the job may take; by default it takes none.
+    """
+    vitals = Vitals(journal, gpus)
     stop = threading.Event()
 
     def run() -> None:
@@ -44,9 +49,10 @@ def heartbeat(journal: Journal, uses_gpu: bool) -> Iterator[None]:
 class Vitals:
     """What the processes of this job take and leave, and the extremes that were seen."""
 
-    def __init__(self, journal: Journal, *, uses_gpu: bool) -> None:
+    def __init__(self, journal: Journal, gpus: Callable[[], Sequence[Gpu]] = tuple) -> None:
         self._journal = journal
-        self._uses_gpu = uses_gpu
+        self._ask = gpus
+        self._fullest: Gpu | None = None
         self._has_children = False
         self._extremes: dict[str, int] = {}
         self._constant: dict[str, int] | None = {
@@ -86,20 +92,21 @@ class Vitals:
         }
 
     def _gpu(self) -> dict[str, int]:
-        """Return what is taken on the first GPU, also by others: NVML knows no more in a container.
+        """Return what is taken on the fullest GPU, also by others: NVML cannot tell in a container.
 
         Asked for only while something of ours runs that could take it: NVML takes its time.
         """
-        gpus: tuple[Gpu, ...] = ()
+        gpus: Sequence[Gpu] = ()
         with contextlib.suppress(ToolchainError):
-            gpus = list_gpus() if self._uses_gpu and self._has_children else ()
+            gpus = self._ask() if self._has_children else ()
         if not gpus:
             return {}
-        taken = gpus[0].memory_bytes - gpus[0].memory_free
+        now = max(gpus, key=_fullness)
+        self._fullest = max(self._fullest or now, now, key=_fullness)
         return {
-            "gpu_memory_bytes": taken,
-            "peak_gpu_memory_bytes": self._most("gpu", taken),
-            "gpu_memory_total_bytes": gpus[0].memory_bytes,
+            "gpu_memory_bytes": _taken(now),
+            "peak_gpu_memory_bytes": _taken(self._fullest),
+            "gpu_memory_total_bytes": self._fullest.memory_bytes,
         }
 
     def _disk(self) -> dict[str, int]:
@@ -113,6 +120,14 @@ class Vitals:
     def _least(self, name: str, value: int) -> int:
         self._extremes[name] = min(self._extremes.get(name, value), value)
         return self._extremes[name]
+
+
+def _taken(gpu: Gpu) -> int:
+    return gpu.memory_bytes - gpu.memory_free
+
+
+def _fullness(gpu: Gpu) -> float:
+    return _taken(gpu) / gpu.memory_bytes
 
 
 def descendants(pid: int) -> list[int]:

@@ -195,7 +195,9 @@ def corrected_need(
     """
     builds, note = _alike(backend, quantization, parameters, device)
     memory = [_ratio(past.memory, past.predicted.get("memory")) for past in builds]
-    on_gpu = [_ratio(past.gpu_memory, past.predicted.get("GPU memory")) for past in builds]
+    # Where nothing is compiled, a peak has the KV cache of the stage that tries the engine.
+    compiled = builds if need.devices else []
+    on_gpu = [_ratio(past.gpu_memory, past.predicted.get("GPU memory")) for past in compiled]
     return replace(
         need,
         memory=corrected(need.memory, memory, note),

@@ -38,7 +38,7 @@ OTHER_WEIGHTS = ("consolidated*", "*/*")
 
 DESCRIPTIONS = (
     "config.json", "generation_config.json", "model.safetensors.index.json",
-    "tokenizer_config.json", "chat_template.*",
+    "tokenizer_config.json", "chat_template.*", "hf_quant_config.json",
 )  # fmt: skip
 """Small files that, with the headers, say everything about a model."""
 

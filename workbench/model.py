@@ -20,6 +20,7 @@ from workbench.architectures import tensors_of_config
 from workbench.errors import ModelError
 from workbench.model_card import licence_of
 from workbench.sizes import network_sizes
+from workbench.stored_quantization import kv_cache_type_of, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +66,7 @@ class Model:
         has_chat_template: Whether the tokenizer brings one.
         tensors: The stored tensors of the language model, a tied one once.
         config: The whole config.json.
+        quantization: The whole hf_quant_config.json; empty where there is none.
         licence: As its model card names it; empty where nothing tells.
         gate: Who grants access to it on the hub, see `hub.Gate`; empty where nobody has to, and
             where the hub was not asked because all files are here.
@@ -95,6 +97,7 @@ class Model:
     # A hash over all of them would take as long as what is remembered by it.
     tensors: tuple[Tensor, ...] = field(repr=False, hash=False)
     config: Mapping[str, Any] = field(repr=False, hash=False)
+    quantization: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     licence: str = ""
     gate: hub.Gate = ""
     code: tuple[str, ...] = ()
@@ -173,8 +176,12 @@ class Model:
     @property
     def quantized_with(self) -> str:
         """The method by which the checkpoint itself is quantized, such as "gptq", or ""."""
-        details = self.config.get("quantization_config")
-        return str(details.get("quant_method", "unknown")) if isinstance(details, dict) else ""
+        return method_of(self.config, self.quantization)
+
+    @property
+    def kv_cache_type(self) -> str:
+        """The type that the checkpoint wants its KV cache in, such as "fp8", or ""."""
+        return kv_cache_type_of(self.config, self.quantization)
 
 
 def directory_of(source: str | Path) -> Path | None:
@@ -232,6 +239,7 @@ def _interpret(found: _Found) -> Model:
         has_chat_template=checkpoint.has_chat_template(found.descriptions),
         tensors=tensors,
         config=config,
+        quantization=checkpoint.read_quantization(found.descriptions),
         code=checkpoint.own_code(found.descriptions),
         licence=weights.licence,
         gate=weights.gate,

@@ -117,6 +117,8 @@ _TUNED: dict[str, Any] = {
 }
 """What the guide advises always: a third more tokens/s together, and half the ITL."""
 
+_EAGER = "what takes memory: workbench/eager_memory.py; the lengths are our choice, to begin with"
+
 _TORCH = f"what the limits do: tensorrt_llm llmapi/llm_args.py; {_OURS}"
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
@@ -249,5 +251,23 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
             },
         ),
     ),
+    "transformers": (
+        Preset(
+            "long context",
+            "All tokens that the model was made for. A prompt is computed in one step, and where "
+            "attention is not fused its memory grows with the square of that length.",
+            _EAGER,
+            {"max_input_len": _long_input, "max_output_len": _long_output},
+        ),
+        Preset(
+            "smallest memory",
+            "Weights and KV cache in bfloat16, half of what float32 takes, and short requests.",
+            _EAGER,
+            {"dtype": "bfloat16", "max_input_len": 128, "max_output_len": 128},
+        ),
+    ),
 }
-"""By backend. Applying one puts what the others of its backend set back to the default."""
+"""By backend. Applying one puts what the others of its backend set back to the default.
+
+Eager generation has none for throughput, since it runs one request at a time, and none for latency,
+since nothing is compiled or quantized: its lengths and its precision are all that can be chosen."""

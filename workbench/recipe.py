@@ -8,24 +8,24 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import explanations, files, history, store
+from workbench import engine_history, explanations, files, history, store
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend
-from workbench.build import built_for, gpu_device, key_values, read_model
+from workbench.build import built_for, key_values, read_model
 from workbench.compilation import Compilation
+from workbench.devices import device_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError
 from workbench.eviction import make_room, sweep
 from workbench.fingerprint import fingerprint
-from workbench.gpus import list_gpus
+from workbench.gpus import Gpu, list_gpus
 from workbench.guard import check_now
-from workbench.hardware import host
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job
 from workbench.journal import WAIT, Journal
@@ -68,7 +68,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
     work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
-    with heartbeat(journal, work.backend.uses_gpu):
+    with heartbeat(journal, work.gpus):
         model, source = work.obtain()
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
@@ -79,36 +79,27 @@ def run_build(journal: Journal) -> dict[str, Any]:
     with work.turn() as waited:
         if waited:
             journal.stage("room", STAGES["room"])
-        with heartbeat(journal, work.backend.uses_gpu):
+        with heartbeat(journal, work.gpus):
             # Somebody else may have built it meanwhile.
             engine = store.look_up(identity)[0]
             if engine:
                 journal.note(f"The engine {engine.key} was published meanwhile.")
                 return {"engine": engine.key, "reused": True}
-            work.make_room(model)
+            work.make_room(model, smoke=request["smoke"])
             engine = work.build(model, source, identity, smoke=request["smoke"])
-        history.record(engine, Job(journal.path).view(), work.device)
+        view, device = Job(journal.path).view(), work.device
+        history.record(engine, view, device)
+        engine_history.record(engine, work.spec, model, view.facts, device)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
 
 
 def slots(backend: Backend, spec: BuildSpec) -> list[Slot]:
-    """Return the devices that a build takes: the processor, or GPUs.
-
-    As many GPUs as it compiles on at the same time, or as the engine that is tried runs on.
-    """
-    if not backend.uses_gpu:
+    """Return the devices that a build takes: the processor, or GPUs."""
+    gpus = backend.takes(spec, list_gpus)
+    if not gpus and not backend.uses_gpu:
         return [processor()]
     # A ticket from before a restart of the machine is in nobody's way.
-    return [
-        Slot(f"{gpu.uuid}-{boot()[:8]}", f"GPU {gpu.index} ({gpu.name})")
-        for gpu in list_gpus()[: gpus_needed(spec)]
-    ]
-
-
-def gpus_needed(spec: BuildSpec) -> int:
-    """Return how many GPUs a spec takes, where its backend runs on GPUs."""
-    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
-    return max(ranks, int(getattr(spec, "workers", 1)))
+    return [Slot(f"{gpu.uuid}-{boot()[:8]}", f"GPU {gpu.index} ({gpu.name})") for gpu in gpus]
 
 
 @dataclass(frozen=True)
@@ -149,9 +140,13 @@ class _Work:
     @property
     def device(self) -> str:
         """Name of what this is built on."""
-        return gpu_device(list_gpus()).name if self.backend.uses_gpu else host().name
+        return device_of(self.backend, self.gpus()).name
 
-    def make_room(self, model: Model) -> None:
+    def gpus(self) -> Sequence[Gpu]:
+        """Return the GPUs that it takes, as they are now."""
+        return self.backend.takes(self.spec, list_gpus)
+
+    def make_room(self, model: Model, *, smoke: bool) -> None:
         """Keep the store in its budget; refuse where not even the least that is needed is free.
 
         Raises:
@@ -160,8 +155,9 @@ class _Work:
         sweep()
         make_room(extra=self._disk(model), tell=self.journal.note)
         with contextlib.suppress(ModelError):  # what it needs is not known: it may work
-            gpus = list_gpus() if self.backend.uses_gpu else ()
-            check_now(self.journal, self.backend.need(self.spec, model), gpus)
+            need, gpus = self.backend.need(self.spec, model), self.gpus()
+            tried = smoke and not self.backend.not_runnable(self.spec, gpus)
+            check_now(self.journal, need if tried else need.untried, gpus)
 
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""

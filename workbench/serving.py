@@ -23,6 +23,7 @@ from workbench import store, usage
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
+from workbench.gpus import list_gpus
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start, end_leftovers, newest, running
 from workbench.journal import ENDED, Journal
@@ -219,7 +220,7 @@ def run_server_job(journal: Journal) -> dict[str, Any]:
         if server.engine:
             stack.callback(usage.claim(server.engine).release)
             store.sound_engine(server.engine)
-        stack.enter_context(heartbeat(journal, uses_gpu=True))
+        stack.enter_context(heartbeat(journal, list_gpus))
         process = _start(server)
         try:
             _await_health(server, process, job, owner)

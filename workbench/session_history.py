@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from workbench import files, hub
+from workbench import engine_history, files, hub
 from workbench.backends import get_backend, make_spec
 from workbench.checkpoint import is_complete
 from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit, Part
+from workbench.gpus import list_gpus
 from workbench.hardware import Device, host
 from workbench.history import ELSEWHERE, MARGIN, RECENT, TAIL, corrected, family_file
 from workbench.model import HUB_ID, Model, directory_of
@@ -39,6 +40,8 @@ from workbench.spec import BuildSpec, parameters_of
 
 def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     """Return the memory that a session takes, corrected by the latest sessions like it.
+
+    Of a backend whose builds log what an engine takes, by those: see `workbench.engine_history`.
 
     Alike are sessions of the same backend, weight precision and compute precision, of models with
     at least half and at most twice the parameters; on the same kind of device where there are any,
@@ -54,7 +57,11 @@ def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     Raises:
         ModelError: The arithmetic does not hold for this model.
     """
-    fit = get_backend(spec.backend).fit(spec, model, device)
+    backend = get_backend(spec.backend)
+    if backend.corrected_fit:
+        correct = engine_history.correction(spec, model.parameters, device.name)
+        return backend.corrected_fit(spec, model, device, correct)
+    fit = backend.fit(spec, model, device)
     if fit.device.kind != "cpu":
         return fit  # the peaks are of the host's memory
     past, note = _alike(spec, model.parameters, fit.device.name)
@@ -85,13 +92,14 @@ def record(engine: Engine, peak: SessionPeak) -> None:
     # A manifest may come from anywhere, and has perhaps no name or number that means something.
     broken = (KeyError, TypeError, ValueError, AttributeError)
     with contextlib.suppress(OSError, WorkbenchError, *broken):
+        backend = get_backend(engine.backend)
         model = _model_of(engine)
         if model is None:
             return
         spec = _spec_of(engine, model)
-        fit = get_backend(engine.backend).fit(spec, model, host())
-        if fit.device.kind != "cpu":
-            return
+        fit = backend.fit(spec, model, host())
+        if fit.device.kind != "cpu" or backend.takes(spec, list_gpus):
+            return  # the peak is of the host's memory
         line = {
             "time": time.time(),
             "engine": engine.key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from workbench.engine import age
 from workbench.errors import WorkbenchError
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.flags import words
+from workbench.gpu_table import GIGA, TERA, GpuModel, find
+from workbench.gpus import Gpu
 from workbench.history import Range
 from workbench.journal import ENDED, Stage, State, View
 from workbench.listing import Entry, queue_line
@@ -46,6 +49,31 @@ def model_lines(model: Model) -> list[str]:
     return list(filter(None, [model_line(model), licence, GATES[model.gate]]))
 
 
+def gpus_line(gpus: Sequence[Gpu]) -> str:
+    """Return one line on GPUs: of the table all that it has, of this machine what NVML tells.
+
+    Raises:
+        InputError: One that is planned for is not in the table.
+    """
+    if gpus and gpus[0].is_planned:
+        return _table_line(len(gpus), find(gpus[0].name))
+    kinds = Counter((gpu.name, gpu.memory_bytes, gpu.compute_capability) for gpu in gpus)
+    return "; ".join(
+        f"{count} x {name}: {format_bytes(size)}, compute capability {major}.{minor}"
+        for (name, size, (major, minor)), count in kinds.items()
+    )
+
+
+def _table_line(count: int, model: GpuModel) -> str:
+    speeds = [f"{name} {speed / TERA:,.4g}" for name, speed in model.throughput.items()]
+    major, minor = model.compute_capability
+    return (
+        f"{count} x {model.name}: {format_bytes(model.memory_bytes)} at "
+        f"{model.bandwidth / GIGA:,.0f} GB/s, compute capability {major}.{minor}, 10^12 operations "
+        f"a second on dense matrices in {', '.join(speeds)}. Source: {model.source}."
+    )
+
+
 MARKS = {"refuse": "cannot work", "warn": "note", "ignored": "no effect"}
 """What the level of a finding is called for people."""
 
@@ -58,15 +86,18 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
 def fit_lines(fit: Fit) -> list[str]:
     """Return the parts of a memory estimate and what is left, a line each.
 
-    Where GPUs hold different parts of the model, those of each follow.
+    Where GPUs hold different parts of the model or have not the same free, those of each follow.
     """
     lines = [_part_line(part) for part in fit.parts]
     lines.append(f"{'together':<12} {size_range(fit.total_low, fit.total_high)}")
     lines.append(fit.summary)
+    unlike = len({ranks.device for ranks in fit.ranks}) > 1
     if len(fit.ranks) > 1:
         for ranks in fit.ranks:
             sizes = [f"{part.name} {size_range(part.low, part.high)}" for part in ranks.parts]
-            lines.append(f"{ranks.title}: {', '.join(sizes)}")
+            free = format_bytes(ranks.device.memory_available)
+            where = f" on {ranks.device.name}, {free} available" if unlike else ""
+            lines.append(f"{ranks.title}{where}: {', '.join(sizes)}")
     return lines
 
 

@@ -362,7 +362,7 @@ def run_sweep_job(journal: Journal) -> dict[str, Any]:
         journal.stage(point.id, f"{number + 1} of {total}: {point.title}")
         return lambda text: journal.fact(now=text)
 
-    with heartbeat(journal, uses_gpu=False):
+    with heartbeat(journal):
         run_sweep(sweep, progress, demand)
     return closing_words(journal, sweep, demand)
 

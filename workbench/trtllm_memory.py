@@ -1,4 +1,4 @@
-"""Memory of a TensorRT-LLM engine on one GPU, and what a build takes on its host.
+"""Memory of a TensorRT-LLM engine on its GPUs.
 
 Exact where arithmetic is exact. Everything else is a range that holds for published logs; they
 stand in `tests/test_trtllm_memory.py` with their sources.
@@ -6,11 +6,11 @@ stand in `tests/test_trtllm_memory.py` with their sources.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from workbench.errors import SpecError
-from workbench.fit import BuildNeed, Fit, Part, Ranks
+from workbench.fit import Correct, Fit, Part, Ranks, as_predicted
 from workbench.hardware import Device
 from workbench.latest import keep_latest
 from workbench.memory import FLOAT_BYTES, kv_bytes_per_token, latent_size
@@ -19,12 +19,13 @@ from workbench.trtllm_weights import PACKINGS, Split
 from workbench.units import format_bytes
 
 MIB = 1 << 20
-GB = 1_000_000_000
 BLOCK_TOKENS = 32
 """Tokens in one block of the paged KV cache: tokens_per_block of trtllm-build, by default."""
 
 DTYPES = ("auto", *FLOAT_BYTES)
-KV_DTYPES = ("auto", "int8", "fp8")
+KV_DTYPES = ("auto", "int8", "fp8", "nvfp4")
+NVFP4_GROUP = 16
+"""Elements that share a scale of one byte."""
 
 
 def trtllm_kv_bytes_per_token(
@@ -48,6 +49,9 @@ def trtllm_kv_bytes_per_token(
     instead of keys and values, and every GPU of a layer keeps all of them (cache type SELFKONLY
     of kvCacheManager.cpp; a log of Kimi-K2.5 on 8 GPUs gives exactly that).
 
+    In nvfp4 an element takes half a byte, and 16 of them share a scale of one (tensorrt_llm
+    _torch/pyexecutor/resource_manager.py).
+
     Args:
         model: The model.
         dtype: One of `DTYPES`.
@@ -62,13 +66,16 @@ def trtllm_kv_bytes_per_token(
         ModelError: The model keeps something else than keys and values of each token.
     """
     _require("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
-    _require_positive(tp_size=tp_size, pp_size=pp_size)
-    width = FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1
+    require_positive(tp_size=tp_size, pp_size=pp_size)
     layers = -(-model.layers // pp_size)
     if keeps_latent and (latent := latent_size(model)):
-        return layers * latent * width
-    head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
-    return layers * -(-model.kv_heads // tp_size) * head * width
+        elements = layers * latent
+    else:
+        head = kv_bytes_per_token(model, "float16") // (2 * model.layers * model.kv_heads)
+        elements = layers * -(-model.kv_heads // tp_size) * head
+    if kv_cache_dtype == "nvfp4":
+        return -(-elements // 2) + -(-elements // NVFP4_GROUP)
+    return elements * (FLOAT_BYTES[_dtype(model, dtype)] if kv_cache_dtype == "auto" else 1)
 
 
 def trtllm_fit(
@@ -87,12 +94,15 @@ def trtllm_fit(
     kv_cache_tokens: int | None,
     device: Device,
     keeps_latent: bool = False,
+    correct: Correct = as_predicted,
 ) -> Fit:
     """Estimate the memory of a TensorRT-LLM session on one GPU, the fullest of its ranks.
 
     The KV cache takes a part of what the rest leaves free, so it ranges from one request of full
-    length to that part; `kv_tokens` is the safe end. Without a GPU (a device of no memory) it goes
-    up to max_batch_size requests of full length, and the verdict is "unknown".
+    length to that part; `kv_tokens` is the safe end. All ranks keep as many tokens as the one
+    with the least room (tensorrt_llm _torch/pyexecutor/resource_manager.py), so the GPU with the
+    least free memory decides. Without a GPU (a device of no memory) it goes up to max_batch_size
+    requests of full length, and the verdict is "unknown".
 
     Args:
         model: The model.
@@ -107,14 +117,15 @@ def trtllm_fit(
         max_beam_width: Beams of a request.
         kv_cache_free_gpu_memory_fraction: Part of the free memory that the KV cache takes.
         kv_cache_tokens: Most tokens in the KV cache; None or 0 leaves it to the fraction.
-        device: The GPU.
+        device: The first GPU; `Device.each` of it has those of the ranks.
         keeps_latent: As in `trtllm_kv_bytes_per_token`.
+        correct: Corrects weights and activations; the KV cache takes what is left then.
 
     Raises:
         SpecError: A value is not one of those named, or out of range.
         ModelError: The arithmetic does not hold for this model.
     """
-    _require_positive(
+    require_positive(
         max_batch_size=max_batch_size,
         max_seq_len=max_seq_len,
         max_num_tokens=max_num_tokens,
@@ -127,7 +138,9 @@ def trtllm_fit(
         )
     if kv_cache_tokens is not None and kv_cache_tokens < 0:
         raise SpecError(f"kv_cache_tokens must not be negative; got {kv_cache_tokens}.")
-    split = _split(model, dtype, quantization, tp_size, pp_size)
+    split = split_of(model, dtype, quantization, tp_size, pp_size)
+    gpus = device.of_ranks(tp_size * pp_size)
+    device = min(gpus, key=lambda gpu: gpu.memory_available)
     per_token = trtllm_kv_bytes_per_token(
         model,
         dtype=dtype,
@@ -136,11 +149,13 @@ def trtllm_fit(
         pp_size=pp_size,
         keeps_latent=keeps_latent,
     )
+    kept_in = _dtype(model, dtype) if kv_cache_dtype == "auto" else kv_cache_dtype
     sequences = max_batch_size * max_beam_width
-    weights = _weights(split, quantization)
+    stages = _weights(split, quantization, correct)
+    weights = _fullest(stages)
     # tensorrt_llm _common.py check_max_num_tokens brings the number into these bounds.
     tokens = max(BLOCK_TOKENS, min(max_num_tokens, max_batch_size * max_seq_len))
-    activations = _activations(split, tokens, sequences)
+    activations = correct(_activations(split, tokens, sequences))
     runtime = _runtime(split, sequences, max_seq_len)
     # A request fills whole blocks.
     length = _in_blocks(max_seq_len)
@@ -160,8 +175,8 @@ def trtllm_fit(
         least,
         max(least, most),
         exact=False,
-        how=f"{per_token:,} bytes a token on this GPU, in blocks of {BLOCK_TOKENS} tokens. The "
-        f"low end is one request of full length; the high end is {of_what}"
+        how=f"{per_token:,} bytes a token in {kept_in} on this GPU, in blocks of "
+        f"{BLOCK_TOKENS} tokens. The low end is one request of full length, the high end {of_what}"
         f"{f', and not above kv_cache_tokens = {limit}' if limit else ''}.",
         remedy="lower max_seq_len, choose a smaller kv_cache_dtype or raise tp_size",
     )
@@ -173,127 +188,87 @@ def trtllm_fit(
         runtime=runtime,
         kv_tokens=kv_tokens,
         full_length_requests=kv_tokens // (length * max_beam_width),
-        ranks=_ranks(split, Fit(device, weights, kv_cache, activations, runtime, 0, 0)),
+        ranks=_ranks(split, stages, (kv_cache, activations, runtime), gpus),
     )
 
 
-def _ranks(split: Split, fullest: Fit) -> tuple[Ranks, ...]:
-    """Return what each rank holds; neighbouring stages of a pipeline that hold the same are one.
+def _ranks(
+    split: Split, stages: Sequence[Part], others: tuple[Part, Part, Part], gpus: Sequence[Device]
+) -> tuple[Ranks, ...]:
+    """Return what each rank holds; neighbours that hold the same on the same kind of GPU are one.
 
     Rank numbers go through the tensor-parallel group first (tensorrt_llm mapping.py). All ranks
     keep as many blocks of KV cache as the fullest one, each for its own layers.
+
+    Args:
+        split: How the model is spread.
+        stages: The weights of a rank of each pipeline stage.
+        others: KV cache of the first stage, activations and runtime.
+        gpus: Of the ranks.
     """
     found: list[Ranks] = []
-    most_layers = split.layers_of(0)
-    for stage, (low, high) in enumerate(split.stages):
-        kv_cache = fullest.kv_cache
-        ends = [
-            end * split.layers_of(stage) // most_layers for end in (kv_cache.low, kv_cache.high)
-        ]
-        parts = (
-            replace(fullest.weights, low=low, high=high),
-            replace(kv_cache, low=ends[0], high=ends[1]),
-            fullest.activations,
-            fullest.runtime,
+    kv_cache, activations, runtime = others
+    for rank, gpu in enumerate(gpus):
+        stage = rank // split.tp
+        low, high = (
+            end * split.layers_of(stage) // split.layers_of(0)
+            for end in (kv_cache.low, kv_cache.high)
         )
-        first = stage * split.tp
-        if found and found[-1].parts == parts:
+        parts = (stages[stage], replace(kv_cache, low=low, high=high), activations, runtime)
+        first = rank
+        if found and (found[-1].parts, found[-1].device) == (parts, gpu):
             first = found.pop().first
-        found.append(Ranks(first, (stage + 1) * split.tp - 1, parts))
+        found.append(Ranks(first, rank, parts, gpu))
     return tuple(found)
 
 
-def trtllm_build_need(
-    model: Model,
-    *,
-    dtype: str,
-    quantization: str,
-    tp_size: int,
-    pp_size: int,
-    workers: int,
-    strip_plan: bool = False,
-) -> BuildNeed:
-    """Estimate what conversion and build need on their host and GPU.
-
-    Published builds, from GPT-2 to Command-R 35B, held 1.5 to 2.5 times the weights and some
-    gigabytes for the libraries; with four ranks built one after another in one process it was 3.6
-    times. TensorRT-LLM logs what is resident when a build ends (tensorrt_llm builder.py), so a
-    peak can be higher. No document gives a formula.
-
-    The GPU holds the weights of a rank while TensorRT tunes: logs of Command-R 35B and Gemma 2 9B
-    end their builds with 70,725 and 19,386 MiB on it, 1.06 and 1.1 times their weights. What
-    calibrates loads the unquantized model there before.
-
-    Args:
-        model: The model.
-        dtype: One of `DTYPES`.
-        quantization: A key of `PACKINGS`.
-        tp_size: GPUs that share each layer.
-        pp_size: Groups of GPUs that share the layers out.
-        workers: Processes that build ranks at the same time.
-        strip_plan: The engine is written without its weights.
+@keep_latest
+def split_of(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: int) -> Split:
+    """Check what decides about weights, and return how they are spread.
 
     Raises:
         SpecError: A value is not one of those named, or not positive.
     """
-    _require_positive(workers=workers)
-    split = _split(model, dtype, quantization, tp_size, pp_size)
-    plain = replace(split, packing=None)
-    ranks = tp_size * pp_size
-    low, high = split.all_ranks()
-    _, loaded = plain.all_ranks()
-    memory = Part(
-        "memory",
-        3 * GB // 2 + low * 7 // 5 // ranks,
-        8 * GB * min(workers, ranks) + loaded * (7 if ranks > 1 else 5) // 2,
-        exact=False,
-        how="The libraries (8 GB a process at the most) and 1.4 times the weights of a rank to 2.5 "
-        "times all unquantized weights, or 3.5 times with several ranks. An estimate read off "
-        "published build logs.",
-    )
-    disk = Part(
-        "disk",
-        low if strip_plan else 2 * low,
-        2 * high + ranks * 64 * MIB + 1000 * model.vocab_size,
-        exact=False,
-        how="The TensorRT-LLM checkpoint and the engine, each with the weights of all ranks.",
-    )
-    least, most = split.fullest()
-    device = Part(
-        "GPU memory",
-        least,
-        max(most * 5 // 4, loaded if split.packing else 0) + GB,
-        exact=False,
-        how="The weights of a rank, up to 1.25 times or with a quantization all unquantized "
-        "weights, and 1 GB for CUDA and the kernels that are tried. An estimate read off published "
-        "build logs.",
-    )
-    return BuildNeed(memory, disk, device, min(workers, ranks))
-
-
-@keep_latest
-def _split(model: Model, dtype: str, quantization: str, tp_size: int, pp_size: int) -> Split:
-    """Check what decides about weights, and return how they are spread."""
     _require("quantization", quantization, PACKINGS)
-    _require_positive(tp_size=tp_size, pp_size=pp_size)
+    require_positive(tp_size=tp_size, pp_size=pp_size)
     width = FLOAT_BYTES[_dtype(model, dtype)]
     return Split(model, width, PACKINGS[quantization], tp_size, pp_size)
 
 
-def _weights(split: Split, quantization: str) -> Part:
-    """Weights of the fullest rank; layers are quantized, embedding and output layer are not."""
-    low, high = split.fullest()
-    exact = low == high and split.packing is None and not split.model.quantized_with
+def _weights(split: Split, quantization: str, correct: Correct) -> list[Part]:
+    """Weights of a rank of each pipeline stage.
+
+    Layers are quantized, embedding and output layer are not.
+    """
+    stored = split.packing is None and not split.model.quantized_with
     spread = f"tp_size {split.tp}, pp_size {split.pp}, quantization {quantization}"
-    return Part(
-        "weights",
-        low,
-        high,
-        exact=exact,
-        how=f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
+    how = (
+        f"Counted tensor by tensor for {spread}, with the embedding whole on its rank and the "
         f"table of rotary positions ({format_bytes(split.rotation[1])})."
-        + ("" if exact else " The range is for scales and padding, and for tables kept twice."),
-        remedy="choose a smaller quantization, a smaller model or a larger tp_size",
+    )
+    unsure = " The range is for scales and padding, and for tables kept twice."
+    exact = stored and all(low == high for low, high in split.stages)
+    return [
+        correct(
+            Part(
+                "weights",
+                low,
+                high,
+                exact=exact,
+                how=how if exact else how + unsure,
+                remedy="choose a smaller quantization, a smaller model or a larger tp_size",
+            )
+        )
+        for low, high in split.stages
+    ]
+
+
+def _fullest(stages: Sequence[Part]) -> Part:
+    """Return the most of each end among the stages of a pipeline."""
+    return replace(
+        stages[0],
+        low=max(part.low for part in stages),
+        high=max(part.high for part in stages),
     )
 
 
@@ -368,7 +343,12 @@ def _require(name: str, value: str, known: Collection[str]) -> None:
         raise SpecError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
 
-def _require_positive(**numbers: int) -> None:
+def require_positive(**numbers: int) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        SpecError: Names the parameter.
+    """
     for name, number in numbers.items():
         if number < 1:
             raise SpecError(f"{name} must be at least 1; got {number}.")

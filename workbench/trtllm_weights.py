@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from workbench.model import Model
+from workbench.model import DTYPES, Model
 from workbench.tensors import Tensor
 
 
@@ -70,6 +70,9 @@ ROW_MATRICES = {
 }  # fmt: skip
 ROUTERS = {"gate", "router", "shared_expert_gate"}
 """Modules by the way in which tensor parallelism splits them; what is in no set may be whole."""
+
+TENSORS = {"weight", "bias", "weight_scale", "weight_scale_2", "input_scale"}
+"""Tensors of a module; ModelOpt keeps the scales of a matrix beside it, split as that is."""
 
 POSITIONS = {"wpe", "embed_positions", "position_embeddings"}
 WITHOUT_ROTATION = {"bloom", "mpt"}
@@ -164,7 +167,7 @@ class Split:
             # A table is whole on each rank, unless use_parallel_embedding splits it.
             rows, *rest = tensor.shape or (1,)
             rows = -(-rows // self.tp) if _is_output(tensor) else rows
-            size = self.width * rows * math.prod(rest)
+            size = self._width_of(tensor) * rows * math.prod(rest)
             return size, size
         if self.model.quantized_with:
             # Packed as they are in the checkpoint, in a layout that is a little smaller or larger.
@@ -176,6 +179,11 @@ class Split:
         if self.packing is None or len(tensor.shape) < 2 or _module(tensor) in ROUTERS:
             return self.width * low, self.width * high
         return self.packing.stored_bytes(tensor, low, high)
+
+    def _width_of(self, tensor: Tensor) -> int:
+        """Return the bytes of an element of a table: one of few bits is taken as it is stored."""
+        is_float = tensor.dtype in DTYPES or not self.model.quantized_with
+        return self.width if is_float else -(-tensor.bytes // tensor.elements)
 
     def shares(self, tensor: Tensor) -> tuple[Fraction, Fraction]:
         """Return the least and the most of a layer's tensor that a rank holds.
@@ -224,7 +232,7 @@ def _layer(tensor: Tensor) -> int | None:
 def _module(tensor: Tensor) -> str:
     """Return the name of the module that a tensor is in, such as "q_proj"."""
     parts = tensor.name.split(".")
-    return parts[-2] if parts[-1] in {"weight", "bias"} and len(parts) > 1 else parts[-1]
+    return parts[-2] if parts[-1] in TENSORS and len(parts) > 1 else parts[-1]
 
 
 def _is_output(tensor: Tensor) -> bool:

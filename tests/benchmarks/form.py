@@ -2,15 +2,17 @@
 
     python -m tests.benchmarks.form [--rounds N]
 
-For each backend a model of many gigabytes (its weights are holes in files) is chosen, then every
-field is changed and reset, and every preset is applied. The time is what the kernel needs from the
-change of a control to the last message for the browser; on a busy machine the processor's time
-tells what is ours.
+For each backend a model of many gigabytes (its weights are holes in files) is chosen, for GPUs of
+the table and for those of this machine (played by `tests/standin_nvml`), with the What-if curves
+closed and open; then every field is changed and reset, and every preset is applied. The time is
+what the kernel needs from the change of a control to the last message for the browser; on a busy
+machine the processor's time tells what is ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -20,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.standin_nvml import compile_library, load
 
 LIMIT = 0.050
 """Seconds."""
@@ -121,14 +125,13 @@ def _timed(what: str, change: Callable[[], None]) -> Change:
     return Change(time.perf_counter() - wall, time.process_time() - processor, what)
 
 
-def measure(model: Path, backend: str, rounds: int) -> list[Change]:
+def measure(spec: Any, device: str, rounds: int, *, what_if: bool) -> list[Change]:
     """Make every change of a form."""
-    from workbench.backends import make_spec
     from workbench.presets import presets_of
     from workbench.widgets.form import BuildForm
 
-    spec = make_spec({"backend": backend, "model": str(model)})
-    form = BuildForm(spec, device="H200 SXM 141GB", gpu_count=4)
+    form = BuildForm(spec, device=device, gpu_count=4)
+    form._fit.what_if.value = what_if
     changes = []
     for _ in range(rounds):
         for name, field in form._fields.items():
@@ -139,10 +142,37 @@ def measure(model: Path, backend: str, rounds: int) -> list[Change]:
             changes.append(_timed(f"{name} back", field.reset))
         changes += [
             _timed(f"preset {preset.name}", lambda p=preset: form.apply(p))
-            for preset in presets_of(backend)
+            for preset in presets_of(spec.backend)
         ]
         changes.append(_timed("reset all", form.reset))
-    return changes
+    return sorted(changes)
+
+
+FOUR_GPUS = ";".join(["NVIDIA H200,9.0,150754820096,150000000000"] * 4)
+
+
+def devices_of(backend: str, here: bool) -> list[str]:
+    """Return what is planned for: a row of the table and, with a stand-in for NVML, this machine.
+
+    Args:
+        backend: Its name.
+        here: Whether this machine has GPUs, real or played.
+    """
+    from workbench.backends import get_backend
+
+    planned = ["H200 SXM 141GB"] if get_backend(backend).uses_gpu else []
+    return [*planned, *(["this machine"] if here or not planned else [])]
+
+
+def play_gpus(folder: Path) -> bool:
+    """Give this process four GPUs that a library plays; return whether a compiler was found."""
+    library = compile_library(folder)
+    if library is None:
+        print("Without a C compiler nothing plays the GPUs of this machine.")
+        return False
+    load(library)
+    os.environ["STANDIN_GPUS"] = FOUR_GPUS
+    return True
 
 
 def main() -> None:
@@ -153,21 +183,33 @@ def main() -> None:
     slow = False
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["WORKBENCH_HOME"] = str(Path(scratch) / "home")
+        here = play_gpus(Path(scratch))
+
+        from workbench.backends import NAMES, make_spec
+
         model = make_large_model(Path(scratch) / "llama-70b")
-        for backend in ("openvino", "tensorrt_llm", "tensorrt_llm_torch"):
-            changes = sorted(measure(model, backend, rounds))
-            worst = changes[-1]
-            print(
-                f"{backend:<20} {len(changes)} changes: "
-                f"median {1000 * statistics.median(c.wall for c in changes):.1f} ms, "
-                f"p99 {1000 * changes[int(0.99 * (len(changes) - 1))].wall:.1f} ms, "
-                f"worst {1000 * worst.wall:.1f} ms ({worst.what}); by the processor median "
-                f"{1000 * statistics.median(c.processor for c in changes):.1f} ms, "
-                f"worst {1000 * max(c.processor for c in changes):.1f} ms"
-            )
-            slow |= worst.wall > LIMIT
+        for backend in NAMES:
+            spec = make_spec({"backend": backend, "model": str(model)})
+            for device, what_if in itertools.product(devices_of(backend, here), (False, True)):
+                changes = measure(spec, device, rounds, what_if=what_if)
+                curves = ", What if open" if what_if else ""
+                print(f"{backend} on {device}{curves}: {summary(changes)}", flush=True)
+                slow |= changes[-1].wall > LIMIT
     if slow:
         raise SystemExit(f"A change took longer than {1000 * LIMIT:.0f} ms.")
+
+
+def summary(changes: list[Change]) -> str:
+    """Return what changes took in one line, given the slowest last."""
+    worst = changes[-1]
+    return (
+        f"{len(changes)} changes, "
+        f"median {1000 * statistics.median(c.wall for c in changes):.1f} ms, "
+        f"p99 {1000 * changes[int(0.99 * (len(changes) - 1))].wall:.1f} ms, "
+        f"worst {1000 * worst.wall:.1f} ms ({worst.what}); by the processor median "
+        f"{1000 * statistics.median(c.processor for c in changes):.1f} ms, "
+        f"worst {1000 * max(c.processor for c in changes):.1f} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workbench.fit import BuildNeed, Fit
+from workbench.fit import BuildNeed, Correct, Fit
 from workbench.gpus import Gpu
 from workbench.hardware import Device
 from workbench.model import Model
@@ -56,6 +56,30 @@ def always_runnable(spec: BuildSpec, gpus: Sequence[Gpu]) -> str:
     return ""
 
 
+Lister = Callable[[], Sequence[Gpu]]
+"""Asks the driver for the GPUs that are here, as `workbench.gpus.list_gpus` does."""
+
+
+def no_gpus(spec: BuildSpec, here: Lister) -> Sequence[Gpu]:
+    """Take no GPU, and ask for none: that takes time, and a driver may be broken."""
+    del spec, here
+    return ()
+
+
+def first_gpus(spec: BuildSpec, here: Lister) -> Sequence[Gpu]:
+    """Take the first GPUs, as many as the spec needs and are there."""
+    return here()[: gpus_needed(spec)]
+
+
+def gpus_needed(spec: BuildSpec) -> int:
+    """Return how many GPUs a spec takes, where its backend runs on GPUs.
+
+    As many as it compiles on at the same time, or as the engine that is tried runs on.
+    """
+    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
+    return max(ranks, int(getattr(spec, "workers", 1)))
+
+
 def no_shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
     """Find that no shape is compiled: one engine serves under all limits."""
     del spec, model
@@ -76,6 +100,8 @@ class Backend:
         stages: What its workers and their logs report, in order: name -> title.
         findings: Applies its rules; those that need the model or the GPUs only where there are any.
         fit: Estimates the memory of a session.
+        corrected_fit: The same, with weights and activations corrected by what builds measured;
+            None where builds tell nothing of them.
         need: Estimates what a build takes.
         limits: What a session gives to the runtime and enforces, as far as the spec decides it.
         commands: The shell commands that do the same elsewhere; also for a model that is not known.
@@ -84,7 +110,9 @@ class Backend:
         tracker: Makes the reader of what a step prints, given the step and the order; for the step
             "session" and an empty order, of what a session prints while it loads.
         obstacle: Says why a toolchain with these versions cannot do it, or nothing.
-        uses_gpu: Whether it runs on NVIDIA GPUs.
+        uses_gpu: Whether it runs on NVIDIA GPUs, and on nothing else.
+        takes: Those of the GPUs here that building and running a spec takes, given how to ask for
+            them: what waits in their queues, is watched, and has to have room.
         compiles_for_gpu: Whether an engine belongs to the kind of GPU that it was built on.
         not_runnable: Says why an engine of a spec cannot be loaded here at all, or nothing.
         shapes: The compiled limits of which more serves as well, as far as they are asked for.
@@ -106,11 +134,13 @@ class Backend:
     need: Callable[[BuildSpec, Model], BuildNeed]
     limits: Callable[[BuildSpec], dict[str, Any]]
     commands: Callable[[BuildSpec, Model | None], list[Command]]
+    corrected_fit: Callable[[BuildSpec, Model, Device, Correct], Fit] | None = None
     steps: tuple[str, ...] = ("build",)
     order: Callable[[BuildSpec, Model, Mapping[str, Any]], dict[str, Any]] = no_order
     tracker: Callable[[str, Mapping[str, Any]], Tracker] | None = None
     obstacle: Callable[[Mapping[str, str | None]], str] = no_obstacle
     uses_gpu: bool = False
+    takes: Callable[[BuildSpec, Lister], Sequence[Gpu]] = no_gpus
     compiles_for_gpu: bool = False
     not_runnable: Callable[[BuildSpec, Sequence[Gpu]], str] = always_runnable
     shapes: Callable[[BuildSpec, Model], Mapping[str, int | None]] = no_shapes

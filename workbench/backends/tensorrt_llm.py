@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.backends import trtllm_command, trtllm_rules
-from workbench.backends.base import Backend, Command
+from workbench.backends.base import Backend, Command, first_gpus
 from workbench.backends.trtllm_conversion import conversion
 from workbench.backends.trtllm_log import STAGES, LogTracker
 from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
-from workbench.fit import BuildNeed, Fit
+from workbench.fit import BuildNeed, Correct, Fit, as_predicted
 from workbench.gpus import list_gpus
 from workbench.hardware import Device
 from workbench.model import Model
 from workbench.releases import INSTALL, LAST_STABLE, engines_gone
 from workbench.rules import Finding
 from workbench.spec import BuildSpec
-from workbench.trtllm_memory import trtllm_build_need, trtllm_fit
+from workbench.trtllm_memory import trtllm_fit
+from workbench.trtllm_need import trtllm_build_need
 
 if TYPE_CHECKING:
     from workbench.gpus import Gpu
@@ -74,7 +75,12 @@ def shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
 
 
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
-    """Estimate the memory of a session on one GPU; see `workbench.trtllm_memory`."""
+    """Estimate the memory of a session on its GPUs; see `workbench.trtllm_memory`."""
+    return corrected_fit(spec, model, device, as_predicted)
+
+
+def corrected_fit(spec: BuildSpec, model: Model, device: Device, correct: Correct) -> Fit:
+    """Estimate the same, with weights and activations corrected by what was measured."""
     spec = _mine(spec)
     return trtllm_fit(
         model,
@@ -90,11 +96,12 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
         kv_cache_free_gpu_memory_fraction=spec.kv_cache_free_gpu_memory_fraction,
         kv_cache_tokens=spec.kv_cache_tokens,
         device=device,
+        correct=correct,
     )
 
 
 def need(spec: BuildSpec, model: Model) -> BuildNeed:
-    """Estimate what a build takes of host and GPU; see `workbench.trtllm_memory`."""
+    """Estimate what a build takes of host and GPUs; see `workbench.trtllm_need`."""
     spec = _mine(spec)
     return trtllm_build_need(
         model,
@@ -190,6 +197,7 @@ BACKEND = Backend(
     stages=STAGES | {"tokenizer": "write the tokenizer"},
     findings=_findings,
     fit=fit,
+    corrected_fit=corrected_fit,
     need=need,
     limits=limits,
     shapes=shapes,
@@ -199,6 +207,7 @@ BACKEND = Backend(
     tracker=tracker,
     lacks=LACKS,
     uses_gpu=True,
+    takes=first_gpus,
     compiles_for_gpu=True,
     not_runnable=not_runnable,
     bound=("tensorrt-llm", "tensorrt"),

@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.backends.base import Backend, Command
+from workbench.backends.base import Backend, Command, first_gpus
 from workbench.backends.trtllm_log import LogTracker
 from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_torch_command import torch_commands
 from workbench.backends.trtllm_torch_rules import findings
-from workbench.fit import BuildNeed, Fit, Part
+from workbench.fit import BuildNeed, Fit
 from workbench.hardware import Device
 from workbench.model import Model
 from workbench.releases import INSTALL
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameter
 from workbench.trtllm_memory import trtllm_fit
+from workbench.trtllm_need import trtllm_recipe_need
 
 if TYPE_CHECKING:
     from workbench.gpus import Gpu
@@ -41,7 +42,7 @@ class TorchSpec(BuildSpec):
     )
     kv_cache_dtype: Literal["auto", "fp8"] = parameter(
         "auto",
-        help="Precision of the KV cache. auto takes what the checkpoint says.",
+        help="Precision of the KV cache. auto takes what the checkpoint says, and else dtype.",
         group="KV cache",
         source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
     )
@@ -164,14 +165,19 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
     }
 
 
+def kv_cache_type(spec: TorchSpec, model: Model) -> str:
+    """Return the type of the KV cache, with auto resolved by the checkpoint; "" for its dtype."""
+    return model.kv_cache_type if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
+
+
 def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
-    """Estimate the memory of a session on one GPU; see `workbench.trtllm_memory`."""
+    """Estimate the memory of a session on its GPUs; see `workbench.trtllm_memory`."""
     spec = _mine(spec)
     return trtllm_fit(
         model,
         dtype=spec.dtype,
         quantization="none",
-        kv_cache_dtype="fp8" if spec.kv_cache_dtype == "fp8" else "auto",
+        kv_cache_dtype=kv_cache_type(spec, model) or "auto",
         tp_size=spec.tp_size,
         pp_size=spec.pp_size,
         max_batch_size=spec.max_batch_size,
@@ -186,13 +192,9 @@ def fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
 
 
 def need(spec: BuildSpec, model: Model) -> BuildNeed:
-    """Estimate what a build takes: a few files, and the model once for the smoke stage."""
-    del spec
-    size = sum(tensor.bytes for tensor in model.tensors)
-    return BuildNeed(
-        Part("memory", 0, size, exact=False, how="the weights pass through the host's memory"),
-        Part("disk", 0, 64 << 20, exact=False, how="tokenizer and recipe; no weights are copied"),
-    )
+    """Estimate what a build takes of host and GPUs; see `workbench.trtllm_need`."""
+    spec = _mine(spec)
+    return trtllm_recipe_need(model, dtype=spec.dtype, tp_size=spec.tp_size, pp_size=spec.pp_size)
 
 
 def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
@@ -228,4 +230,5 @@ BACKEND = Backend(
     tracker=tracker,
     lacks=LACKS,
     uses_gpu=True,
+    takes=first_gpus,
 )

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.backends.base import Backend, Command
+from workbench.backends.base import Backend, Command, Lister
 from workbench.backends.code_rules import code_rules
 from workbench.eager_memory import eager_fit
 from workbench.fit import BuildNeed, Fit, Part
-from workbench.gpus import list_gpus
 from workbench.hardware import Device
+from workbench.memory import FLOAT_BYTES
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameter
@@ -124,21 +124,28 @@ def _dtype(spec: TransformersSpec, model: Model) -> str:
     return model.dtype if model.dtype in known else "float32"
 
 
-def _device(spec: TransformersSpec, host: Device) -> Device:
-    """Return what it runs on: the first GPU, if it may use one and there is one."""
-    gpus = () if spec.device == "cpu" else list_gpus()
-    if gpus:
-        return Device(gpus[0].name, "gpu", gpus[0].memory_bytes, gpus[0].memory_free, 0, 0)
-    return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0) if spec.device == "cuda" else host
+def takes(spec: BuildSpec, here: Lister) -> Sequence[Gpu]:
+    """Return the GPU that it runs on: the first one, if it may use one and there is one."""
+    return () if _mine(spec).device == "cpu" else here()[:1]
+
+
+def _device(spec: TransformersSpec, device: Device) -> Device:
+    """Return what it runs on, given the first GPU, or the processor where it takes none."""
+    if spec.device == "cuda" and device.kind == "cpu":
+        return Device("no NVIDIA GPU", "gpu", 0, 0, 0, 0)
+    return device
 
 
 def need(spec: BuildSpec, model: Model) -> BuildNeed:
     """Estimate what a build takes: a few files, and the model once for the smoke stage."""
-    del spec
     size = sum(tensor.bytes for tensor in model.tensors)
+    how = "the model is loaded once to try it"
+    on_gpu = model.parameters * FLOAT_BYTES[_dtype(_mine(spec), model)]
     return BuildNeed(
-        Part("memory", 0, size, exact=False, how="the model is loaded once to try it"),
+        Part("memory", 0, size, exact=False, how=how),
         Part("disk", 0, 64 << 20, exact=False, how="tokenizer and recipe; no weights are copied"),
+        Part("GPU memory", on_gpu, on_gpu + (1 << 30), exact=False, how=how),
+        devices=0,
     )
 
 
@@ -169,7 +176,6 @@ def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
 
 
 def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
-    del gpus  # it is asked for none: most run it on a processor
     spec = _mine(spec)
     found = [*code_rules(spec, model)]
     limit = spec.sequence_limit
@@ -184,7 +190,7 @@ def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list
                 (("max_input_len", limit - 1),),
             )
         )
-    if spec.device == "cuda" and not list_gpus():
+    if spec.device == "cuda" and not gpus:
         found.append(
             Finding(
                 "refuse",
@@ -252,5 +258,6 @@ BACKEND = Backend(
     limits=limits,
     commands=commands,
     scores=True,
+    takes=takes,
     lacks={"json_schema": _FREE_TEXT, "regex": _FREE_TEXT},
 )

@@ -24,7 +24,8 @@ def findings(spec: TorchSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[
     """Apply the rules of this backend; those on model and GPUs only where there are any."""
     found = [*code_rules(spec, model), *_limit_rules(spec)]
     found += _model_rules(spec, model) if model else []
-    return found + (_gpu_rules(spec, gpus) if gpus else [])
+    found += _gpu_rules(spec, gpus) if gpus else []
+    return found + (_cache_rules(spec, model, gpus) if model else [])
 
 
 def _limit_rules(spec: TorchSpec) -> list[Finding]:
@@ -116,3 +117,28 @@ def _gpu_rules(spec: TorchSpec, gpus: Sequence[Gpu]) -> list[Finding]:
             )
         )
     return found
+
+
+def _cache_rules(spec: TorchSpec, model: Model, gpus: Sequence[Gpu]) -> list[Finding]:
+    """Rules for the KV cache that the checkpoint asks for, unless the spec says another."""
+    wanted = model.kv_cache_type if spec.kv_cache_dtype == "auto" else ""
+    old = [gpu for gpu in gpus[: spec.tp_size * spec.pp_size] if gpu.sm < 100]
+    if wanted == "int8":
+        why = "the checkpoint asks for a KV cache in int8, which this backend does not have."
+    elif wanted == "nvfp4" and old:
+        why = (
+            f"the checkpoint asks for a KV cache in nvfp4, and {old[0].name} (sm{old[0].sm}) does "
+            "not compute in FP4; Blackwell (sm100) does."
+        )
+    else:
+        return []
+    return [
+        Finding(
+            "refuse",
+            "kv_cache_dtype",
+            why,
+            "Use fp8.",
+            (("kv_cache_dtype", "fp8"),),
+            "tensorrt_llm _torch/pyexecutor/resource_manager.py; docs features/quantization.md",
+        )
+    ]

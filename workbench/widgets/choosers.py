@@ -13,6 +13,8 @@ from workbench.gpus import Gpu
 from workbench.model import Model
 from workbench.presets import Preset, presets_of
 from workbench.spec import BuildSpec
+from workbench.summaries import gpus_line
+from workbench.units import printable
 
 HERE = "this machine"
 """The device that is there, and no other to plan for."""
@@ -60,8 +62,8 @@ def _about(preset: Preset) -> str:
     )
 
 
-class DeviceRow(widgets.HBox):  # type: ignore[misc]
-    """The GPUs that a plan is for: those of this machine, or any of the table."""
+class DeviceRow(widgets.VBox):  # type: ignore[misc]
+    """The GPUs that a plan is for: those of this machine, or any of the table; with their facts."""
 
     def __init__(self, device: str, count: int, on_change: Callable[[], None]) -> None:
         """Choose a device.
@@ -88,9 +90,15 @@ class DeviceRow(widgets.HBox):  # type: ignore[misc]
             style={"description_width": "45px"},
             layout=widgets.Layout(width="120px"),
         )
-        super().__init__([self._name, self._count])
-        for part in self.children:
+        self._told = widgets.HTML()
+        super().__init__([widgets.HBox([self._name, self._count]), self._told])
+        for part in (self._name, self._count):
             part.observe(lambda _: on_change(), names="value")
+
+    def tell(self, gpus: Sequence[Gpu]) -> None:
+        """Show what the GPUs of a plan have and do."""
+        line = html.escape(printable(gpus_line(gpus) or "No NVIDIA GPU was found here."))
+        self._told.value = f'<div class="quiet gpu">{line}</div>'
 
     def suit(self, backend: Backend) -> None:
         """Show this only where a backend runs on GPUs."""

@@ -27,6 +27,9 @@ STYLE = """<style>
 .workbench-field > * { margin: 0; }
 .workbench-field > .jupyter-widgets.widget-inline-hbox, .workbench-field > .workbench-message {
   grid-row: 1 / 3; }
+/* Room for the longest of the table, so that nothing moves when another GPU is chosen. */
+.workbench-form .gpu { height: 48px; overflow: auto; font-size: 12px; line-height: 16px;
+  overflow-wrap: anywhere; }
 .workbench-panel .model { white-space: pre-line; min-height: 3em; overflow-wrap: anywhere; }
 /* What a change means stays in view while one scrolls through the fields. */
 .workbench-form .workbench-head { position: sticky; top: 0; z-index: 2; padding: 4px 0;

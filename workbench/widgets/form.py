@@ -14,11 +14,12 @@ from workbench.backends import DEFAULT, NAMES, get_backend, make_spec
 from workbench.backends.base import Backend
 from workbench.build import Plan
 from workbench.errors import InputError, ModelError, SpecError, WorkbenchError
+from workbench.gpu_reader import GpuReader
 from workbench.model_reader import ModelReader
 from workbench.presets import Preset
 from workbench.rules import Finding
 from workbench.spec import BuildSpec, parameters_of
-from workbench.summaries import MARKS, finding_lines, model_lines
+from workbench.summaries import MARKS, finding_lines, gpus_line, model_lines
 from workbench.units import printable
 from workbench.widgets import choosers, fields
 from workbench.widgets.choosers import HERE, DeviceRow, PresetRow
@@ -60,6 +61,7 @@ class BuildForm(Panel):
         )
         self._busy = False
         self._reader = ModelReader(self._say_asking)
+        self._gpus = GpuReader()
         self._sets: dict[str, dict[str, Field]] = {}
         self._look = fields.Look()
         self._about, self._facts, self._others = (widgets.HTML() for _ in range(3))
@@ -171,7 +173,8 @@ class BuildForm(Panel):
             ModelError: The model cannot be used.
         """
         spec = self.spec
-        return Plan.make(spec, gpus=self._devices.gpus, model=self._reader.read(spec))
+        model = self._reader.read(spec)
+        return Plan.make(spec, gpus=self._devices.gpus, model=model, here=self._gpus.read)
 
     def set(self, **values: Any) -> None:
         """Change fields by parameter name.
@@ -272,6 +275,8 @@ class BuildForm(Panel):
             # Where another value is wrong, what was known of the model still holds.
             told = "\n".join(model_lines(model)) if model else "The model is not known."
             self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
+        if self._plan:
+            self._devices.tell(self._plan.gpus)
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         lines = [self._status_line()]
         if self._plan and self._plan.fit:
@@ -298,6 +303,8 @@ class BuildForm(Panel):
         lines = [f"backend = {self._backend.name}"]
         if self._devices.elsewhere:
             lines.append(f"device = {self._devices.elsewhere}")
+        if self._plan and (told := gpus_line(self._plan.gpus)):
+            lines.append(told)
         for name, field in self._fields.items():
             unit = f" {field.parameter.unit}" if field.parameter.unit else ""
             mark = "*" if field.changed else " "
