@@ -21,6 +21,7 @@ from workbench import archive, files, store
 from workbench.archive import export_engine, import_engine
 from workbench.engine import Engine, Identity
 from workbench.errors import StoreError
+from workbench.eviction import evict
 from workbench.sampling import Sampling
 
 CONTENTS = {"model.bin": bytes(range(256)) * 7, "empty": b"", "tokenizer/tokenizer.json": b"{}"}
@@ -123,6 +124,28 @@ def test_other_tools_read_an_archive(exported: Path) -> None:
     assert all(
         "-rw------- 0/0" in line and "1970-01-01" in line for line in listing.stdout.splitlines()
     )
+
+
+def test_an_engine_that_is_being_exported_is_not_removed(tmp_path: Path) -> None:
+    engine = publish()
+    refused = []
+
+    def progress(_done: int, _total: int) -> None:
+        with pytest.raises(StoreError, match="uses it") as caught:
+            evict(engine.key)
+        refused.append(caught)
+
+    export_engine(engine, tmp_path / "engine.tar", progress=progress)
+    assert refused
+    assert evict(engine.key) == engine.bytes
+
+
+def test_an_engine_that_was_removed_before_is_not_called_damaged(tmp_path: Path) -> None:
+    engine = publish()
+    evict(engine.key)
+    with pytest.raises(StoreError, match="was removed by somebody else"):
+        export_engine(engine, tmp_path / "engine.tar")
+    assert not (tmp_path / "engine.tar").exists()
 
 
 def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:

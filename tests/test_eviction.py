@@ -175,6 +175,43 @@ def test_an_open_gets_a_whole_engine_or_a_sentence_while_others_evict_and_publis
     assert [path.name for path in store.folder().iterdir()] == [engine.key]
 
 
+RACE_EXPORT = """
+import json, os, sys
+from pathlib import Path
+os.fsync = lambda _: None
+from workbench import store
+from workbench.archive import export_engine
+from workbench.errors import StoreError
+
+counts = {"exported": 0, "missed": 0}
+print("ready", flush=True)
+while counts["exported"] < int(sys.argv[3]) or not counts["missed"]:
+    try:
+        export_engine(store.find_engine(sys.argv[1]), sys.argv[2], overwrite=True)
+        counts["exported"] += 1
+    except StoreError as error:
+        assert "There is no engine" in str(error) or "was removed" in str(error), error
+        counts["missed"] += 1
+print(json.dumps(counts))
+"""
+
+
+def test_an_export_is_whole_or_a_sentence_while_others_evict_and_publish(
+    faulty: Faulty, tmp_path: Path
+) -> None:
+    engine = stock.stock(faulty)
+    end, targets = tmp_path / "end", [tmp_path / "a.tar", tmp_path / "b.tar"]
+    exporters = [python(RACE_EXPORT, engine.key, str(target), "50") for target in targets]
+    evictor = python(RACE_EVICT, engine.key, str(faulty.folder), str(end))
+    said = [exporter.communicate(timeout=120)[0] for exporter in exporters]
+    end.touch()
+    evicted = int(evictor.communicate(timeout=60)[0].split("\n")[1])
+    assert [process.returncode for process in [*exporters, evictor]] == [0, 0, 0]
+    assert all(json.loads(words.split("\n")[1])["missed"] for words in said)
+    assert evicted > 0
+    assert usage.users(engine.key) == []
+
+
 def test_who_comes_between_look_and_rename_waits_and_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

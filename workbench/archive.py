@@ -153,11 +153,17 @@ def export_engine(
         progress: Called with the bytes written and the bytes of all files.
 
     Raises:
-        StoreError: The engine is damaged, the file exists, or the disk refused. No file is left.
+        StoreError: The engine is damaged or gone, the file exists, or the disk refused. No file is
+            left.
     """
     path = Path(path).expanduser().absolute()
     if not overwrite and os.path.lexists(path):
         raise _exists(path)
+    with usage.using(engine):
+        _export(engine, path, overwrite=overwrite, progress=progress)
+
+
+def _export(engine: Engine, path: Path, *, overwrite: bool, progress: Progress | None) -> None:
     temporary = files.temporary_name(path.parent, path.name)
     try:
         contents = _Contents.parse((engine.path / MANIFEST).read_bytes(), engine.key)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import files
+from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.owner import Owner
 
@@ -79,6 +80,22 @@ def claim(key: str) -> Claim:
         undo.pop_all()
     touch(key)
     return mine
+
+
+@contextlib.contextmanager
+def using(engine: Engine) -> Iterator[None]:
+    """Keep an engine from being removed while the context is open.
+
+    Raises:
+        StoreError: It was removed before; or as `claim`.
+    """
+    mine = claim(engine.key)
+    try:
+        if not engine.path.is_dir():
+            raise StoreError(f"The engine {engine.key} was removed by somebody else.")
+        yield
+    finally:
+        mine.release()
 
 
 def claim_if_possible(key: str) -> Claim:
