@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import open_session
-from workbench import archive, files, store
+from workbench import archive, eviction, files, store
 from workbench.archive import export_engine, import_engine
 from workbench.engine import Engine, Identity
 from workbench.errors import StoreError
@@ -146,6 +146,26 @@ def test_an_engine_that_was_removed_before_is_not_called_damaged(tmp_path: Path)
     with pytest.raises(StoreError, match="was removed by somebody else"):
         export_engine(engine, tmp_path / "engine.tar")
     assert not (tmp_path / "engine.tar").exists()
+
+
+def test_an_import_keeps_the_store_in_its_budget(exported: Path) -> None:
+    old = publish({"model.bin": b"older"}, seed=1)
+    size = old.bytes + sum(len(content) for content in CONTENTS.values()) - 1
+    eviction.set_budget(size)
+    told: list[str] = []
+    engine, _ = import_engine(exported, tell=told.append)
+    assert [found.key for found in store.list_engines()] == [engine.key]
+    assert len(told) == 1
+    assert told[0].startswith(f"Removed the engine {old.key}")
+
+
+def test_an_import_that_is_larger_than_the_budget_removes_nothing(exported: Path) -> None:
+    old = publish({"model.bin": b"older"}, seed=1)
+    eviction.set_budget(10)
+    told: list[str] = []
+    engine, _ = import_engine(exported, tell=told.append)
+    assert {found.key for found in store.list_engines()} == {old.key, engine.key}
+    assert "nothing was removed for it" in told[0]
 
 
 def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:

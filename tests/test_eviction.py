@@ -16,9 +16,9 @@ import pytest
 
 from tests import stock
 from tests.faults import Faulty, fault, job_of, until
-from workbench import eviction, files, store, usage
+from workbench import eviction, files, guard, store, usage
 from workbench.engine import Engine
-from workbench.errors import InputError, StoreError
+from workbench.errors import InputError, JobError, StoreError
 from workbench.eviction import evict, make_room, sweep
 from workbench.opening import open_engine
 from workbench.owner import Owner
@@ -363,11 +363,62 @@ def test_a_build_keeps_the_budget_and_its_own_engine(
     engine = build.wait()
     assert keys() == {engine.key}
     assert any(f"Removed the engine {old.key}" in note for note in job_of(build).view().notes)
-    monkeypatch.setenv(eviction.VARIABLE, "1B")
+    usage.pin(engine.key)
     build = faulty.start(seed=3)
-    engine = build.wait()
-    assert keys() == {engine.key}
+    other = build.wait()
+    assert keys() == {engine.key, other.key}
     assert "over its budget" in job_of(build).view().notes[-1]
+
+
+def test_nothing_goes_for_an_engine_that_is_larger_than_the_budget(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes}B")
+    build = faulty.start(seed=2, size=3 * old.bytes, keeps_disk=3 * old.bytes)
+    engine = build.wait()
+    assert keys() == {old.key, engine.key}
+    _, before, after = job_of(build).view().notes
+    assert "that alone is more than the store shall hold" in before
+    assert "more than the store's budget" in after
+
+
+def test_room_is_made_for_what_stays_of_a_build_not_for_what_it_writes_meanwhile(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{3 * old.bytes}B")
+    values = {"needs_disk": 100 * old.bytes, "keeps_disk": old.bytes}
+    engine = faulty.start(seed=2, size=old.bytes // 2, **values).wait()
+    assert keys() == {old.key, engine.key}
+
+
+@pytest.mark.parametrize("what", ["needs_memory", "needs_disk"])
+def test_no_engine_goes_for_a_build_that_is_refused(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes}B")
+    # As where the memory, or the disk, was there when the build was asked for.
+    monkeypatch.setattr(guard, "findings", lambda *_, **__: [])
+    build = faulty.start(seed=2, keeps_disk=100, **{what: 1 << 60})
+    with pytest.raises(JobError, match="Nothing was begun"):
+        build.wait()
+    assert keys() == {old.key}
+
+
+def test_what_would_be_freed_is_what_making_room_frees(home: Path) -> None:
+    engines = made(3, size=10_000)
+    held = sum(engine.bytes for engine in engines)
+    eviction.set_budget(held)
+    assert eviction.spare(0) == 0
+    assert eviction.spare(1) == engines[0].bytes
+    assert eviction.spare(engines[0].bytes + 1) == engines[0].bytes + engines[1].bytes
+    assert eviction.spare(held + 1) == 0
+    usage.pin(engines[0].key)
+    assert eviction.spare(1) == engines[1].bytes
+    assert make_room(extra=1) == 0
+    assert keys() == {engines[0].key, engines[2].key}
 
 
 def test_what_was_set_aside_goes_first(home: Path) -> None:

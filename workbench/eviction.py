@@ -136,8 +136,9 @@ def make_room(
     Args:
         limit: Most bytes that it shall hold; by default the budget, and without one nothing is
             removed.
-        extra: Bytes that are about to come.
-        keep: Key of an engine that stays, such as the one that was just built.
+        extra: Bytes that are about to come. Where they alone are more than the limit no engine is
+            removed: it would be lost, and the store over its limit all the same.
+        keep: Key of an engine that stays.
         tell: Called with a sentence for each thing that was removed.
 
     Returns:
@@ -162,12 +163,58 @@ def make_room(
         _drop(path, tell)
         if not over():
             return 0
+    if extra > limit:
+        tell(
+            f"No engine was removed for {format_bytes(extra)} that are about to come: that alone "
+            f"is more than the store shall hold, {format_bytes(limit)}."
+        )
+        return over()
     for engine in candidates():
         if engine.key != keep:
             _try_to_evict(engine, tell)
             if not over():
                 return 0
     return over()
+
+
+def keep_budget(engine: Engine, tell: Callable[[str], None]) -> None:
+    """Make room after an engine has come, and tell where the store is over its budget all the same.
+
+    Nothing goes for an engine that alone is larger than the budget.
+
+    Raises:
+        OSError: The store cannot be written to.
+    """
+    limit = budget()
+    if limit is None:
+        return
+    if engine.bytes > limit:
+        tell(
+            f"The engine alone has {format_bytes(engine.bytes)}, more than the store's budget of "
+            f"{format_bytes(limit)}: nothing was removed for it."
+        )
+    elif over := make_room(limit, keep=engine.key, tell=tell):
+        tell(
+            f"The store is {format_bytes(over)} over its budget: everything else in it is in use "
+            "or pinned."
+        )
+
+
+def spare(extra: int) -> int:
+    """Return the bytes that `make_room` would free for as many that are about to come."""
+    limit = budget()
+    if limit is None:
+        return 0
+    held = store_usage()
+    over = held.engines + held.damaged + extra - limit
+    if over <= 0:
+        return 0
+    engines = [] if extra > limit else [engine.bytes for engine in candidates()]
+    freed = 0
+    for size in [*map(_size, store.list_damaged()), *engines]:
+        if freed < over:
+            freed += size
+    return freed
 
 
 def drop(name: str, tell: Callable[[str], None]) -> None:

@@ -62,6 +62,7 @@ class BuildNeed:
     Attributes:
         memory: Of the host, at its peak.
         disk: In the engine store, at its peak: what is written beside the final files counts.
+        engine: Least bytes that stay of it: the engine's files. 0 where nobody knows.
         device: On each GPU that it compiles on; None where it compiles on none.
         devices: GPUs that it compiles on at the same time.
     """
@@ -70,6 +71,7 @@ class BuildNeed:
     disk: Part
     device: Part | None = None
     devices: int = 1
+    engine: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from workbench.compilation import Compilation
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError
-from workbench.eviction import make_room, sweep
+from workbench.eviction import keep_budget, make_room, spare, sweep
 from workbench.fingerprint import fingerprint
 from workbench.gpus import list_gpus
 from workbench.guard import check_now
@@ -36,7 +36,6 @@ from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.toolchain import Toolchain
-from workbench.units import format_bytes
 
 STAGES = {
     "download": "download the model",
@@ -158,10 +157,16 @@ class _Work:
             JobError: With the numbers.
         """
         sweep()
-        make_room(extra=self._disk(model), tell=self.journal.note)
-        with contextlib.suppress(ModelError):  # what it needs is not known: it may work
-            gpus = list_gpus() if self.backend.uses_gpu else ()
-            check_now(self.journal, self.backend.need(self.spec, model), gpus)
+        try:
+            need = self.backend.need(self.spec, model)
+        except ModelError:  # what it needs is not known: it may work
+            make_room(tell=self.journal.note)
+            return
+        gpus = list_gpus() if self.backend.uses_gpu else ()
+        # First what no eviction can help, so that no engine goes for a build that is refused.
+        check_now(self.journal, need, gpus, spare=spare(need.engine))
+        make_room(extra=need.engine, tell=self.journal.note)
+        check_now(self.journal, need, gpus)
 
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""
@@ -207,11 +212,7 @@ class _Work:
             engine = store.publish(temporary, identity, details)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        if over := make_room(keep=engine.key, tell=self.journal.note):
-            self.journal.note(
-                f"The store is {format_bytes(over)} over its budget: everything else in it is in "
-                "use or pinned."
-            )
+        keep_budget(engine, tell=self.journal.note)
         return engine
 
     def compile(self, model: Model, source: Path, output: Path) -> dict[str, Any]:

@@ -212,11 +212,17 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(parsed: argparse.Namespace) -> int:
+    told: list[str] = []
     with ByteProgress("reading") as progress:
         engine, new = archive.import_engine(
-            parsed.file, trust_remote_code=parsed.trust_remote_code, progress=progress
+            parsed.file,
+            trust_remote_code=parsed.trust_remote_code,
+            progress=progress,
+            tell=told.append,
         )
     print(f"{'Imported' if new else 'It is there already:'} {printable(str(engine))}")
+    for sentence in told:
+        _tell(sentence)
     return 0
 
 

@@ -268,7 +268,8 @@ def trtllm_build_need(
         "weights, and 1 GB for CUDA and the kernels that are tried. An estimate read off published "
         "build logs.",
     )
-    return BuildNeed(memory, disk, device, min(workers, ranks))
+    kept = 0 if strip_plan else low
+    return BuildNeed(memory, disk, device, min(workers, ranks), engine=kept)
 
 
 @keep_latest
