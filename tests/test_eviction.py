@@ -93,9 +93,11 @@ def test_a_process_that_was_killed_keeps_nothing(faulty: Faulty) -> None:
 def test_what_another_host_uses_stays(home: Path) -> None:
     engine = stock.make()
     foreign = replace(Owner.current(), host="far-away", boot="another")
-    files.write_json(usage.folder(engine.key) / "x.using", {"owner": foreign.record()})
-    with pytest.raises(StoreError, match="on far-away uses it"):
+    path = usage.folder(engine.key) / "x.using"
+    files.write_json(path, {"owner": foreign.record()})
+    with pytest.raises(StoreError, match="on far-away uses it") as caught:
         evict(engine.key)
+    assert f"where that is gone for good, delete {path}" in str(caught.value)
     assert make_room(0) == engine.bytes
     assert keys() == {engine.key}
 
@@ -221,7 +223,7 @@ def test_who_comes_between_look_and_rename_waits_and_is_told(
     claims: list[usage.Claim] = []
     user = threading.Thread(target=lambda: claims.append(usage.claim(engine.key)))
 
-    def look(key: str, suffix: str) -> list[Owner]:
+    def look(key: str, suffix: str) -> list[tuple[Path, Owner]]:
         looks.append(suffix)
         return living(key, suffix)
 
@@ -510,15 +512,15 @@ def test_a_pin_that_is_finished_between_two_looks_counts(
 ) -> None:
     engine = stock.make()
     pinning = usage.claim(engine.key)
-    look = usage.users
+    look = usage.claims
 
-    def users(key: str) -> list[Owner]:
+    def claims(key: str) -> list[tuple[Path, Owner]]:
         # Whoever pins it is done at the very moment of the first look.
         files.write_json(usage.folder(key) / "pinned", {})
         pinning.release()
         return look(key)
 
-    monkeypatch.setattr(usage, "users", users)
+    monkeypatch.setattr(usage, "claims", claims)
     with pytest.raises(StoreError, match="it is pinned"):
         eviction.evict(engine.key)
     assert store.find_engine(engine.key).damage() == ""
@@ -528,7 +530,7 @@ def test_claims_that_cannot_be_read_keep_the_engine(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = stock.make()
-    usage.claim(engine.key)
+    claim = usage.claim(engine.key)
     read = os.listdir
 
     def listdir(path: Path) -> list[str]:
@@ -540,3 +542,4 @@ def test_claims_that_cannot_be_read_keep_the_engine(
     with pytest.raises(StoreError, match="nobody can tell who uses it"):
         eviction.evict(engine.key)
     assert eviction.candidates() == []
+    claim.release()

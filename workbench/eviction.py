@@ -79,15 +79,21 @@ def set_budget(size: int | None) -> None:
 
 
 def why_kept(key: str) -> str:
-    """Say why an engine may not be removed, or nothing."""
+    """Say why an engine may not be removed, or nothing.
+
+    Of a process that nobody here can ask, also which file keeps the engine.
+    """
     if (store.folder() / key).is_symlink():
         return "it is a link that somebody made"
     try:
-        users = usage.users(key)
+        claims = usage.claims(key)
     except StoreError as error:
         return f"nobody can tell who uses it ({error})"
-    if users:
-        return f"process {users[0].pid} on {users[0].host} uses it"
+    if claims:
+        path, user = claims[0]
+        why = f"process {user.pid} on {user.host} uses it"
+        lost = user.presence() == "elsewhere"
+        return f"{why}; where that is gone for good, delete {path}" if lost else why
     # Last: who pins it claims it meanwhile, so a claim that is gone has left its pin.
     if not usage.is_pinned(key):
         return ""
