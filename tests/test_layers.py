@@ -28,7 +28,7 @@ RUNTIMES = {
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
     {"errors", "units", "releases", "tarball", "latest", "sse", "pareto", "shipped"},
-    {"files", "owner", "locks", "spec", "hardware", "metrics", "gpus", "gpu_table"},
+    {"files", "owner", "locks", "strays", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"configuration", "shapes"},
     {"llama_shapes", "expert_shapes", "gpt_shapes"},

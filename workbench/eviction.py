@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench import files, history, store, usage
+from workbench import files, history, store, strays, usage
 from workbench.engine import Engine
 from workbench.errors import InputError, StoreError
 from workbench.jobs import Job
@@ -264,11 +264,12 @@ def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> None:
 
 
 def sweep() -> None:
-    """Remove what builds, imports and evictions that were killed left in the store.
+    """Remove what builds, imports, evictions and other writers that were killed left.
 
-    A temporary directory is named after its job or after what makes it; one of a job that lives,
-    or of nothing that we know, is not touched.
+    A temporary directory of an engine is named after its job or after what makes it; one of a job
+    that lives, or of nothing that we know, is not touched.
     """
+    strays.sweep()
     for path in store.folder().glob(f"{files.TEMPORARY}*"):
         if _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
