@@ -18,6 +18,7 @@ from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError, ToolchainError
 from workbench.eviction import sweep
+from workbench.files import read_end
 from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
@@ -222,15 +223,16 @@ def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
 
 def log_tail(log: Path) -> str:
     """Return the last line of a log as a sentence, or nothing."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
+    lines = read_end(log, 16_384).strip().splitlines()
     return f"Its last words: {lines[-1]}" if lines else ""
 
 
 def start_build(
-    spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True, accept_covering: bool = False
+    spec: BuildSpec | Mapping[str, Any],
+    *,
+    smoke: bool = True,
+    accept_covering: bool = False,
+    again: bool = False,
 ) -> Build:
     """Return the engine of a spec if it is there, else attach to its build or start one.
 

@@ -147,6 +147,16 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         os.close(descriptor)
 
 
+def read_end(path: Path, most: int) -> str:
+    """Return the last bytes of a log as text, at most so many; nothing where none can be read."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def publish_directory(temporary: Path, final: Path) -> bool:
     """Make a finished directory visible under its final name, in one step.
 
