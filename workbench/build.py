@@ -241,6 +241,8 @@ def start_build(
         smoke: Load the engine once and generate a few tokens before it is published.
         accept_covering: Take an engine that was built for larger shapes instead, where there is
             one; see `offers.covering`.
+        again: Build it also where it is there, as one that crashes; it is replaced when the new
+            one is complete, and must not be pinned or in use.
 
     Raises:
         SpecError: A rule refuses the spec.
@@ -257,7 +259,7 @@ def start_build(
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
     identity = known_identity(plan, spec, versions, device)
-    if identity:
+    if identity and not again:
         engine, explanation = store.look_up(identity)
         if engine:
             usage.touch(engine.key)
@@ -271,6 +273,7 @@ def start_build(
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
+    request |= {"again": True} if again else {}
     job, new = attach_or_start(
         "build", request, wanted_by(plan.model, spec, request, versions, device)
     )

@@ -19,9 +19,9 @@ from workbench.backends.base import Backend
 from workbench.build import built_for, gpu_device, key_values, read_model
 from workbench.compilation import Compilation
 from workbench.digests import cache_folder
-from workbench.engine import Engine, Identity
+from workbench.engine import Engine, Identity, read_engine
 from workbench.errors import JobError, ModelError
-from workbench.eviction import keep_budget, make_room, spare, sweep
+from workbench.eviction import evict, keep_budget, make_room, spare, sweep, why_kept
 from workbench.fingerprint import fingerprint
 from workbench.gpus import list_gpus
 from workbench.guard import check_now
@@ -66,14 +66,21 @@ def run_build(journal: Journal) -> dict[str, Any]:
     """
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
-    work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
+    again = bool(request.get("again"))
+    toolchain = Toolchain.parse(request["toolchain"])
+    work = _Work(spec, get_backend(spec.backend), toolchain, journal, again)
     with heartbeat(journal, work.backend.uses_gpu):
         model, source = work.obtain()
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
         journal.note(explanation)
-        if engine:
+        if engine and again:
+            work.check_replaceable(engine.key)
+        elif engine:
             return {"engine": engine.key, "reused": True}
+        elif found := explanations.nearest(identity, store.list_engines()):
+            # All of them; the note names the first ones only.
+            journal.fact(nearest=found[0].key, differences=found[1])
         work.tell_covering(model, identity)
     with work.turn() as waited:
         if waited:
@@ -81,7 +88,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
         with heartbeat(journal, work.backend.uses_gpu):
             # Somebody else may have built it meanwhile.
             engine = store.look_up(identity)[0]
-            if engine:
+            if engine and not again:
                 journal.note(f"The engine {engine.key} was published meanwhile.")
                 return {"engine": engine.key, "reused": True}
             work.make_room(model)
@@ -112,12 +119,16 @@ def gpus_needed(spec: BuildSpec) -> int:
 
 @dataclass(frozen=True)
 class _Work:
-    """One build: what to make, where its code runs, and where it is written down."""
+    """One build: what to make, where its code runs, and where it is written down.
+
+    `again` says that an engine which is there shall be replaced.
+    """
 
     spec: BuildSpec
     backend: Backend
     toolchain: Toolchain
     journal: Journal
+    again: bool = False
 
     def obtain(self) -> tuple[Model, Path]:
         """Return the model and its local directory, downloaded where it is only on the hub."""
@@ -168,6 +179,15 @@ class _Work:
         make_room(extra=need.engine, tell=self.journal.note)
         check_now(self.journal, need, gpus)
 
+    def check_replaceable(self, key: str) -> None:
+        """Refuse to build an engine again that may not be removed, before anything is spent.
+
+        Raises:
+            JobError: Says why it may not.
+        """
+        if why := why_kept(key):
+            raise JobError(f"The engine {key} is not built again: {why}.")
+
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""
         shapes = self.backend.shapes(self.spec, model)
@@ -209,6 +229,8 @@ class _Work:
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
             self.journal.stage("publish", STAGES["publish"])
             details = self.details(model, limits, built["facts"], tried)
+            if self.again and read_engine(store.folder() / identity.key):
+                evict(identity.key)
             engine = store.publish(temporary, identity, details)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -4,6 +4,7 @@
     usage/<key>/<unique>.evicting   the mark of a process that is about to remove it
     usage/<key>/used                empty; its date is that of the last use
     usage/<key>/pinned              keeps the engine; says why
+    usage/<key>/crashed             its last load ended by a signal; says which, and when
 
 Whoever uses an engine writes a claim and then looks for marks; whoever removes it writes a mark and
 then looks for claims. So of two that come at the same moment at least one sees the other, without a
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from workbench import files
-from workbench.engine import Engine
+from workbench.engine import Engine, age
 from workbench.errors import StoreError
 from workbench.locks import is_let_go, take
 from workbench.owner import Owner
@@ -207,6 +209,43 @@ def pin_note(key: str) -> str:
     return str(record.get("why") or "") if isinstance(record, dict) else ""
 
 
+def note_crash(key: str, number: int) -> None:
+    """Note that a signal ended the load of an engine; a store that cannot be written to forgets it.
+
+    Args:
+        key: Of the engine.
+        number: The signal's.
+    """
+    with contextlib.suppress(OSError, StoreError):
+        files.write_json(folder(key) / "crashed", {"signal": number, "time": time.time()})
+
+
+def forget_crash(key: str) -> None:
+    """Forget that an engine crashed: it was loaded, or is another one now."""
+    with contextlib.suppress(OSError):
+        (files.home() / "usage" / key / "crashed").unlink(missing_ok=True)
+
+
+def crash(key: str) -> str:
+    """Say that the last load of an engine crashed, by which signal and when; or nothing."""
+    match files.read_json(files.home() / "usage" / key / "crashed"):
+        case {"signal": int(number), "time": int() | float() as when}:
+            known = number in signal.valid_signals()
+            name = signal.Signals(number).name if known else f"signal {number}"
+            return f"crashed on load ({name}, {age(time.time() - when)} ago)"
+    return ""
+
+
+def suspicion(key: str) -> str:
+    """Say, as a sentence after another one, what to do about an engine that crashed; or nothing."""
+    if why := crash(key):
+        return (
+            f" It {why}: if it does so again, build it anew (`workbench build ... --again`), or "
+            f"remove it (`workbench engines evict {key}`)."
+        )
+    return ""
+
+
 def forget(key: str) -> None:
     """Remove what is known about the use of an engine that is gone, but for claims of others.
 
@@ -215,6 +254,7 @@ def forget(key: str) -> None:
     known = files.home() / "usage" / key
     with contextlib.suppress(OSError):  # somebody uses it again, or the store is read-only
         (known / "used").unlink(missing_ok=True)
+        (known / "crashed").unlink(missing_ok=True)
         known.rmdir()
 
 
