@@ -206,8 +206,8 @@ def keep_budget(engine: Engine, tell: Callable[[str], None]) -> None:
         )
 
 
-def spare(extra: int) -> int:
-    """Return the bytes that `make_room` would free for as many that are about to come."""
+def spare(extra: int, *, keep: str = "") -> int:
+    """Return the bytes that `make_room` would free, given the same."""
     limit = budget()
     if limit is None:
         return 0
@@ -215,7 +215,7 @@ def spare(extra: int) -> int:
     over = held.engines + held.damaged + extra - limit
     if over <= 0:
         return 0
-    engines = [] if extra > limit else [engine.bytes for engine in candidates()]
+    engines = [] if extra > limit else [e.bytes for e in candidates() if e.key != keep]
     freed = 0
     for size in [*map(_size, store.list_damaged()), *engines]:
         if freed < over:

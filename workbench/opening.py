@@ -60,7 +60,7 @@ def open_engine(engine: Engine | Build | str) -> Session:
             )
         except CrashError as error:
             usage.note_crash(key, error.number)
-            raise
+            raise CrashError(f"{error} {usage.crash_remedy(key)}", error.number) from error
         undo.pop_all()
     usage.forget_crash(key)
     return session

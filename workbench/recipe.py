@@ -74,10 +74,10 @@ def run_build(journal: Journal) -> dict[str, Any]:
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
         journal.note(explanation)
-        if engine and again:
-            work.check_replaceable(engine.key)
-        elif engine:
+        if engine and not again:
             return {"engine": engine.key, "reused": True}
+        if engine:
+            work.check_replaceable(engine.key)
         elif found := explanations.nearest(identity, store.list_engines()):
             # All of them; the note names the first ones only.
             journal.fact(nearest=found[0].key, differences=found[1])
@@ -91,7 +91,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
             if engine and not again:
                 journal.note(f"The engine {engine.key} was published meanwhile.")
                 return {"engine": engine.key, "reused": True}
-            work.make_room(model)
+            work.make_room(model, identity)
             engine = work.build(model, source, identity, smoke=request["smoke"])
         history.record(engine, Job(journal.path).view(), work.device)
     return {"engine": engine.key, "reused": False, "bytes": engine.bytes}
@@ -161,22 +161,23 @@ class _Work:
         """Name of what this is built on."""
         return gpu_device(list_gpus()).name if self.backend.uses_gpu else host().name
 
-    def make_room(self, model: Model) -> None:
+    def make_room(self, model: Model, identity: Identity) -> None:
         """Keep the store in its budget; refuse where not even the least that is needed is free.
 
         Raises:
             JobError: With the numbers.
         """
         sweep()
+        key = identity.key  # what is there of it stays until it is replaced
         try:
             need = self.backend.need(self.spec, model)
         except ModelError:  # what it needs is not known: it may work
-            make_room(tell=self.journal.note)
+            make_room(keep=key, tell=self.journal.note)
             return
         gpus = list_gpus() if self.backend.uses_gpu else ()
         # First what no eviction can help, so that no engine goes for a build that is refused.
-        check_now(self.journal, need, gpus, spare=spare(need.engine))
-        make_room(extra=need.engine, tell=self.journal.note)
+        check_now(self.journal, need, gpus, spare=spare(need.engine, keep=key))
+        make_room(extra=need.engine, keep=key, tell=self.journal.note)
         check_now(self.journal, need, gpus)
 
     def check_replaceable(self, key: str) -> None:

@@ -239,11 +239,16 @@ def crash(key: str) -> str:
 def suspicion(key: str) -> str:
     """Say, as a sentence after another one, what to do about an engine that crashed; or nothing."""
     if why := crash(key):
-        return (
-            f" It {why}: if it does so again, build it anew (`workbench build ... --again`), or "
-            f"remove it (`workbench engines evict {key}`)."
-        )
+        return f" It {why}. {crash_remedy(key)}"
     return ""
+
+
+def crash_remedy(key: str) -> str:
+    """Say what to do about an engine that crashes when it is loaded."""
+    return (
+        "If it does so again, build it anew (`workbench build ... --again`), or remove it "
+        f"(`workbench engines evict {key}`)."
+    )
 
 
 def forget(key: str) -> None:
