@@ -78,6 +78,7 @@ def run_build(journal: Journal) -> dict[str, Any]:
             return {"engine": engine.key, "reused": True}
         if engine:
             work.check_replaceable(engine.key)
+            journal.note("It is built again, as was asked for, and then replaced.")
         elif found := explanations.nearest(identity, store.list_engines()):
             # All of them; the note names the first ones only.
             journal.fact(nearest=found[0].key, differences=found[1])

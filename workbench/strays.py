@@ -33,7 +33,7 @@ def sweep() -> None:
         if abs(time.time() - mark.stat().st_mtime) < AGE:
             return
     with contextlib.suppress(OSError):  # from a home that can only be read nothing is removed
-        mark.touch()
+        mark.touch(mode=0o600)
     for path in _temporaries():
         _remove_if_old(path)
 

@@ -232,6 +232,7 @@ def crash(key: str) -> str:
         case {"signal": int(number), "time": int() | float() as when}:
             known = number in signal.valid_signals()
             name = signal.Signals(number).name if known else f"signal {number}"
+            name += ", perhaps for memory" if number == signal.SIGKILL else ""
             return f"crashed on load ({name}, {age(time.time() - when)} ago)"
     return ""
 
