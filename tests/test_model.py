@@ -767,7 +767,7 @@ class TestHub:
             monkeypatch.setenv("HF_ENDPOINT", hub.url)
             question = json.dumps([("download", "open/big", None)])
             printed = on_small_disk(small, "2m", ASK, question)
-        [answer] = json.loads(printed.splitlines()[-1])
+        [answer] = json.loads(printed[printed.rindex('["') :])
         if tells_sizes:
             assert "open/big was not downloaded: 4.0" in answer
             assert "are free on the disk of" in answer
@@ -799,7 +799,7 @@ class TestHub:
         with serve(repositories) as hub:
             monkeypatch.setenv("HF_ENDPOINT", hub.url)
             printed = on_read_only_disk(home, ASK, json.dumps([("read", "open/whole", None)]))
-        [answer] = json.loads(printed.splitlines()[-1])
+        [answer] = json.loads(printed[printed.rindex('["') :])
         assert "cannot be written to (Read-only file system)" in answer
         assert "network" not in answer
 
