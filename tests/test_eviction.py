@@ -360,7 +360,7 @@ def test_a_build_keeps_the_budget_and_its_own_engine(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = stock.stock(faulty, seed=1)
-    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes + 100}B")
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes * 3 // 2}B")
     build = faulty.start(seed=2)
     engine = build.wait()
     assert keys() == {engine.key}

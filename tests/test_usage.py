@@ -94,8 +94,12 @@ def test_a_claim_is_locked_until_its_release(home: Path) -> None:
 
 
 def test_a_claim_that_cannot_be_locked_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, mode: str) -> None:
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
+    open_path = Path.open
+
+    def refuse(path: Path, *values: str, **more: str) -> object:
+        if path.suffix == usage.USING:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return open_path(path, *values, **more)  # type: ignore[call-overload]
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)

@@ -115,10 +115,13 @@ def _missing_bytes(repository: str, revision: str | None) -> int:
         info = huggingface_hub.HfApi().model_info(
             repository, revision=revision, files_metadata=True
         )
-    except (errors.HfHubHTTPError, *_network_errors()):
+    except _network_errors():
+        return 0
+    except errors.HfHubHTTPError:
         return 0
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    wanted = utils.filter_repo_objects(
+    # utils documents this name, but does not mark it as exported for type checkers.
+    wanted = utils.filter_repo_objects(  # type: ignore[attr-defined]
         sizes, allow_patterns=list(ENGINE_FILES), ignore_patterns=list(OTHER_WEIGHTS)
     )
     return sum(
