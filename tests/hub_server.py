@@ -36,6 +36,7 @@ class Hub(ThreadingHTTPServer):
         self.sent_weights = 0
         self.requests: list[str] = []
         self.speaks_json = True
+        self.tells_sizes = True
 
     @property
     def url(self) -> str:
@@ -91,11 +92,16 @@ class _Handler(BaseHTTPRequestHandler):
             answer = {
                 "id": repository,
                 "sha": COMMIT,
-                "siblings": [{"rfilename": path.name} for path in files],
+                "siblings": [self._sibling(path) for path in files],
                 **CARDS[repository.partition("/")[0]],
             }
         text = json.dumps(answer) if self.server.speaks_json else "<html>Please log in.</html>"
         self._send(200, text.encode(), {"Content-Type": "application/json"})
+
+    def _sibling(self, path: Path) -> dict[str, object]:
+        """A file of a repository; its size only for who asks (files_metadata=True)."""
+        asked = "blobs=" in urlsplit(self.path).query and self.server.tells_sizes
+        return {"rfilename": path.name, **({"size": path.stat().st_size} if asked else {})}
 
     def _give(self, repository: str, revision: str, name: str) -> None:
         if not self._is_there(repository, revision):

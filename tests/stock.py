@@ -31,7 +31,8 @@ def publish(identity: Identity, seed: int = 0, size: int = 4096, **limits: Any) 
     details = {
         "model": {"name": "made", "parameters": 1},
         "limits": limits,
-        "build": {"stages": []},
+        "facts": {},
+        "build": {"stages": [], "smoke": {"ran": False}},
     }
     try:
         return store.publish(temporary, identity, details)

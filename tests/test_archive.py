@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import open_session
-from workbench import archive, files, store
+from workbench import archive, eviction, files, store
 from workbench.archive import export_engine, import_engine
 from workbench.engine import Engine, Identity
 from workbench.errors import StoreError
+from workbench.eviction import evict
 from workbench.sampling import Sampling
 
 CONTENTS = {"model.bin": bytes(range(256)) * 7, "empty": b"", "tokenizer/tokenizer.json": b"{}"}
@@ -123,6 +124,48 @@ def test_other_tools_read_an_archive(exported: Path) -> None:
     assert all(
         "-rw------- 0/0" in line and "1970-01-01" in line for line in listing.stdout.splitlines()
     )
+
+
+def test_an_engine_that_is_being_exported_is_not_removed(tmp_path: Path) -> None:
+    engine = publish()
+    refused = []
+
+    def progress(_done: int, _total: int) -> None:
+        with pytest.raises(StoreError, match="uses it") as caught:
+            evict(engine.key)
+        refused.append(caught)
+
+    export_engine(engine, tmp_path / "engine.tar", progress=progress)
+    assert refused
+    assert evict(engine.key) == engine.bytes
+
+
+def test_an_engine_that_was_removed_before_is_not_called_damaged(tmp_path: Path) -> None:
+    engine = publish()
+    evict(engine.key)
+    with pytest.raises(StoreError, match="was removed by somebody else"):
+        export_engine(engine, tmp_path / "engine.tar")
+    assert not (tmp_path / "engine.tar").exists()
+
+
+def test_an_import_keeps_the_store_in_its_budget(exported: Path) -> None:
+    old = publish({"model.bin": b"older"}, seed=1)
+    size = old.bytes + sum(len(content) for content in CONTENTS.values()) - 1
+    eviction.set_budget(size)
+    told: list[str] = []
+    engine, _ = import_engine(exported, tell=told.append)
+    assert [found.key for found in store.list_engines()] == [engine.key]
+    assert len(told) == 1
+    assert told[0].startswith(f"Removed the engine {old.key}")
+
+
+def test_an_import_that_is_larger_than_the_budget_removes_nothing(exported: Path) -> None:
+    old = publish({"model.bin": b"older"}, seed=1)
+    eviction.set_budget(10)
+    told: list[str] = []
+    engine, _ = import_engine(exported, tell=told.append)
+    assert {found.key for found in store.list_engines()} == {old.key, engine.key}
+    assert "nothing was removed for it" in told[0]
 
 
 def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ import pytest
 
 from tests.faults import Faulty, job_of
 from tests.faults.spoil import SPOIL, swap
-from workbench import files, jobs, store
+from workbench import account, files, jobs, store
+from workbench.build import log_tail
+from workbench.cli import main
 from workbench.digests import cache_folder
 from workbench.engine import Engine
 from workbench.errors import JobError, StoreError
 from workbench.fingerprint import fingerprint, is_known
 from workbench.jobs import Job
+from workbench.widgets.progress import tail
 
 
 @pytest.mark.parametrize("kind", SPOIL)
@@ -145,6 +148,23 @@ def test_a_spoiled_journal_is_in_nobodys_way(shop: Faulty, kind: str) -> None:
     again = shop.start()
     assert job_of(again).id != job.id
     assert again.wait().key == engine.key
+
+
+@pytest.mark.parametrize("kind", SPOIL)
+def test_a_spoiled_log_is_text_or_nothing_and_is_waited_for_by_nobody(
+    shop: Faulty, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    job = _job(shop)
+    job.log.write_text("the last words\n")
+    assert tail(job.log) == "<pre>the last words</pre>"
+    assert log_tail(job.log) == "Its last words: the last words"
+    SPOIL[kind](job.log)
+    no_file = kind == "missing" or kind.startswith("a ")
+    assert (tail(job.log) == "<pre></pre>") == (no_file or kind == "empty")
+    assert (log_tail(job.log) == "") == (no_file or kind == "empty")
+    assert main(["jobs", "log", job.id]) == 0
+    assert ("It has printed nothing." in capsys.readouterr().err) == no_file
+    assert account.failure("fault", job, JobError("played"))["error"] == "played"
 
 
 @pytest.mark.parametrize("kind", SPOIL)

@@ -16,9 +16,9 @@ import pytest
 
 from tests import stock
 from tests.faults import Faulty, fault, job_of, until
-from workbench import eviction, files, store, usage
+from workbench import eviction, files, guard, store, usage
 from workbench.engine import Engine
-from workbench.errors import InputError, StoreError
+from workbench.errors import InputError, JobError, StoreError
 from workbench.eviction import evict, make_room, sweep
 from workbench.opening import open_engine
 from workbench.owner import Owner
@@ -93,9 +93,11 @@ def test_a_process_that_was_killed_keeps_nothing(faulty: Faulty) -> None:
 def test_what_another_host_uses_stays(home: Path) -> None:
     engine = stock.make()
     foreign = replace(Owner.current(), host="far-away", boot="another")
-    files.write_json(usage.folder(engine.key) / "x.using", {"owner": foreign.record()})
-    with pytest.raises(StoreError, match="on far-away uses it"):
+    path = usage.folder(engine.key) / "x.using"
+    files.write_json(path, {"owner": foreign.record()})
+    with pytest.raises(StoreError, match="on far-away uses it") as caught:
         evict(engine.key)
+    assert f"where that is gone for good, delete {path}" in str(caught.value)
     assert make_room(0) == engine.bytes
     assert keys() == {engine.key}
 
@@ -175,6 +177,43 @@ def test_an_open_gets_a_whole_engine_or_a_sentence_while_others_evict_and_publis
     assert [path.name for path in store.folder().iterdir()] == [engine.key]
 
 
+RACE_EXPORT = """
+import json, os, sys
+from pathlib import Path
+os.fsync = lambda _: None
+from workbench import store
+from workbench.archive import export_engine
+from workbench.errors import StoreError
+
+counts = {"exported": 0, "missed": 0}
+print("ready", flush=True)
+while counts["exported"] < int(sys.argv[3]) or not counts["missed"]:
+    try:
+        export_engine(store.find_engine(sys.argv[1]), sys.argv[2], overwrite=True)
+        counts["exported"] += 1
+    except StoreError as error:
+        assert "There is no engine" in str(error) or "was removed" in str(error), error
+        counts["missed"] += 1
+print(json.dumps(counts))
+"""
+
+
+def test_an_export_is_whole_or_a_sentence_while_others_evict_and_publish(
+    faulty: Faulty, tmp_path: Path
+) -> None:
+    engine = stock.stock(faulty)
+    end, targets = tmp_path / "end", [tmp_path / "a.tar", tmp_path / "b.tar"]
+    exporters = [python(RACE_EXPORT, engine.key, str(target), "50") for target in targets]
+    evictor = python(RACE_EVICT, engine.key, str(faulty.folder), str(end))
+    said = [exporter.communicate(timeout=120)[0] for exporter in exporters]
+    end.touch()
+    evicted = int(evictor.communicate(timeout=60)[0].split("\n")[1])
+    assert [process.returncode for process in [*exporters, evictor]] == [0, 0, 0]
+    assert all(json.loads(words.split("\n")[1])["missed"] for words in said)
+    assert evicted > 0
+    assert usage.users(engine.key) == []
+
+
 def test_who_comes_between_look_and_rename_waits_and_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +223,7 @@ def test_who_comes_between_look_and_rename_waits_and_is_told(
     claims: list[usage.Claim] = []
     user = threading.Thread(target=lambda: claims.append(usage.claim(engine.key)))
 
-    def look(key: str, suffix: str) -> list[Owner]:
+    def look(key: str, suffix: str) -> list[tuple[Path, Owner]]:
         looks.append(suffix)
         return living(key, suffix)
 
@@ -321,16 +360,67 @@ def test_a_build_keeps_the_budget_and_its_own_engine(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = stock.stock(faulty, seed=1)
-    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes + 100}B")
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes * 3 // 2}B")
     build = faulty.start(seed=2)
     engine = build.wait()
     assert keys() == {engine.key}
     assert any(f"Removed the engine {old.key}" in note for note in job_of(build).view().notes)
-    monkeypatch.setenv(eviction.VARIABLE, "1B")
+    usage.pin(engine.key)
     build = faulty.start(seed=3)
-    engine = build.wait()
-    assert keys() == {engine.key}
+    other = build.wait()
+    assert keys() == {engine.key, other.key}
     assert "over its budget" in job_of(build).view().notes[-1]
+
+
+def test_nothing_goes_for_an_engine_that_is_larger_than_the_budget(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes}B")
+    build = faulty.start(seed=2, size=3 * old.bytes, keeps_disk=3 * old.bytes)
+    engine = build.wait()
+    assert keys() == {old.key, engine.key}
+    _, before, after = job_of(build).view().notes
+    assert "that alone is more than the store shall hold" in before
+    assert "more than the store's budget" in after
+
+
+def test_room_is_made_for_what_stays_of_a_build_not_for_what_it_writes_meanwhile(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{3 * old.bytes}B")
+    values = {"needs_disk": 100 * old.bytes, "keeps_disk": old.bytes}
+    engine = faulty.start(seed=2, size=old.bytes // 2, **values).wait()
+    assert keys() == {old.key, engine.key}
+
+
+@pytest.mark.parametrize("what", ["needs_memory", "needs_disk"])
+def test_no_engine_goes_for_a_build_that_is_refused(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    old = stock.stock(faulty, seed=1)
+    monkeypatch.setenv(eviction.VARIABLE, f"{old.bytes}B")
+    # As where the memory, or the disk, was there when the build was asked for.
+    monkeypatch.setattr(guard, "findings", lambda *_, **__: [])
+    build = faulty.start(seed=2, keeps_disk=100, **{what: 1 << 60})
+    with pytest.raises(JobError, match="Nothing was begun"):
+        build.wait()
+    assert keys() == {old.key}
+
+
+def test_what_would_be_freed_is_what_making_room_frees(home: Path) -> None:
+    engines = made(3, size=10_000)
+    held = sum(engine.bytes for engine in engines)
+    eviction.set_budget(held)
+    assert eviction.spare(0) == 0
+    assert eviction.spare(1) == engines[0].bytes
+    assert eviction.spare(engines[0].bytes + 1) == engines[0].bytes + engines[1].bytes
+    assert eviction.spare(held + 1) == 0
+    usage.pin(engines[0].key)
+    assert eviction.spare(1) == engines[1].bytes
+    assert make_room(extra=1) == 0
+    assert keys() == {engines[0].key, engines[2].key}
 
 
 def test_what_was_set_aside_goes_first(home: Path) -> None:
@@ -422,15 +512,15 @@ def test_a_pin_that_is_finished_between_two_looks_counts(
 ) -> None:
     engine = stock.make()
     pinning = usage.claim(engine.key)
-    look = usage.users
+    look = usage.claims
 
-    def users(key: str) -> list[Owner]:
+    def claims(key: str) -> list[tuple[Path, Owner]]:
         # Whoever pins it is done at the very moment of the first look.
         files.write_json(usage.folder(key) / "pinned", {})
         pinning.release()
         return look(key)
 
-    monkeypatch.setattr(usage, "users", users)
+    monkeypatch.setattr(usage, "claims", claims)
     with pytest.raises(StoreError, match="it is pinned"):
         eviction.evict(engine.key)
     assert store.find_engine(engine.key).damage() == ""
@@ -440,7 +530,7 @@ def test_claims_that_cannot_be_read_keep_the_engine(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = stock.make()
-    usage.claim(engine.key)
+    claim = usage.claim(engine.key)
     read = os.listdir
 
     def listdir(path: Path) -> list[str]:
@@ -452,3 +542,4 @@ def test_claims_that_cannot_be_read_keep_the_engine(
     with pytest.raises(StoreError, match="nobody can tell who uses it"):
         eviction.evict(engine.key)
     assert eviction.candidates() == []
+    claim.release()

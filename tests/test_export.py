@@ -13,10 +13,11 @@ import pytest
 
 from tests import stock
 from tests.faults import Faulty
-from workbench import store
+from workbench import export, store
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.errors import StoreError
+from workbench.eviction import evict
 from workbench.export import export_to_run
 from workbench.session import Session
 
@@ -67,6 +68,25 @@ def test_it_answers_elsewhere_with_the_notebooks_own_text(
     theirs = _in_a_clean_environment(moved, PROMPT)
     assert theirs.returncode == 0, theirs.stderr
     assert theirs.stdout == ours.text + "\n"
+
+
+def test_an_engine_that_is_being_exported_is_not_removed(
+    stocked: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def write(engine: Engine) -> dict[str, str]:
+        with pytest.raises(StoreError, match="uses it") as caught:
+            evict(engine.key)
+        refused.append(caught)
+        return {}
+
+    monkeypatch.setattr(export, "_WRITERS", {"openvino": write})
+    export_to_run(stocked, tmp_path / "out")
+    assert len(refused) == 1
+    evict(stocked.key)
+    with pytest.raises(StoreError, match="was removed by somebody else"):
+        export_to_run(stocked, tmp_path / "again")
 
 
 def test_its_script_keeps_to_the_engines_limits(stocked: Engine, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from workbench import files, jobs
+from workbench import files, jobs, owner
 from workbench.errors import JobError
 from workbench.jobs import Job
 from workbench.journal import Journal
@@ -74,7 +74,8 @@ def test_a_host_that_was_renamed_is_still_this_one(job: Job) -> None:
     assert job.view().owner.presence() == "alive"  # type: ignore[union-attr]
 
 
-def test_a_process_of_an_earlier_boot_is_gone(job: Job) -> None:
+def test_a_process_of_an_earlier_boot_is_gone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "machine", lambda: "0123456789abcdef")
     _owned_by(job, replace(Owner.current(), boot="another"))
     assert job.state() == "killed"
 

@@ -28,7 +28,7 @@ RUNTIMES = {
 # From the ground up; a module imports from its own layer (if it must) or from below.
 LAYERS = [
     {"errors", "units", "releases", "tarball", "latest", "sse", "pareto", "shipped"},
-    {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
+    {"files", "owner", "locks", "strays", "spec", "hardware", "metrics", "gpus", "gpu_table"},
     {"fit", "digests"},
     {"configuration", "shapes"},
     {"llama_shapes", "expert_shapes", "gpt_shapes"},
@@ -55,11 +55,12 @@ LAYERS = [
     {"engine"},
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
-    {"jobs", "archive", "guard", "heartbeat", "history", "leash"},
+    {"jobs", "guard", "heartbeat", "history", "leash"},
     {"embedded_export", "trtllm_export", "triton_values"},
     {"triton_export", "triton_check"},
     {"export"},
     {"queues", "eviction", "listing", "engine_history"},
+    {"archive"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
     {"session_peak"},

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.faults.disks import on_read_only_disk, on_small_disk
 from tests.hub_server import COMMIT, serve
 from tests.known_models import KNOWN
 from tests.tiny_models import Kind, make_tiny_model
@@ -499,7 +500,7 @@ from workbench.errors import ModelError
 from workbench.model import Model
 
 answers = []
-for verb, source, revision in json.loads(sys.argv[1]):
+for verb, source, revision in json.loads(sys.argv[-1]):
     try:
         model = Model.read(source, revision)
         path = model.download() if verb == "download" else model.path
@@ -509,6 +510,21 @@ for verb, source, revision in json.loads(sys.argv[1]):
             answers.append([model.parameters, model.commit, path and str(path)])
     except ModelError as error:
         answers.append(str(error))
+print(json.dumps(answers))
+"""
+
+
+DOWNLOAD_ON_A_FULL_DISK = """
+import json
+from workbench import hub
+from workbench.errors import ModelError
+
+hub.free_disk = lambda _: 0
+answers = [str(hub.download("open/whole", None))]
+try:
+    hub.download("bare/whole", None)
+except ModelError as error:
+    answers.append(str(error))
 print(json.dumps(answers))
 """
 
@@ -542,12 +558,18 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def ask(tmp_path: Path, endpoint: str, *questions: tuple[str, str, str | None], **more: str) -> Any:
+def ask(
+    tmp_path: Path,
+    endpoint: str,
+    *questions: tuple[str, str, str | None],
+    script: str = ASK,
+    **more: str,
+) -> Any:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
     }
     answer = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps(questions)],
+        [sys.executable, "-c", script, json.dumps(questions)],
         env={**environment, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), **more},
         capture_output=True,
         text=True,
@@ -731,6 +753,55 @@ class TestHub:
         assert facts[:3] == ["configuration", "mit", ""]
         assert why in facts[3]
         assert refused == facts[3]
+
+    @pytest.mark.parametrize("tells_sizes", [True, False])
+    def test_a_small_disk_is_told_with_its_numbers_and_not_as_a_network(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells_sizes: bool
+    ) -> None:
+        big, small = write_model(tmp_path / "big"), tmp_path / "small"
+        write_safetensors(big / "model.safetensors", {**SHAPES, "model.big": (1 << 20,)}, "F32")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("HF_HOME", str(small / "hf"))
+        with serve({"open/big": big}) as hub:
+            hub.tells_sizes = tells_sizes
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            question = json.dumps([("download", "open/big", None)])
+            printed = on_small_disk(small, "2m", ASK, question)
+        [answer] = json.loads(printed[printed.rindex('["') :])
+        if tells_sizes:
+            assert "open/big was not downloaded: 4.0" in answer
+            assert "are free on the disk of" in answer
+        else:
+            assert "No space left on device in" in answer
+            assert "are free there" in answer
+        assert str(small / "hf" / "hub") in answer
+        assert "network" not in answer
+
+    def test_what_is_in_the_cache_needs_no_room(
+        self, tmp_path: Path, repositories: dict[str, Path]
+    ) -> None:
+        question = ("download", "open/whole", None)
+        with serve(repositories) as hub:
+            downloaded = ask(tmp_path, hub.url, question)
+            again, refused = ask(tmp_path, hub.url, script=DOWNLOAD_ON_A_FULL_DISK)
+        assert again == downloaded[0][2]
+        assert "of it are missing, and only 0 bytes are free" in refused
+
+    def test_a_cache_that_cannot_be_written_to_is_no_network_error(
+        self,
+        repositories: dict[str, Path],
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        home.mkdir()
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("HF_HOME", str(home / "hf"))
+        with serve(repositories) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            printed = on_read_only_disk(home, ASK, json.dumps([("read", "open/whole", None)]))
+        [answer] = json.loads(printed[printed.rindex('["') :])
+        assert "cannot be written to (Read-only file system)" in answer
+        assert "network" not in answer
 
     def test_a_page_of_a_proxy_is_told_from_the_hub(self, tmp_path: Path) -> None:
         with serve({"open/whole": tmp_path}) as hub:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import stock
 from tests.faults import Faulty, make_model, until
 from workbench import eviction, store, usage
 from workbench.engine import Engine
@@ -172,6 +173,50 @@ def test_an_engine_that_is_removed_elsewhere_is_a_sentence(faulty: Faulty) -> No
     panel.refresh()
     assert _keys(panel) == []
     assert panel._details.layout.display == "none"
+
+
+def test_the_manifest_is_folded_until_it_is_asked_for(faulty: Faulty, tmp_path: Path) -> None:
+    model = make_model(tmp_path / SCRIPT.partition("/")[0])
+    panel = _chosen(faulty.start(model=str(model)).wait())
+    assert panel._manifest.value == ""
+    panel.manifest_button.value = True
+    assert "&quot;identity&quot;" in panel._manifest.value
+    assert "<script>" not in panel._manifest.value
+    panel.manifest_button.value = False
+    assert panel._manifest.value == ""
+
+
+def test_an_engine_goes_into_a_file_and_comes_back(home: Path, tmp_path: Path) -> None:
+    engine = stock.make()
+    panel = StorePanel()
+    panel.transfer.export_button.click()
+    assert panel._error_text == "No engine is chosen."
+    panel.choose(engine.key)
+    panel.transfer.export_button.click()
+    assert panel._error_text.startswith("Say where: ")
+    panel.transfer.path.value = str(tmp_path / "engine.tar")
+    panel.transfer.export_button.click()
+    until(lambda: not panel.transfer.export_button.disabled)
+    assert f"The engine {engine.key} is in {tmp_path / 'engine.tar'} (" in panel.transfer.said
+    panel.transfer.export_button.click()
+    until(lambda: "exists, and it was not overwritten" in panel._error_text)
+    until(lambda: not panel.transfer.import_button.disabled)
+    eviction.evict(engine.key)
+    panel.transfer.import_button.click()
+    until(lambda: _keys(panel) == [engine.key])
+    until(lambda: not panel.transfer.import_button.disabled)
+    assert f"Imported {engine.key}" in panel.transfer.said
+    assert panel._error_text == ""
+    assert home.is_dir()
+
+
+def test_a_file_that_is_no_archive_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("x" * 2000)
+    panel = StorePanel()
+    panel.transfer.path.value = str(tmp_path / "notes")
+    panel.transfer.import_button.click()
+    until(lambda: "is no archive that can be imported" in panel._error_text)
+    until(lambda: not panel.transfer.import_button.disabled)
 
 
 def test_the_chosen_engine_is_handed_to_those_who_follow(faulty: Faulty) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from workbench.owner import Owner
 
 ROOT = Path(__file__).parents[1]
 KEY = "0" * 20
+NEIGHBOUR = replace(Owner.current(), namespace="pid:[1]")
 ELSEWHERE = replace(Owner.current(), host="gone-pod", boot="another")
 
 
@@ -55,6 +57,55 @@ def test_a_claim_of_another_host_counts_and_stays(home: Path) -> None:
     path = write(usage.USING, ELSEWHERE)
     assert usage.users(KEY) == [ELSEWHERE]
     assert path.exists()
+
+
+@pytest.mark.parametrize("suffix", [usage.USING, usage.EVICTING])
+def test_a_claim_of_another_container_counts_until_the_kernel_lets_go_of_its_lock(
+    home: Path, suffix: str
+) -> None:
+    """The kernel keeps the lock as long as its process lives, in whatever container."""
+    path = write(suffix, NEIGHBOUR)
+    files.write_json(path, files.read_json(path) | {"locked": True})
+    os.utime(path, (1.0, 1.0))
+    with path.open("rb") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        assert usage._living(KEY, suffix) == [(path, NEIGHBOUR)]
+    assert usage._living(KEY, suffix) == []
+    assert not path.exists()
+
+
+def test_a_claim_of_another_container_that_was_just_written_or_never_locked_counts(
+    home: Path,
+) -> None:
+    path = write(usage.USING, NEIGHBOUR)
+    os.utime(path, (1.0, 1.0))
+    assert usage.claims(KEY) == [(path, NEIGHBOUR)]
+    files.write_json(path, files.read_json(path) | {"locked": True})
+    assert usage.claims(KEY) == [(path, NEIGHBOUR)]
+
+
+def test_a_claim_is_locked_until_its_release(home: Path) -> None:
+    claim = usage.claim(KEY)
+    with claim.path.open("rb") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        claim.release()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_claim_that_cannot_be_locked_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    def refuse(path: Path, *values: str, **more: str) -> object:
+        if path.suffix == usage.USING:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return open_path(path, *values, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(StoreError, match="removed meanwhile: Too many open files"):
+            usage.claim(KEY)
+    assert usage.users(KEY) == []
 
 
 def test_what_is_no_claim_is_nobody(home: Path) -> None:

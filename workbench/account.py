@@ -56,7 +56,7 @@ def failure(backend: str, job: Job | None, error: Exception) -> dict[str, Any]:
     view = job.view()
     now = time.time()
     stages = [{"name": s.name, "seconds": s.seconds(now)} for s in view.stages.values()]
-    log = job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    log = files.read_end(job.log, 1 << 20).splitlines()[-LOG_LINES:]
     return {
         **told,
         "spec": job.request["spec"],

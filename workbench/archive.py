@@ -15,12 +15,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from workbench import files, store, usage
+from workbench import eviction, files, store, usage
 from workbench.engine import FORMAT, MANIFEST, Engine, Identity, is_unaltered, read_engine
 from workbench.errors import StoreError
 from workbench.hardware import free_disk
@@ -153,11 +153,17 @@ def export_engine(
         progress: Called with the bytes written and the bytes of all files.
 
     Raises:
-        StoreError: The engine is damaged, the file exists, or the disk refused. No file is left.
+        StoreError: The engine is damaged or gone, the file exists, or the disk refused. No file is
+            left.
     """
     path = Path(path).expanduser().absolute()
     if not overwrite and os.path.lexists(path):
         raise _exists(path)
+    with usage.using(engine):
+        _export(engine, path, overwrite=overwrite, progress=progress)
+
+
+def _export(engine: Engine, path: Path, *, overwrite: bool, progress: Progress | None) -> None:
     temporary = files.temporary_name(path.parent, path.name)
     try:
         contents = _Contents.parse((engine.path / MANIFEST).read_bytes(), engine.key)
@@ -224,14 +230,19 @@ def _exists(path: Path) -> StoreError:
 
 
 def import_engine(
-    path: str | Path, *, trust_remote_code: bool = False, progress: Progress | None = None
+    path: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Engine, bool]:
-    """Bring the engine of an archive into the store.
+    """Bring the engine of an archive into the store, and keep that in its budget.
 
     Args:
         path: A file that `export_engine` wrote, here or elsewhere.
         trust_remote_code: Take also an engine whose spec lets code of the model's repository run.
         progress: Called with the bytes read and the bytes of all files.
+        tell: Called with a sentence for each thing that was removed for it.
 
     Returns:
         The engine, and whether it is new; one that is there already stays as it is.
@@ -239,6 +250,7 @@ def import_engine(
     Raises:
         StoreError: The file is no archive, holds anything but the engine of its manifest, or does
             not fit on the disk. Nothing is changed.
+        InputError: The budget that the environment gives is no size.
     """
     path = Path(path).expanduser()
     try:
@@ -250,7 +262,10 @@ def import_engine(
             if there and not there.damage():
                 return there, False
             _check_import(path, contents, trust_remote_code=trust_remote_code)
-            return _read_and_publish(file, contents, progress), True
+            eviction.budget()  # one that is no size is told before anything is read
+            engine = _read_and_publish(file, contents, progress)
+            eviction.keep_budget(engine, tell)
+            return engine, True
     except Broken as error:
         raise StoreError(
             f"{path} is no archive that can be imported: {error}. Nothing was imported. Export "

@@ -19,6 +19,7 @@ from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
 from workbench.errors import JobError, ModelError, ToolchainError
 from workbench.eviction import sweep
+from workbench.files import read_end
 from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
@@ -227,15 +228,16 @@ def engine_of(job: Job, view: View, spec: BuildSpec | None = None) -> Engine:
 
 def log_tail(log: Path) -> str:
     """Return the last line of a log as a sentence, or nothing."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
+    lines = read_end(log, 16_384).strip().splitlines()
     return f"Its last words: {lines[-1]}" if lines else ""
 
 
 def start_build(
-    spec: BuildSpec | Mapping[str, Any], *, smoke: bool = True, accept_covering: bool = False
+    spec: BuildSpec | Mapping[str, Any],
+    *,
+    smoke: bool = True,
+    accept_covering: bool = False,
+    again: bool = False,
 ) -> Build:
     """Return the engine of a spec if it is there, else attach to its build or start one.
 
@@ -244,6 +246,8 @@ def start_build(
         smoke: Load the engine once and generate a few tokens before it is published.
         accept_covering: Take an engine that was built for larger shapes instead, where there is
             one; see `offers.covering`.
+        again: Build it also where it is there, as one that crashes; it is replaced when the new
+            one is complete, and must not be pinned or in use.
 
     Raises:
         SpecError: A rule refuses the spec.
@@ -260,7 +264,7 @@ def start_build(
     device = built_for(plan.backend)
     spec = with_absolute_paths(spec, plan.model.path)
     identity = known_identity(plan, spec, versions, device)
-    if identity:
+    if identity and not again:
         engine, explanation = store.look_up(identity)
         if engine:
             usage.touch(engine.key)
@@ -274,6 +278,7 @@ def start_build(
             return Build(spec, None, larger.under(plan.backend.limits(spec)), explanation)
     refuse(plan.room)
     request = {"spec": spec.model_dump(mode="json"), "toolchain": toolchain.name, "smoke": smoke}
+    request |= {"again": True} if again else {}
     job, new = attach_or_start(
         "build", request, wanted_by(plan.model, spec, request, versions, device)
     )

@@ -53,6 +53,11 @@ def _declare_spec(parser: argparse.ArgumentParser, words: list[str]) -> type[Bui
         action="store_true",
         help="Publish without loading the engine once and generating a few tokens.",
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="Build it also where it is there, and replace that when the new one is complete.",
+    )
     return spec_class
 
 
@@ -126,7 +131,12 @@ def _start(parsed: argparse.Namespace, spec_class: type[BuildSpec]) -> tuple[Pla
     spec = spec_class.parse({"backend": parsed.backend, **given(parsed, spec_class)})
     plan = Plan.make(spec)
     print_plan(plan)
-    build = start_build(spec, smoke=not parsed.no_smoke, accept_covering=parsed.accept_covering)
+    build = start_build(
+        spec,
+        smoke=not parsed.no_smoke,
+        accept_covering=parsed.accept_covering,
+        again=parsed.again,
+    )
     if build.explanation:
         print(printable(build.explanation))
     return plan, build

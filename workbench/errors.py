@@ -9,6 +9,7 @@
     ├── StoreError            an engine or the store that holds it
     ├── JobError              a job that failed, was cancelled or gives no sign of life
     ├── SessionError          the worker behind an open engine
+    │   └── CrashError        it was ended by a signal while it loaded the engine
     └── TrialError            a measurement that is missing, failed or cannot be true
 
 A message says what happened, what was expected and what to do, in sentences that a panel can
@@ -60,6 +61,14 @@ class JobError(WorkbenchError):
 
 class SessionError(WorkbenchError):
     """The worker process behind an open engine died or did not answer."""
+
+
+class CrashError(SessionError):
+    """The worker crashed while it loaded an engine; `number` is the signal that ended it."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 class TrialError(WorkbenchError):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench import files, history, store, usage
+from workbench import files, history, store, strays, usage
 from workbench.engine import Engine
 from workbench.errors import InputError, StoreError
 from workbench.jobs import Job
@@ -79,15 +79,21 @@ def set_budget(size: int | None) -> None:
 
 
 def why_kept(key: str) -> str:
-    """Say why an engine may not be removed, or nothing."""
+    """Say why an engine may not be removed, or nothing.
+
+    Of a process that nobody here can ask, also which file keeps the engine.
+    """
     if (store.folder() / key).is_symlink():
         return "it is a link that somebody made"
     try:
-        users = usage.users(key)
+        claims = usage.claims(key)
     except StoreError as error:
         return f"nobody can tell who uses it ({error})"
-    if users:
-        return f"process {users[0].pid} on {users[0].host} uses it"
+    if claims:
+        path, user = claims[0]
+        why = f"process {user.pid} on {user.host} uses it"
+        lost = user.presence() == "elsewhere"
+        return f"{why}; where that is gone for good, delete {path}" if lost else why
     # Last: who pins it claims it meanwhile, so a claim that is gone has left its pin.
     if not usage.is_pinned(key):
         return ""
@@ -136,8 +142,9 @@ def make_room(
     Args:
         limit: Most bytes that it shall hold; by default the budget, and without one nothing is
             removed.
-        extra: Bytes that are about to come.
-        keep: Key of an engine that stays, such as the one that was just built.
+        extra: Bytes that are about to come. Where they alone are more than the limit no engine is
+            removed: it would be lost, and the store over its limit all the same.
+        keep: Key of an engine that stays.
         tell: Called with a sentence for each thing that was removed.
 
     Returns:
@@ -162,12 +169,58 @@ def make_room(
         _drop(path, tell)
         if not over():
             return 0
+    if extra > limit:
+        tell(
+            f"No engine was removed for {format_bytes(extra)} that are about to come: that alone "
+            f"is more than the store shall hold, {format_bytes(limit)}."
+        )
+        return over()
     for engine in candidates():
         if engine.key != keep:
             _try_to_evict(engine, tell)
             if not over():
                 return 0
     return over()
+
+
+def keep_budget(engine: Engine, tell: Callable[[str], None]) -> None:
+    """Make room after an engine has come, and tell where the store is over its budget all the same.
+
+    Nothing goes for an engine that alone is larger than the budget.
+
+    Raises:
+        OSError: The store cannot be written to.
+    """
+    limit = budget()
+    if limit is None:
+        return
+    if engine.bytes > limit:
+        tell(
+            f"The engine alone has {format_bytes(engine.bytes)}, more than the store's budget of "
+            f"{format_bytes(limit)}: nothing was removed for it."
+        )
+    elif over := make_room(limit, keep=engine.key, tell=tell):
+        tell(
+            f"The store is {format_bytes(over)} over its budget: everything else in it is in use "
+            "or pinned."
+        )
+
+
+def spare(extra: int, *, keep: str = "") -> int:
+    """Return the bytes that `make_room` would free, given the same."""
+    limit = budget()
+    if limit is None:
+        return 0
+    held = store_usage()
+    over = held.engines + held.damaged + extra - limit
+    if over <= 0:
+        return 0
+    engines = [] if extra > limit else [e.bytes for e in candidates() if e.key != keep]
+    freed = 0
+    for size in [*map(_size, store.list_damaged()), *engines]:
+        if freed < over:
+            freed += size
+    return freed
 
 
 def drop(name: str, tell: Callable[[str], None]) -> None:
@@ -211,11 +264,12 @@ def _try_to_evict(engine: Engine, tell: Callable[[str], None]) -> None:
 
 
 def sweep() -> None:
-    """Remove what builds, imports and evictions that were killed left in the store.
+    """Remove what builds, imports, evictions and other writers that were killed left.
 
-    A temporary directory is named after its job or after what makes it; one of a job that lives,
-    or of nothing that we know, is not touched.
+    A temporary directory of an engine is named after its job or after what makes it; one of a job
+    that lives, or of nothing that we know, is not touched.
     """
+    strays.sweep()
     for path in store.folder().glob(f"{files.TEMPORARY}*"):
         if _is_left(path):
             shutil.rmtree(path, ignore_errors=True)

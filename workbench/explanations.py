@@ -7,17 +7,28 @@ from typing import Any
 
 from workbench.engine import Engine, Identity
 
+SHORT = 4
+"""Fields that a sentence in a panel has room for."""
 
-def explain_miss(identity: Identity, engines: Iterable[Engine]) -> str:
-    """Name the nearest engine and the fields in which it differs, in one sentence."""
+
+def nearest(identity: Identity, engines: Iterable[Engine]) -> tuple[Engine, list[str]] | None:
+    """Return the engine that differs in the fewest fields, and each of those in words."""
     candidates = [(identity.differences(engine.manifest["identity"]), engine) for engine in engines]
     if not candidates:
+        return None
+    differences, engine = min(candidates, key=lambda pair: len(pair[0]))
+    return engine, [_difference(name, *values) for name, values in differences.items()]
+
+
+def explain_miss(identity: Identity, engines: Iterable[Engine]) -> str:
+    """Name the nearest engine and the first fields in which it differs, in one sentence."""
+    found = nearest(identity, engines)
+    if found is None:
         return "The store held no engine."
-    differences, nearest = min(candidates, key=lambda pair: len(pair[0]))
-    words = [_difference(name, *values) for name, values in list(differences.items())[:4]]
-    if len(differences) > 4:
-        words.append(f"and {len(differences) - 4} more")
-    return f"No engine was the same; the nearest, {nearest.key}, differed in {', '.join(words)}."
+    engine, words = found
+    if len(words) > SHORT:
+        words = [*words[:SHORT], f"and {len(words) - SHORT} more"]
+    return f"No engine was the same; the nearest, {engine.key}, differed in {', '.join(words)}."
 
 
 def _difference(name: str, theirs: Any, mine: Any) -> str:

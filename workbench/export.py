@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import embedded_export, files, triton_export, trtllm_export
+from workbench import embedded_export, files, triton_export, trtllm_export, usage
 from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.tarball import Broken, Counter, copy
@@ -62,8 +62,8 @@ def export_to_run(
         The directory.
 
     Raises:
-        StoreError: There is no export for its backend, the engine is damaged or names a path of
-            this machine, the directory exists, or the disk refused. Nothing is left behind.
+        StoreError: There is no export for its backend, the engine is damaged, gone or names a path
+            of this machine, the directory exists, or the disk refused. Nothing is left behind.
     """
     target = Path(target).expanduser().absolute()
     write = triton_export.texts if triton else _WRITERS.get(engine.backend)
@@ -73,10 +73,24 @@ def export_to_run(
             f"export. Engines of {' and '.join(_WRITERS)} can be."
         )
     _check_target(target, overwrite=overwrite)
-    if why := engine.damage():
-        raise _damaged(engine, why)
-    if not paths:
-        _check_paths(engine)
+    with usage.using(engine):
+        if why := engine.damage():
+            raise _damaged(engine, why)
+        if not paths:
+            _check_paths(engine)
+        _export(engine, target, write, overwrite=overwrite, paths=paths)
+    return target
+
+
+def _export(
+    engine: Engine,
+    target: Path,
+    write: Callable[[Engine], Mapping[str, str]],
+    *,
+    overwrite: bool,
+    paths: bool,
+) -> None:
+    """Copy the engine and write the texts beside it; nothing is left where that fails."""
     temporary = files.temporary_name(target.parent, target.name)
     try:
         temporary.mkdir(parents=True)
@@ -95,7 +109,6 @@ def export_to_run(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 def about(engine: Engine, *, paths: bool = False) -> dict[str, Any]:

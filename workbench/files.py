@@ -118,7 +118,7 @@ def read_file(path: Path, offset: int = 0) -> bytes | None:
         StoreError: The system cannot read just now, which says nothing about the file.
     """
     try:
-        with _open_regular(path) as file:
+        with open_regular(path) as file:
             file.seek(offset)
             return file.read()
     except OSError as error:
@@ -131,7 +131,7 @@ def read_file(path: Path, offset: int = 0) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _open_regular(path: Path) -> Iterator[BufferedReader]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file to read; whatever else it is counts as not found, and is not waited for.
 
     Raises:
@@ -145,6 +145,16 @@ def _open_regular(path: Path) -> Iterator[BufferedReader]:
             yield file
     finally:
         os.close(descriptor)
+
+
+def read_end(path: Path, most: int) -> str:
+    """Return the last bytes of a log as text, at most so many; nothing where none can be read."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def publish_directory(temporary: Path, final: Path) -> bool:
@@ -206,7 +216,7 @@ def checksum(path: Path) -> str:
     Raises:
         OSError: It cannot be read, or is no regular file.
     """
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -73,6 +73,7 @@ class BuildNeed:
     Attributes:
         memory: Of the host, at its peak.
         disk: In the engine store, at its peak: what is written beside the final files counts.
+        engine: Least bytes that stay of it: the engine's files. 0 where nobody knows.
         device: On each GPU that it compiles or is tried on; None where it takes none.
         devices: GPUs that it compiles on at the same time; 0 where it compiles on none.
         ranks: GPUs that the engine is loaded on when it is tried; 0 where it is not.
@@ -83,6 +84,7 @@ class BuildNeed:
     device: Part | None = None
     devices: int = 1
     ranks: int = 1
+    engine: int = 0
 
     @property
     def untried(self) -> BuildNeed:

@@ -14,7 +14,7 @@ from workbench.forecast import Load, forecast
 from workbench.gpu_table import COUNTS, check_count, find
 from workbench.gpus import Gpu
 from workbench.guard import weightless
-from workbench.offers import already_built
+from workbench.offers import already_built, missing
 from workbench.spec import BuildSpec
 from workbench.summaries import gpus_line, need_lines
 from workbench.units import printable
@@ -141,9 +141,8 @@ def _gpus(parsed: argparse.Namespace) -> tuple[Gpu, ...] | None:
 def _built(plan: Plan) -> list[str]:
     """Return the sentences of the engines that are there, or why none can be opened here."""
     try:
-        return [sentence for _, sentence in already_built(plan.spec)] or [
-            "no engine like this yet."
-        ]
+        found = [sentence for _, sentence in already_built(plan.spec)]
+        return found or ["no engine like this yet.", *missing(plan.spec)]
     except WorkbenchError as error:
         return [f"nothing can be built here: {error}"]
 

@@ -132,7 +132,7 @@ def weightless(model: Model) -> list[Finding]:
     return []
 
 
-def check_now(journal: Journal, need: BuildNeed, gpus: Sequence[Gpu]) -> None:
+def check_now(journal: Journal, need: BuildNeed, gpus: Sequence[Gpu], *, spare: int = 0) -> None:
     """Refuse a build whose turn has come where not even the least that it needs is free.
 
     The estimate is journalled as the fact `need`, for whoever has to explain a failure.
@@ -141,13 +141,20 @@ def check_now(journal: Journal, need: BuildNeed, gpus: Sequence[Gpu]) -> None:
     minutes. What lies between the least and the most that a build may take is no reason: such an
     estimate is a range, and most builds get by with less.
 
+    Args:
+        journal: Of the build.
+        need: What it takes.
+        gpus: Those that it sees, in its order.
+        spare: Bytes on the disk that are about to be freed for it.
+
     Raises:
         JobError: Says what is needed and what is free.
     """
     found = list(rooms(need, gpus))
     journal.fact(need={room.resource: [room.part.low, room.part.high] for room in found})
     for room in found:
-        if room.free < room.part.low:
+        free = room.free + (spare if room.resource == "disk" else 0)
+        if free < room.part.low:
             raise JobError(f"Nothing was begun: {room.sentence} {REMEDIES[room.resource]}")
 
 

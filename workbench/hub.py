@@ -7,6 +7,7 @@ Every error of the hub, the network or the local cache becomes one sentence.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import huggingface_hub
 
 from workbench.errors import ModelError
+from workbench.hardware import free_disk
 from workbench.model_card import licence_in
+from workbench.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +45,10 @@ DESCRIPTIONS = (
 )  # fmt: skip
 """Small files that, with the headers, say everything about a model."""
 
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What the system says of a local cache that is full, and of one that may not be written to."""
 
 Gate = Literal["", "auto", "manual"]
 """Who grants access to a gated model: nobody has to, the hub at once, or its owners."""
@@ -83,9 +90,52 @@ def download(repository: str, revision: str | None) -> Path:
         The snapshot's directory in the cache.
 
     Raises:
-        ModelError: As `fetch_descriptions`.
+        ModelError: As `fetch_descriptions`; or the disk has no room for what is missing.
     """
+    with _one_sentence(repository, revision):
+        missing = _missing_bytes(repository, revision)
+    cache = _cache()
+    free = free_disk(cache)
+    if missing > free:
+        raise ModelError(
+            f"{repository} was not downloaded: {format_bytes(missing)} of it are missing, and only "
+            f"{format_bytes(free)} are free on the disk of {cache}. {_MORE_ROOM}"
+        )
     return _snapshot(repository, revision, ENGINE_FILES, quiet=False)
+
+
+def _missing_bytes(repository: str, revision: str | None) -> int:
+    """Return the bytes that a download would load, as far as the hub tells; 0 without a network.
+
+    What it cannot tell here it can neither when asked to download, which then says why.
+    """
+    from huggingface_hub import errors, utils  # noqa: PLC0415 - brings the HTTP library
+
+    try:
+        info = huggingface_hub.HfApi().model_info(
+            repository, revision=revision, files_metadata=True
+        )
+    except _network_errors():
+        return 0
+    except errors.HfHubHTTPError:
+        return 0
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    # utils documents this name, but does not mark it as exported for type checkers.
+    wanted = utils.filter_repo_objects(  # type: ignore[attr-defined]
+        sizes, allow_patterns=list(ENGINE_FILES), ignore_patterns=list(OTHER_WEIGHTS)
+    )
+    return sum(
+        sizes[name]
+        for name in wanted
+        if not isinstance(
+            huggingface_hub.try_to_load_from_cache(repository, name, revision=info.sha), str
+        )
+    )
+
+
+def _cache() -> Path:
+    """Return the folder into which huggingface_hub downloads."""
+    return Path(huggingface_hub.constants.HF_HUB_CACHE)
 
 
 def fetch_headers(
@@ -198,7 +248,7 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
             f"The weights of {repository} are damaged on the hub: {_first_line(error)}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise _unreachable(repository) from error
+        raise _unreachable(repository, error) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"{repository} lacks a file on the hub: {_first_line(error)}") from error
     except errors.HfHubHTTPError as error:
@@ -206,7 +256,25 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
             f"The hub did not give {repository}: {_first_line(error)} Try again later."
         ) from error
     except _network_errors() as error:
-        raise _unreachable(repository) from error
+        raise _unreachable(repository, error) from error
+
+
+_MORE_ROOM = "Free some space, or set HF_HOME to a folder on a larger disk."
+
+
+def _refused(repository: str, error: OSError) -> ModelError:
+    """Say what the local cache's disk refused: the network has no part in it."""
+    cache = _cache()
+    if error.errno in FULL:
+        return ModelError(
+            f"{repository} was not downloaded as a whole: {error.strerror} in {cache} "
+            f"({format_bytes(free_disk(cache))} are free there). {_MORE_ROOM} Then try again: what "
+            "is there is not loaded again."
+        )
+    return ModelError(
+        f"{repository} was not downloaded: {error.filename or cache} cannot be written to "
+        f"({error.strerror}). Make it writable, or set HF_HOME to a folder that is."
+    )
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -243,7 +311,9 @@ def _no_access(repository: str) -> ModelError:
     )
 
 
-def _unreachable(repository: str) -> ModelError:
+def _unreachable(repository: str, error: Exception) -> ModelError:
+    if isinstance(error, OSError) and error.errno in FULL | CLOSED:
+        return _refused(repository, error)
     return ModelError(
         f"{repository} looks like a hub id, since there is no such directory here, but the hub "
         "cannot be reached, or a proxy answers in its place, and the local cache lacks files of "

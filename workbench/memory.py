@@ -314,4 +314,4 @@ def build_memory(
         exact=False,
         how="The engine's files, and until they are compressed the float32 weights beside them.",
     )
-    return BuildNeed(memory, disk)
+    return BuildNeed(memory, disk, engine=stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench import explanations, store
+from workbench import explanations, store, usage
 from workbench.build import (
     Build,
     Plan,
@@ -39,7 +39,25 @@ def already_built(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, 
     if engine is None:
         return covering(spec, smoke=smoke)
     engine = engine.under(plan.backend.limits(absolute))
-    return [(engine, f"The engine {engine.key} is the one that you ask for.")]
+    suspicion = usage.suspicion(engine.key)
+    return [(engine, f"The engine {engine.key} is the one that you ask for.{suspicion}")]
+
+
+def missing(spec: BuildSpec) -> list[str]:
+    """Return every field in which the nearest engine differs from that of a spec, one a line.
+
+    Raises:
+        ModelError: The model cannot be used.
+        ToolchainError: The backend cannot run here.
+    """
+    plan = Plan.make(spec)
+    _, versions = toolchain_of(plan.backend)
+    absolute = with_absolute_paths(spec, plan.model.path)
+    identity = known_identity(plan, absolute, versions, built_for(plan.backend))
+    found = explanations.nearest(identity, store.list_engines()) if identity else None
+    if found is None or not found[1]:
+        return []
+    return [f"the nearest, {found[0].key}, differs in:", *(f"  {words}" for words in found[1])]
 
 
 def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]:

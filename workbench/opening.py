@@ -14,7 +14,7 @@ from workbench.backends.base import Backend
 from workbench.build import Build, built_for, toolchain_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine
-from workbench.errors import InputError, StoreError
+from workbench.errors import CrashError, InputError, StoreError
 from workbench.fingerprint import fingerprint
 from workbench.session import Session
 
@@ -29,7 +29,7 @@ def open_engine(engine: Engine | Build | str) -> Session:
         InputError: It is none of these.
         StoreError: There is no such engine, or it is damaged.
         ToolchainError: The backend cannot run here.
-        SessionError: It cannot be loaded.
+        SessionError: It cannot be loaded. That it crashed is noted beside it until a load works.
     """
     if isinstance(engine, Build):
         engine = engine.wait()
@@ -48,16 +48,21 @@ def open_engine(engine: Engine | Build | str) -> Session:
         backend = get_backend(engine.backend)
         toolchain, versions = toolchain_of(backend)
         _check_bound(engine, backend, versions)
-        session = Session(
-            engine.path,
-            engine.backend,
-            engine.limits,
-            toolchain,
-            mounts=_checkpoint(engine),
-            release=claim.release,
-            measured=partial(session_history.record, engine),
-        )
+        try:
+            session = Session(
+                engine.path,
+                engine.backend,
+                engine.limits,
+                toolchain,
+                mounts=_checkpoint(engine),
+                release=claim.release,
+                measured=partial(session_history.record, engine),
+            )
+        except CrashError as error:
+            usage.note_crash(key, error.number)
+            raise CrashError(f"{error} {usage.crash_remedy(key)}", error.number) from error
         undo.pop_all()
+    usage.forget_crash(key)
     return session
 
 

@@ -25,8 +25,9 @@ MOST_PIDS = (1 << 31) - 1
 class Owner:
     """One process on one boot of one host; for `started` see `_started`.
 
-    `namespace` tells containers of one machine apart, whose pids count from one each; empty in
-    records that do not know it.
+    `namespace` tells containers of one machine apart, whose pids count from one each, and `machine`
+    tells machines apart that have the same host name; both are empty in records that do not know
+    them.
     """
 
     host: str
@@ -34,12 +35,20 @@ class Owner:
     pid: int
     started: float
     namespace: str = ""
+    machine: str = ""
 
     @classmethod
     def current(cls) -> Owner:
         """Return the owner that this very process is."""
         process = psutil.Process()
-        return cls(socket.gethostname(), boot(), process.pid, _started(process), _namespace())
+        return cls(
+            socket.gethostname(),
+            boot(),
+            process.pid,
+            _started(process),
+            _namespace(),
+            machine(),
+        )
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:
@@ -53,16 +62,24 @@ class Owner:
             return None
         if not 0 < pid <= MOST_PIDS:
             return None
-        return cls(host, boot, pid, started, str(record.get("namespace", "")))
+        names = [str(record.get(name, "")) for name in ("namespace", "machine")]
+        return cls(host, boot, pid, started, *names)
 
     def record(self) -> dict[str, Any]:
         """Return the owner as plain values for a journal."""
         return asdict(self)
 
     def presence(self) -> Literal["alive", "gone", "elsewhere"]:
-        """Say whether the process lives; "elsewhere" when another host would have to be asked."""
+        """Say whether the process lives; "elsewhere" when another host would have to be asked.
+
+        What another boot started is gone where it was this very machine that booted again. A host
+        name alone does not tell: containers and machines made from one image may share it. So
+        where the record or this machine has no identity nobody knows, and nothing is taken from
+        anybody.
+        """
         if self.boot != boot():
-            return "gone" if self.host == socket.gethostname() else "elsewhere"
+            here = self.host == socket.gethostname() and self.machine == machine() != ""
+            return "gone" if here else "elsewhere"
         if not self.counts_here():
             return "elsewhere"
         # The very kernel that started it answers, also under a host name that has changed.
@@ -109,6 +126,21 @@ def boot() -> str:
     except OSError:
         # Outside Linux: the boot time, as a name.
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(int(psutil.boot_time()))))
+
+
+@functools.cache
+def machine() -> str:
+    """Return an identity of this machine that outlives its boots; empty where it has none.
+
+    machine-id(5). Containers seldom have one, and then their host name says nothing either. Outside
+    Linux there is none, nor are there containers: there the host name has to do.
+    """
+    if not sys.platform.startswith("linux"):
+        return socket.gethostname()
+    try:
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 @functools.cache

@@ -219,3 +219,10 @@ def describe_exit(status: int) -> str:
     number = -status
     names = {9: "was killed (signal 9; out of memory is a usual cause)", 11: "crashed (signal 11)"}
     return names.get(number, f"was ended by signal {number}")
+
+
+def crash_of(status: int) -> int:
+    """Return the signal by which a process ended, unless somebody sent it to stop it; else 0."""
+    # Shells and docker-run(1) give 128 more than the number of the signal.
+    number = -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else 0
+    return 0 if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) else number

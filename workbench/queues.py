@@ -13,7 +13,6 @@ decide: at the worst two builds run at the same time, which costs time and harms
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import math
 import os
@@ -29,6 +28,7 @@ import psutil
 from workbench import files
 from workbench.jobs import Job, end_leftovers
 from workbench.journal import ENDED
+from workbench.locks import is_let_go, take
 from workbench.owner import Owner, boot
 
 POLL = 0.5
@@ -98,7 +98,7 @@ def turn(slot: Slot, job: str, report: Callable[[Place], None]) -> Iterator[None
         files.write_json(ticket, record)
         # Other containers on this machine cannot see our process, but that it holds this.
         mine = os.open(ticket, os.O_RDWR)
-        _take(mine)
+        take(mine)
         _await(queue, ticket, lock, report)
         _clear(queue, ticket.name)
         with contextlib.suppress(OSError):  # it is only told to people
@@ -131,7 +131,7 @@ def _await(queue: Path, ticket: Path, lock: int, report: Callable[[Place], None]
     when = -math.inf
     while True:
         place, blocked = _look(queue, ticket.name)
-        if not blocked and _take(lock):
+        if not blocked and take(lock):
             return
         # Nobody is before us, and the lock is taken: somebody passed us while we stood still.
         place = place or _holder(queue)
@@ -165,7 +165,7 @@ def _look(queue: Path, mine: str) -> tuple[Place | None, bool]:
 def _is_removed(ticket: Path) -> bool:
     """Remove a ticket whose owner is gone, and end all that its job left; say whether it was so."""
     found = _read(ticket)
-    if not found or not (_is_over(*found) or _is_let_go(ticket, found[0])):
+    if not found or not (_is_over(*found) or is_let_go(ticket, found[0])):
         return False
     end_leftovers(found[1])
     with contextlib.suppress(OSError):  # it is in nobody's way
@@ -208,38 +208,9 @@ def _is_over(owner: Owner, job: str) -> bool:
     return presence == "gone"
 
 
-def _is_let_go(ticket: Path, owner: Owner) -> bool:
-    """Say whether a ticket from another container on this machine has lost its process.
-
-    The kernel that runs both lets go of a lock when its holder dies.
-    """
-    if owner.boot != boot() or owner.counts_here():
-        return False
-    record = files.read_json(ticket)
-    if not isinstance(record, dict) or not record.get("locked"):
-        return False
-    with contextlib.suppress(OSError), ticket.open() as file:  # it is held, or nobody can tell
-        # Its owner locks it as soon as it has written it.
-        if time.time() - os.fstat(file.fileno()).st_mtime > SIGN:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    return False
-
-
 def _stands_still(process: psutil.Process | None) -> bool:
     """Say whether a process was stopped (SIGSTOP): it keeps its place, but nobody waits for it."""
     try:
         return process is not None and process.status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
         return False
-
-
-def _take(lock: int) -> bool:
-    """Take the lock if it is free; a file system without locks does not stand in the way."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -20,9 +20,9 @@ from workbench.build import built_for, key_values, read_model
 from workbench.compilation import Compilation
 from workbench.devices import device_of
 from workbench.digests import cache_folder
-from workbench.engine import Engine, Identity
+from workbench.engine import Engine, Identity, read_engine
 from workbench.errors import JobError, ModelError
-from workbench.eviction import make_room, sweep
+from workbench.eviction import evict, keep_budget, make_room, spare, sweep, why_kept
 from workbench.fingerprint import fingerprint
 from workbench.gpus import Gpu, list_gpus
 from workbench.guard import check_now
@@ -36,7 +36,6 @@ from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import BuildSpec
 from workbench.toolchain import Toolchain
-from workbench.units import format_bytes
 
 STAGES = {
     "download": "download the model",
@@ -67,14 +66,22 @@ def run_build(journal: Journal) -> dict[str, Any]:
     """
     request = Job(journal.path).request
     spec = make_spec(request["spec"])
-    work = _Work(spec, get_backend(spec.backend), Toolchain.parse(request["toolchain"]), journal)
+    again = bool(request.get("again"))
+    toolchain = Toolchain.parse(request["toolchain"])
+    work = _Work(spec, get_backend(spec.backend), toolchain, journal, again)
     with heartbeat(journal, work.gpus):
         model, source = work.obtain()
         identity = work.identify(source)
         engine, explanation = store.look_up(identity)
         journal.note(explanation)
-        if engine:
+        if engine and not again:
             return {"engine": engine.key, "reused": True}
+        if engine:
+            work.check_replaceable(engine.key)
+            journal.note("It is built again, as was asked for, and then replaced.")
+        elif found := explanations.nearest(identity, store.list_engines()):
+            # All of them; the note names the first ones only.
+            journal.fact(nearest=found[0].key, differences=found[1])
         work.tell_covering(model, identity)
     with work.turn() as waited:
         if waited:
@@ -82,10 +89,10 @@ def run_build(journal: Journal) -> dict[str, Any]:
         with heartbeat(journal, work.gpus):
             # Somebody else may have built it meanwhile.
             engine = store.look_up(identity)[0]
-            if engine:
+            if engine and not again:
                 journal.note(f"The engine {engine.key} was published meanwhile.")
                 return {"engine": engine.key, "reused": True}
-            work.make_room(model, smoke=request["smoke"])
+            work.make_room(model, identity, smoke=request["smoke"])
             engine = work.build(model, source, identity, smoke=request["smoke"])
         view, device = Job(journal.path).view(), work.device
         history.record(engine, view, device)
@@ -104,12 +111,16 @@ def slots(backend: Backend, spec: BuildSpec) -> list[Slot]:
 
 @dataclass(frozen=True)
 class _Work:
-    """One build: what to make, where its code runs, and where it is written down."""
+    """One build: what to make, where its code runs, and where it is written down.
+
+    `again` says that an engine which is there shall be replaced.
+    """
 
     spec: BuildSpec
     backend: Backend
     toolchain: Toolchain
     journal: Journal
+    again: bool = False
 
     def obtain(self) -> tuple[Model, Path]:
         """Return the model and its local directory, downloaded where it is only on the hub."""
@@ -146,18 +157,34 @@ class _Work:
         """Return the GPUs that it takes, as they are now."""
         return self.backend.takes(self.spec, list_gpus)
 
-    def make_room(self, model: Model, *, smoke: bool) -> None:
+    def make_room(self, model: Model, identity: Identity, *, smoke: bool) -> None:
         """Keep the store in its budget; refuse where not even the least that is needed is free.
 
         Raises:
             JobError: With the numbers.
         """
         sweep()
-        make_room(extra=self._disk(model), tell=self.journal.note)
-        with contextlib.suppress(ModelError):  # what it needs is not known: it may work
+        key = identity.key  # what is there of it stays until it is replaced
+        try:
             need, gpus = self.backend.need(self.spec, model), self.gpus()
-            tried = smoke and not self.backend.not_runnable(self.spec, gpus)
-            check_now(self.journal, need if tried else need.untried, gpus)
+        except ModelError:  # what it needs is not known: it may work
+            make_room(keep=key, tell=self.journal.note)
+            return
+        if not smoke or self.backend.not_runnable(self.spec, gpus):
+            need = need.untried
+        # First what no eviction can help, so that no engine goes for a build that is refused.
+        check_now(self.journal, need, gpus, spare=spare(need.engine, keep=key))
+        make_room(extra=need.engine, keep=key, tell=self.journal.note)
+        check_now(self.journal, need, gpus)
+
+    def check_replaceable(self, key: str) -> None:
+        """Refuse to build an engine again that may not be removed, before anything is spent.
+
+        Raises:
+            JobError: Says why it may not.
+        """
+        if why := why_kept(key):
+            raise JobError(f"The engine {key} is not built again: {why}.")
 
     def tell_covering(self, model: Model, identity: Identity) -> None:
         """Note an engine that would do: whoever watches may cancel and take it."""
@@ -200,14 +227,12 @@ class _Work:
             tried = self.try_smoke(temporary, source, limits, wanted=smoke)
             self.journal.stage("publish", STAGES["publish"])
             details = self.details(model, limits, built["facts"], tried)
+            if self.again and read_engine(store.folder() / identity.key):
+                evict(identity.key)
             engine = store.publish(temporary, identity, details)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        if over := make_room(keep=engine.key, tell=self.journal.note):
-            self.journal.note(
-                f"The store is {format_bytes(over)} over its budget: everything else in it is in "
-                "use or pinned."
-            )
+        keep_budget(engine, tell=self.journal.note)
         return engine
 
     def compile(self, model: Model, source: Path, output: Path) -> dict[str, Any]:

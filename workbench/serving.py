@@ -23,6 +23,7 @@ from workbench import store, usage
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
+from workbench.files import read_end
 from workbench.gpus import list_gpus
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start, end_leftovers, newest, running
@@ -309,8 +310,6 @@ def _stop(process: subprocess.Popen[bytes], job: Job) -> None:
 
 def _tail(job: Job) -> str:
     """Return the end of the log as the end of a sentence, or nothing."""
-    with contextlib.suppress(OSError):
-        text = job.log.read_bytes()[-4 * TAIL :].decode("utf-8", "replace").strip()
-        if text:
-            return f" Its log ends: {text[-TAIL:].strip()}"
+    if text := read_end(job.log, 4 * TAIL).strip():
+        return f" Its log ends: {text[-TAIL:].strip()}"
     return " Its log is empty."

@@ -15,9 +15,9 @@ from typing import IO, Any, Self
 import psutil
 
 from workbench.backends import get_backend
-from workbench.errors import RequestError, SessionError, ToolchainError
+from workbench.errors import CrashError, RequestError, SessionError, ToolchainError
 from workbench.generation import Generation, prompt_fields
-from workbench.process import Worker, describe_exit, no_message
+from workbench.process import Worker, crash_of, describe_exit, no_message
 from workbench.sampling import Sampling
 from workbench.scores import Score, Scoring
 from workbench.session_peak import Meter, SessionPeak
@@ -57,7 +57,7 @@ class Session:
             measured: Called with the peak of memory when a session is closed that has generated.
 
         Raises:
-            SessionError: The engine cannot be loaded.
+            SessionError: The engine cannot be loaded; a CrashError where a signal ended the worker.
             ToolchainError: The worker cannot be started.
         """
         self.limits = dict(limits)
@@ -272,12 +272,11 @@ class Session:
                     why = self._explanation(self._worker.close()) or why
                 raise SessionError(f"The engine was not loaded. {why}")
         status = self._worker.close()
-        why = self._explanation(status)
-        if why:
-            raise SessionError(f"The engine was not loaded. {why}")
-        raise SessionError(
-            f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
-        )
+        text = f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
+        if why := self._explanation(status):
+            text = f"The engine was not loaded. {why}"
+        number = crash_of(status)
+        raise CrashError(text, number) if number else SessionError(text)
 
     def _abandon(self) -> None:
         """Let go of everything when loading failed."""

@@ -104,6 +104,7 @@ def look_up(identity: Identity) -> tuple[Engine | None, str]:
     return engine, (
         f"The engine {engine.key} was built {age(time.time() - engine.created)} ago from the same "
         "parameters, the same weights (by content) and the same versions of the toolchain."
+        f"{usage.suspicion(engine.key)}"
     )
 
 
@@ -192,6 +193,7 @@ def place(temporary: Path, final: Path, known: Mapping[str, str]) -> Engine:
                 set_aside(there or Engine(final, {}), why)
         if files.publish_directory(temporary, final):
             remember(final, cache_folder(), known)
+            usage.forget_crash(final.name)
         engine = read_engine(final)
         if engine is None or engine.damage():
             raise StoreError(

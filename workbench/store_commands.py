@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from workbench import archive, backends, eviction, jobs, listing, store, usage
+from workbench import (
+    archive,
+    backends,
+    eviction,
+    explanations,
+    files,
+    jobs,
+    listing,
+    store,
+    usage,
+)
 from workbench.build import Plan, cancel
 from workbench.console import ByteProgress, finish, watch_server, watch_sweep
 from workbench.errors import InputError, StoreError
-from workbench.files import read_lines
 from workbench.journal import ENDED, State
 from workbench.summaries import command_line, fact_line, job_line, stage_line
 from workbench.units import format_bytes, printable, printable_json
@@ -69,7 +80,7 @@ def _list_engines(parsed: argparse.Namespace) -> int:
         print(printable_json([dict(engine.manifest) for engine in engines]))
         return 0
     for engine in engines:
-        why = eviction.why_kept(engine.key)
+        why = "; ".join(filter(None, [usage.crash(engine.key), eviction.why_kept(engine.key)]))
         print(printable(f"{engine}{f'  ({why})' if why else ''}"))
     if not engines:
         print("The store holds no engine yet. `workbench demo` builds one.")
@@ -82,6 +93,8 @@ def _list_engines(parsed: argparse.Namespace) -> int:
 def _show_engine(parsed: argparse.Namespace) -> int:
     engine = store.find_engine(parsed.key)
     print(printable_json(engine.manifest))
+    if suspicion := usage.suspicion(engine.key):
+        print(suspicion.strip(), file=sys.stderr)
     return 0
 
 
@@ -212,11 +225,17 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(parsed: argparse.Namespace) -> int:
+    told: list[str] = []
     with ByteProgress("reading") as progress:
         engine, new = archive.import_engine(
-            parsed.file, trust_remote_code=parsed.trust_remote_code, progress=progress
+            parsed.file,
+            trust_remote_code=parsed.trust_remote_code,
+            progress=progress,
+            tell=told.append,
         )
     print(f"{'Imported' if new else 'It is there already:'} {printable(str(engine))}")
+    for sentence in told:
+        _tell(sentence)
     return 0
 
 
@@ -258,7 +277,7 @@ def _show_flags(parser: argparse.ArgumentParser) -> None:
 def _show_job(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
     if parsed.json:
-        journal = read_lines(job.path / "journal.jsonl")[0]
+        journal = files.read_lines(job.path / "journal.jsonl")[0]
         print(printable_json({"id": job.id, "request": job.request, "journal": journal}))
         return 0
     view = job.view()
@@ -270,20 +289,32 @@ def _show_job(parsed: argparse.Namespace) -> int:
             print(f"  {line}")
     for note in view.notes:
         print(printable(f"  {note}"))
+    for words in difference_lines(view.facts):
+        print(printable(f"  {words}"))
     if view.end and view.end.get("text"):
         print(printable(f"  {view.end['text']}"))
     print(printable(f"  Its log: {job.log}"))
     return 0
 
 
+def difference_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return every field in which a build differed from the nearest engine, one a line."""
+    differences = facts.get("differences")
+    if not isinstance(differences, list) or len(differences) <= explanations.SHORT:
+        return []  # a note has them all
+    return ["All differences from the nearest engine:", *(f"  {words}" for words in differences)]
+
+
 def _log(parsed: argparse.Namespace) -> int:
     job = jobs.find_job(parsed.id)
     try:
-        with job.log.open(encoding="utf-8", errors="replace", newline="\n") as log:
-            for line in log:
+        with files.open_regular(job.log) as log:
+            for line in io.TextIOWrapper(log, encoding="utf-8", errors="replace", newline="\n"):
                 # A progress bar writes over its line; what stood last is what a terminal shows.
                 print(printable(line.rstrip("\r\n").rpartition("\r")[2]))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in files.ABSENT:
+            raise
         print("It has printed nothing.", file=sys.stderr)
     return 0
 

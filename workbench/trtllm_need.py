@@ -79,7 +79,8 @@ def trtllm_build_need(
         "weights, and 1 GB for CUDA and the kernels that are tried. An estimate read off published "
         "build logs.",
     )
-    return BuildNeed(memory, disk, device, min(workers, ranks), ranks)
+    kept = 0 if strip_plan else low
+    return BuildNeed(memory, disk, device, min(workers, ranks), ranks, engine=kept)
 
 
 def trtllm_recipe_need(model: Model, *, dtype: str, tp_size: int, pp_size: int) -> BuildNeed:

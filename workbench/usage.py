@@ -4,10 +4,14 @@
     usage/<key>/<unique>.evicting   the mark of a process that is about to remove it
     usage/<key>/used                empty; its date is that of the last use
     usage/<key>/pinned              keeps the engine; says why
+    usage/<key>/crashed             its last load ended by a signal; says which, and when
 
 Whoever uses an engine writes a claim and then looks for marks; whoever removes it writes a mark and
 then looks for claims. So of two that come at the same moment at least one sees the other, without a
 lock: the one who removes gives way, and the one who uses waits until it has.
+
+Its process also holds a lock (flock) on a claim or mark, so that other containers on this machine,
+which cannot see the process, see that it is gone.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from workbench import files
+from workbench.engine import Engine, age
 from workbench.errors import StoreError
+from workbench.locks import is_let_go, take
 from workbench.owner import Owner
 
 USING, EVICTING = ".using", ".evicting"
@@ -36,14 +44,20 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim or a mark; `release` ends it, also twice."""
+    """A claim or a mark; `release` ends it, also twice.
+
+    `lock` is the open file that is locked as long as it counts, where it is our own.
+    """
 
     path: Path
+    lock: IO[bytes] | None = field(default=None, compare=False)
 
     def release(self) -> None:
         """Take the claim back."""
         with contextlib.suppress(OSError):  # a store that became read-only keeps a dead claim
             self.path.unlink(missing_ok=True)
+        if self.lock:
+            self.lock.close()
 
 
 NOBODY = Claim(Path(os.devnull) / "nothing")
@@ -71,7 +85,7 @@ def claim(key: str) -> Claim:
             return NOBODY
         raise StoreError(
             f"Nobody can be told that the engine {key} is in use, so it could be removed "
-            f"meanwhile: {error.strerror} in {files.home()}. Free some space, then try again."
+            f"meanwhile: {error.strerror} in {files.home()}. Make room for it, then try again."
         ) from error
     with contextlib.ExitStack() as undo:
         undo.callback(mine.release)
@@ -79,6 +93,22 @@ def claim(key: str) -> Claim:
         undo.pop_all()
     touch(key)
     return mine
+
+
+@contextlib.contextmanager
+def using(engine: Engine) -> Iterator[None]:
+    """Keep an engine from being removed while the context is open.
+
+    Raises:
+        StoreError: It was removed before; or as `claim`.
+    """
+    mine = claim(engine.key)
+    try:
+        if not engine.path.is_dir():
+            raise StoreError(f"The engine {engine.key} was removed by somebody else.")
+        yield
+    finally:
+        mine.release()
 
 
 def claim_if_possible(key: str) -> Claim:
@@ -94,8 +124,8 @@ def _wait_for_evictors(key: str) -> None:
     while others := _living(key, EVICTING):
         if time.monotonic() > deadline:
             raise StoreError(
-                f"The engine {key} is being removed by process {others[0].pid} on "
-                f"{others[0].host}. Wait and try again; where that process is gone for good, "
+                f"The engine {key} is being removed by process {others[0][1].pid} on "
+                f"{others[0][1].host}. Wait and try again; where that process is gone for good, "
                 f"delete the files *{EVICTING} in {files.home() / 'usage' / key}."
             )
         time.sleep(0.02)
@@ -122,6 +152,15 @@ def users(key: str) -> list[Owner]:
 
     Raises:
         StoreError: The claims cannot be read just now.
+    """
+    return [owner for _, owner in claims(key)]
+
+
+def claims(key: str) -> list[tuple[Path, Owner]]:
+    """Return the claims on an engine, each with the process that uses it.
+
+    Raises:
+        StoreError: As `users`.
     """
     return _living(key, USING)
 
@@ -170,6 +209,49 @@ def pin_note(key: str) -> str:
     return str(record.get("why") or "") if isinstance(record, dict) else ""
 
 
+def note_crash(key: str, number: int) -> None:
+    """Note that a signal ended the load of an engine; a store that cannot be written to forgets it.
+
+    Args:
+        key: Of the engine.
+        number: The signal's.
+    """
+    with contextlib.suppress(OSError, StoreError):
+        files.write_json(folder(key) / "crashed", {"signal": number, "time": time.time()})
+
+
+def forget_crash(key: str) -> None:
+    """Forget that an engine crashed: it was loaded, or is another one now."""
+    with contextlib.suppress(OSError):
+        (files.home() / "usage" / key / "crashed").unlink(missing_ok=True)
+
+
+def crash(key: str) -> str:
+    """Say that the last load of an engine crashed, by which signal and when; or nothing."""
+    match files.read_json(files.home() / "usage" / key / "crashed"):
+        case {"signal": int(number), "time": int() | float() as when}:
+            known = number in signal.valid_signals()
+            name = signal.Signals(number).name if known else f"signal {number}"
+            name += ", perhaps for memory" if number == signal.SIGKILL else ""
+            return f"crashed on load ({name}, {age(time.time() - when)} ago)"
+    return ""
+
+
+def suspicion(key: str) -> str:
+    """Say, as a sentence after another one, what to do about an engine that crashed; or nothing."""
+    if why := crash(key):
+        return f" It {why}. {crash_remedy(key)}"
+    return ""
+
+
+def crash_remedy(key: str) -> str:
+    """Say what to do about an engine that crashes when it is loaded."""
+    return (
+        "If it does so again, build it anew (`workbench build ... --again`), or remove it "
+        f"(`workbench engines evict {key}`)."
+    )
+
+
 def forget(key: str) -> None:
     """Remove what is known about the use of an engine that is gone, but for claims of others.
 
@@ -178,16 +260,17 @@ def forget(key: str) -> None:
     known = files.home() / "usage" / key
     with contextlib.suppress(OSError):  # somebody uses it again, or the store is read-only
         (known / "used").unlink(missing_ok=True)
+        (known / "crashed").unlink(missing_ok=True)
         known.rmdir()
 
 
 def _write(key: str, suffix: str) -> Claim:
-    """Write a claim or a mark of this process.
+    """Write a claim or a mark of this process, and lock it.
 
     Raises:
         OSError: The store cannot be written to.
     """
-    record = {"owner": Owner.current().record(), "time": time.time()}
+    record = {"owner": Owner.current().record(), "time": time.time(), "locked": True}
     while True:
         known = files.home() / "usage" / key
         known.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,21 +279,36 @@ def _write(key: str, suffix: str) -> Claim:
             files.write_json(path, record)
         except FileNotFoundError:
             continue  # `forget` took the folder away in this very moment
-        return Claim(path)
+        return _locked(path)
 
 
-def _living(key: str, suffix: str) -> list[Owner]:
-    """Return the owners of claims of one kind; claims of the dead are removed."""
+def _locked(path: Path) -> Claim:
+    """Return a claim that is held until it is released, or until this process dies.
+
+    Raises:
+        OSError: It cannot be opened; then it is none.
+    """
+    try:
+        lock = path.open("r+b")
+    except OSError:
+        Claim(path).release()
+        raise
+    take(lock.fileno())
+    return Claim(path, lock)
+
+
+def _living(key: str, suffix: str) -> list[tuple[Path, Owner]]:
+    """Return the claims of one kind with their owners; those of the dead are removed."""
     found = []
     for path in _listed(files.home() / "usage" / key, suffix):
         record = files.read_json(path)
         owner = Owner.from_record(record.get("owner")) if isinstance(record, dict) else None
         if owner is None:
             continue  # just released, or nothing of ours
-        if owner.presence() == "gone":
+        if owner.presence() == "gone" or is_let_go(path, owner):
             Claim(path).release()
         else:
-            found.append(owner)
+            found.append((path, owner))
     return found
 
 

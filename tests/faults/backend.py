@@ -31,6 +31,7 @@ class FaultSpec(BuildSpec):
     pace: float = parameter(0.0, ge=0.0, help="Seconds a step of a session takes.", unit="s")
     needs_memory: int = parameter(0, ge=0, help="Bytes of memory that a build is said to need.")
     needs_disk: int = parameter(0, ge=0, help="Bytes of disk that a build is said to need.")
+    keeps_disk: int = parameter(0, ge=0, help="Bytes of disk that an engine is said to keep.")
     fault: str = parameter("", help="What goes wrong: JSON that `tests.faults.fault` makes.")
 
 
@@ -45,7 +46,8 @@ def _fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
 
 
 def _need(spec: BuildSpec, model: Model) -> BuildNeed:
-    return BuildNeed(_part("memory", spec.needs_memory), _part("disk", spec.needs_disk))
+    memory, disk = _part("memory", spec.needs_memory), _part("disk", spec.needs_disk)
+    return BuildNeed(memory, disk, engine=spec.keeps_disk)
 
 
 def _limits(spec: BuildSpec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.build import Plan
+from workbench.files import read_end
 from workbench.history import Range, peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.journal import Stage, View
@@ -127,13 +128,7 @@ def _log(end: str) -> str:
 
 def tail(path: Path) -> str:
     """Return the end of a log as HTML; what it says is text, whatever it looks like."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 16_384))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        text = ""
+    text = read_end(path, 16_384)
     # A progress bar writes over its line; what stood last is what a terminal would show.
     lines = [line.rpartition("\r")[2] for line in text.rstrip().replace("\r\n", "\n").split("\n")]
     return f"<pre>{html.escape(printable(chr(10).join(lines[-LOG_LINES:])))}</pre>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -13,8 +13,9 @@ from workbench import eviction, store, usage
 from workbench.engine import Engine, age, read_engine
 from workbench.errors import StoreError
 from workbench.eviction import Usage
-from workbench.units import format_bytes, format_seconds, printable
-from workbench.widgets.lists import TICK, ListPanel, Row, contains, hidden
+from workbench.units import format_bytes, format_seconds, printable, printable_json
+from workbench.widgets.lists import ListPanel, Row, contains, hidden
+from workbench.widgets.transfer import Transfer, counted
 
 COLUMNS = (
     ("engine", ""),
@@ -52,6 +53,8 @@ class StorePanel(ListPanel):
         self._verified = ""
         """Key of the engine that is being read."""
         self._title = widgets.HTML()
+        self._suspicion = widgets.HTML()
+        self._manifest = widgets.HTML()
         self._result = widgets.HTML()
         self._held = widgets.HTML()
         self._aside = widgets.HTML()
@@ -74,11 +77,30 @@ class StorePanel(ListPanel):
         )
         self.confirm_button = widgets.Button(button_style="danger", tooltip="There is no way back")
         self.keep_button = widgets.Button(description="Keep it", tooltip="Remove nothing")
+        # A real button: the headers of ipywidgets' accordion cannot be reached with the keyboard.
+        self.manifest_button = widgets.ToggleButton(
+            description="Manifest", tooltip="Show all that is known about this engine"
+        )
+        self.transfer = Transfer()
         self._confirm = widgets.HBox([self.confirm_button, self.keep_button])
         self._bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(width="520px"))
-        actions = [self.use_button, self.verify_button, self.pin_button, self.evict_button]
+        actions = [
+            self.use_button,
+            self.verify_button,
+            self.pin_button,
+            self.evict_button,
+            self.manifest_button,
+        ]
         self._details = widgets.VBox(
-            [self._title, widgets.HBox(actions), self._confirm, self._bar, self._result]
+            [
+                self._title,
+                self._suspicion,
+                widgets.HBox(actions),
+                self._confirm,
+                self._bar,
+                self._result,
+                self._manifest,
+            ]
         )
         for widget in (self._details, self._confirm, self._bar):
             hidden(widget, None)
@@ -87,7 +109,7 @@ class StorePanel(ListPanel):
             "Engines",
             COLUMNS,
             above=[],
-            below=[self._details, self._held, limit, self._aside],
+            below=[self._details, self._held, limit, self.transfer, self._aside],
             text=text,
             show=show,
         )
@@ -98,6 +120,9 @@ class StorePanel(ListPanel):
         self.confirm_button.on_click(lambda _: self.evict())
         self.keep_button.on_click(lambda _: hidden(self._confirm, None))
         self.use_button.on_click(lambda _: self.use())
+        self.manifest_button.observe(lambda _: self._show_chosen(), "value")
+        self.transfer.export_button.on_click(lambda _: self.export_chosen())
+        self.transfer.import_button.on_click(lambda _: self.import_file())
         self.refresh()
 
     def set_budget(self, size: str) -> None:
@@ -152,6 +177,29 @@ class StorePanel(ListPanel):
             self._say("")
             self.in_background(self._verify, engine)
 
+    def export_chosen(self) -> None:
+        """Write the chosen engine into the file whose path is given, in a thread."""
+        self.show_error("")
+        with self.boundary():
+            self._carry(self.transfer.write, self._sure(), self.transfer.file())
+
+    def import_file(self) -> None:
+        """Bring the engine of the file whose path is given into the store, in a thread."""
+        self.show_error("")
+        with self.boundary():
+            self._carry(self.transfer.read, self.transfer.file())
+
+    def _carry(self, work: Callable[..., None], *values: Any) -> None:
+        def carry() -> None:
+            try:
+                work(*values)
+            finally:
+                self.transfer.set_busy(busy=False)
+                self.refresh()
+
+        self.transfer.set_busy(busy=True)
+        self.in_background(carry)
+
     def plain(self) -> str:
         """Return the list and what the store holds as plain text."""
         return "\n".join([super().plain(), *self._summary()])
@@ -193,6 +241,9 @@ class StorePanel(ListPanel):
         hidden(self._details, engine)
         if engine:
             self._title.value = f"<h3>Engine {html.escape(str(engine))}</h3>"
+            self._suspicion.value = html.escape(usage.suspicion(engine.key).strip())
+            text = printable_json(engine.manifest) if self.manifest_button.value else ""
+            self._manifest.value = f"<pre>{html.escape(text)}</pre>" if text else ""
             self.pin_button.description = "Unpin" if usage.is_pinned(engine.key) else "Pin"
             self.verify_button.disabled = bool(self._verified)
             hidden(self._bar, self._verified == engine.key)
@@ -208,18 +259,10 @@ class StorePanel(ListPanel):
         return store.find_engine(self._key)
 
     def _verify(self, engine: Engine) -> None:
-        told = 0.0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > TICK or done == total:
-                told = time.monotonic()
-                self._bar.value = done / max(total, 1)
-                self._say(f"{format_bytes(done)} of {format_bytes(total)} read")
-
         try:
             hidden(self._bar, engine)
             began = time.monotonic()
+            progress = counted(self._bar, self._say, "read")
             why = engine.damage(thorough=True, progress=progress)
             seconds = format_seconds(time.monotonic() - began)
             if why:
@@ -255,7 +298,7 @@ def _row(engine: Engine, now: float) -> Row:
     return [
         engine.key,
         engine.key[:12],
-        engine.title,
+        "  ".join(filter(None, [engine.title, usage.crash(engine.key)])),
         format_bytes(engine.bytes),
         f"{age(now - engine.created)} ago",
         f"{age(now - used)} ago" if used else "never",
