@@ -337,7 +337,7 @@ def test_an_answer_goes_on_from_what_was_said(demo_session: Session) -> None:
     prompt = [5, 9, 40, 77]
     whole = demo_session.generate(prompt, max_tokens=12, ignore_eos=True).wait()
     said = whole.token_ids[:5]
-    rest = demo_session.generate(prompt, said=said, max_tokens=7, ignore_eos=True).wait()
+    rest = demo_session.generate(prompt, said=said, max_tokens=12, ignore_eos=True).wait()
     assert [*said, *rest.token_ids] == whole.token_ids
     scores = demo_session.score([*prompt, *said], top=0, start=len(prompt), begin=len(prompt))
     assert "".join(score.token.text for score in scores) + rest.text == whole.text
@@ -346,6 +346,37 @@ def test_an_answer_goes_on_from_what_was_said(demo_session: Session) -> None:
         demo_session.generate("a", said=said)
     with pytest.raises(RequestError, match="must begin at or before token 2"):
         demo_session.score([*prompt, *said], start=2, begin=3)
+
+
+def test_what_was_said_counts_as_output_and_not_as_prompt(demo_session: Session) -> None:
+    # 64 tokens are the longest prompt of this engine.
+    prompt, options = [5, 9, 40, 77], {"max_tokens": 200, "ignore_eos": True}
+    whole = demo_session.generate(prompt, **options).wait().token_ids
+    rest = demo_session.generate(prompt, said=whole[:150], **options).wait()
+    assert rest.token_ids == whole[150:]
+    unlimited = demo_session.generate(prompt, said=whole[:150], ignore_eos=True).wait()
+    assert len(unlimited.token_ids) == 256 - 150
+    with pytest.raises(RequestError, match="has 200 tokens where it goes on, and may have 200"):
+        demo_session.generate(prompt, said=whole, **options).wait()
+    with pytest.raises(RequestError, match="The prompt has 65 tokens; this engine accepts 64"):
+        demo_session.generate([5] * 65, said=whole[:3]).wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"regex": "[0-9]+"}, "the form would begin anew there"),
+        ({"json_schema": {"type": "object"}}, "the form would begin anew there"),
+        ({"presence_penalty": 0.5}, "count generated tokens alone"),
+        ({"frequency_penalty": 0.5}, "count generated tokens alone"),
+    ],
+)
+def test_an_answer_does_not_go_on_under_what_would_begin_anew(
+    demo_session: Session, options: dict, sentence: str
+) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        demo_session.generate([5, 9, 40, 77], said=[8], **options).wait()
+    assert demo_session.active == 0
 
 
 @pytest.mark.parametrize(

@@ -162,13 +162,13 @@ class Session:
                 "content", which the model's chat template turns into text.
             sampling: Options; `options` change single ones, as in `temperature=0.8`.
             said: Token ids with which the answer to a prompt of token ids begins; it goes on from
-                them. Backends that cannot score take them for a part of the prompt.
+                them. They count as output: of `max_tokens`, what is left of it is generated.
             options: Fields of `Sampling`.
 
         Raises:
             SpecError: An option is unknown or ill-typed.
-            RequestError: The prompt is none, a message lacks its role or content, or an option is
-                one that this backend lacks.
+            RequestError: The prompt is none, a message lacks its role or content, an option is
+                one that this backend lacks, or an answer with a form would go on from `said`.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
@@ -176,6 +176,7 @@ class Session:
         sampling.refuse(self.lacks)
         fields = prompt_fields(prompt)
         if said:
+            _refuse_form(sampling)
             fields = prompt_fields([*_ids(fields), *said])
         with self._lock:
             self._check_open()
@@ -368,6 +369,19 @@ class Session:
     def _printed(self) -> list[str]:
         self._log.seek(0)
         return self._log.read().decode(errors="replace").strip().splitlines()
+
+
+def _refuse_form(sampling: Sampling) -> None:
+    """Refuse a form for an answer that goes on: the runtimes would begin it anew.
+
+    Raises:
+        RequestError: The answer has a form.
+    """
+    if sampling.json_schema is not None or sampling.regex is not None:
+        raise RequestError(
+            "An answer with a json_schema or regex cannot go on from one of its tokens: the form "
+            "would begin anew there. Ask again without it, or for a whole new answer."
+        )
 
 
 def _ids(fields: Mapping[str, Any]) -> list[int]:

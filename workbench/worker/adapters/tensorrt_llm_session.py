@@ -157,8 +157,9 @@ class Server:
                 "This engine was opened without generation logits, so it has no log-probabilities. "
                 "Leave logprobs off, or set gather_generation_logits."
             )
-        length = output_length(len(ids), sampling["max_tokens"], self._limits)
-        stream = TextStream(self._tokenizer, tuple(sampling["stop"]))
+        prompt = len(ids) - message["said"]
+        length = output_length(prompt, sampling["max_tokens"], self._limits, message["said"])
+        stream = TextStream(self._tokenizer, tuple(sampling["stop"]), ids[prompt:])
         return Request(message["id"], ids, length, sampling, stream)
 
     def _check_step(self, prompt: int) -> None:

@@ -178,12 +178,12 @@ class Server:
         try:
             ids = input_ids(message, self._tokenizer, self._chat)
             check_ids(ids, self._model.config.get_text_config().vocab_size)
-            length = output_length(len(ids), sampling["max_tokens"], self._limits)
+            prompt = len(ids) - message["said"]
+            length = output_length(prompt, sampling["max_tokens"], self._limits, message["said"])
         except (Refusal, TypeError, ValueError) as error:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return
-        said = ids[len(ids) - message["said"] :]
-        self._waiting.append(Request(message["id"], ids, length, sampling, said))
+        self._waiting.append(Request(message["id"], ids, length, sampling, ids[prompt:]))
 
     def _score(self, message: dict[str, Any]) -> None:
         """Answer a request for scores; what runs waits meanwhile."""
@@ -219,7 +219,7 @@ class Server:
             time=time.monotonic(),
         )
         text = TextStream(self._tokenizer, tuple(request.sampling["stop"]), request.said)
-        steps = processors(request.sampling, len(request.ids))
+        steps = processors(request.sampling, len(request.ids) - len(request.said))
         ids = torch.tensor([request.ids], device=self._model.device)
         torch.manual_seed(request.sampling["seed"])
 
