@@ -61,7 +61,7 @@ LAYERS = [
     {"queues", "eviction", "listing"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
-    {"session_peak"},
+    {"session_peak", "session_log"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"session_history"},
     {"build", "compilation"},

@@ -116,7 +116,7 @@ def test_send_and_stop_in_the_panel(stocked: Engine, monkeypatch: pytest.MonkeyP
     os.kill(session.pid, signal.SIGCONT)
     until(panel._idle.is_set)
     assert panel.records[0]["stopped"] == 4
-    assert session.active == 0
+    until(lambda: session.active == 0)
 
 
 @pytest.mark.parametrize(

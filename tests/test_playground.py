@@ -373,8 +373,7 @@ def test_stop_ends_all_samples(stocked: Engine) -> None:
     assert panel.wait(10)["finish_reason"] == "cancelled"
     assert panel.record is not None
     assert [one["finish_reason"] for one in panel.record["samples"]] == ["cancelled"] * 3
-    assert panel._session is not None
-    assert panel._session.active == 0
+    until(lambda: panel._session.active == 0)  # type: ignore[union-attr]
 
 
 def test_a_number_of_samples_that_is_none_is_refused(stocked: Engine) -> None:
@@ -405,7 +404,7 @@ def test_an_opened_engine_greys_what_it_lacks(stocked: Engine) -> None:
 
 @pytest.mark.parametrize("hold", [True, False], ids=["before the first token", "in decode"])
 def test_stop_answers_within_a_tenth_of_a_second(stocked: Engine, hold: bool) -> None:
-    """Held, the worker cannot have answered; the stop counts from when it goes on."""
+    """Held, the worker hears nothing; the stop counts all the same."""
     panel = playground(stocked, max_tokens=256, ignore_eos=True, mode="completion")
     say(panel, "warm")
     session = panel._session
@@ -417,13 +416,13 @@ def test_stop_answers_within_a_tenth_of_a_second(stocked: Engine, hold: bool) ->
         panel.send("a")
         if not hold:
             until(lambda: len(panel._generation.token_ids) > 2)  # type: ignore[union-attr]
-        panel._stop_button.click()
-        if hold:
-            os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
         began = time.monotonic()
+        panel._stop_button.click()
         assert panel.wait(10)["finish_reason"] == "cancelled"
         took.append(time.monotonic() - began)
-        assert session.active == 0
+        if hold:
+            os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        until(lambda: session.active == 0)
     # The median: other processes may have the processor for a moment.
     assert sorted(took)[2] < 0.1
 
@@ -443,7 +442,7 @@ def test_stop_in_the_queue_frees_the_place(stocked: Engine) -> None:
     for other in others:
         other.cancel()
         other.wait(10)
-    assert session.active == 0
+    until(lambda: session.active == 0)
 
 
 def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:

@@ -214,6 +214,29 @@ def test_stop_in_decode_ends_the_stream_at_once(long_session: Session) -> None:
     generation.cancel()  # again, after the end: nothing happens
 
 
+def test_stop_ends_a_generation_while_the_engine_is_held_in_a_step(demo_session: Session) -> None:
+    os.kill(demo_session.pid, signal.SIGSTOP)  # as a prefill of many seconds holds it
+    try:
+        generation = demo_session.generate("a", max_tokens=200, ignore_eos=True)
+        generation.cancel()
+        assert generation.wait(0.1).finish_reason == "cancelled"
+        assert (demo_session.active, demo_session.busy) == (1, False)
+    finally:
+        os.kill(demo_session.pid, signal.SIGCONT)
+    _until(lambda: demo_session.active == 0)
+    assert (generation.token_ids, generation.text, generation.phase) == ([], "", "stopped")
+
+
+def test_what_comes_after_stop_is_not_taken(demo_session: Session) -> None:
+    generation = demo_session.generate("a", max_tokens=200, ignore_eos=True)
+    _until(lambda: len(generation.token_ids) > 3)
+    generation.cancel()
+    record = generation.record()
+    _until(lambda: demo_session.active == 0)
+    assert generation.record() == record
+    assert [len(list(generation)), len(list(generation))] == [len(record["token_ids"]), 0]
+
+
 def test_leaving_the_loop_stops(long_session: Session) -> None:
     generation = long_session.generate("a", max_tokens=1900, ignore_eos=True)
     for delta in generation:
@@ -241,7 +264,7 @@ def test_fifty_times_start_and_stop_leave_nothing_behind(demo_session: Session) 
         _until(lambda g=generation: g.token_ids or g.finish_reason)
         generation.cancel()
         generation.wait()
-    assert demo_session.active == 0
+    _until(lambda: demo_session.active == 0)
     assert set(threading.enumerate()) <= threads
     # All blocks are free again: a full batch of the longest requests still fits.
     last = [demo_session.generate("a", max_tokens=256, ignore_eos=True) for _ in range(2)]

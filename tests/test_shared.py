@@ -22,6 +22,10 @@ class Fake:
     def __init__(self) -> None:
         self.closed, self.active = False, 0
 
+    @property
+    def busy(self) -> bool:
+        return self.active > 0
+
     def close(self) -> None:
         self.closed = True
 

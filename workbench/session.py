@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ import psutil
 
 from workbench.backends import get_backend
 from workbench.errors import RequestError, SessionError, ToolchainError
-from workbench.generation import Generation, prompt_fields
+from workbench.generation import Generation, going_on, prompt_fields
 from workbench.process import Worker, describe_exit, no_message
 from workbench.sampling import Sampling
 from workbench.scores import Score, Scoring
+from workbench.session_log import SessionLog
 from workbench.session_peak import Meter, SessionPeak
 from workbench.toolchain import Toolchain
 
@@ -61,8 +61,7 @@ class Session:
             ToolchainError: The worker cannot be started.
         """
         self.limits = dict(limits)
-        self._log = log or tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._own_log = log is None
+        self._log = SessionLog(log, backend)
         self._generations: dict[int, Generation | Scoring] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -79,7 +78,9 @@ class Session:
         self._release, self._measured = release, measured
         self._meter = Meter()
         try:
-            self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
+            self._worker = Worker(
+                toolchain, "session", self._log.file, [directory.absolute(), *mounts]
+            )
         except BaseException:
             self._let_go()
             raise
@@ -127,8 +128,13 @@ class Session:
 
     @property
     def active(self) -> int:
-        """Number of generations that wait or run."""
+        """Number of generations that wait or run in the worker, stopped ones until it heard."""
         return len(self._generations)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a generation or a score."""
+        return any(not one.finished.is_set() for one in list(self._generations.values()))
 
     @property
     def pid(self) -> int:
@@ -174,10 +180,7 @@ class Session:
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
         sampling.refuse(self.lacks)
-        fields = prompt_fields(prompt)
-        if said:
-            _refuse_form(sampling)
-            fields = prompt_fields([*_ids(fields), *said])
+        fields = going_on(prompt_fields(prompt), said, sampling) if said else prompt_fields(prompt)
         with self._lock:
             self._check_open()
             number = next(self._numbers)
@@ -243,6 +246,13 @@ class Session:
             raise SessionError("This session is closed. Open the engine again.")
 
     def _cancel(self, number: int) -> None:
+        """End a generation here at once; its place is taken until the worker has heard.
+
+        It hears between two steps of the engine, and a prefill may be one of many seconds.
+        """
+        generation = self._generations.get(number)
+        if isinstance(generation, Generation):
+            generation.stop()
         with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
             self._worker.send(op="cancel", id=number)
 
@@ -270,15 +280,14 @@ class Session:
             if message["event"] == "error":
                 why = message["message"]
                 if not message["expected"]:
-                    why = self._explanation(self._worker.close()) or why
+                    why = self._log.explanation(self._worker.close()) or why
                 raise SessionError(f"The engine was not loaded. {why}")
         status = self._worker.close()
-        why = self._explanation(status)
+        why = self._log.explanation(status)
         if why:
             raise SessionError(f"The engine was not loaded. {why}")
-        raise SessionError(
-            f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
-        )
+        end = f"its worker {describe_exit(status)}.{self._log.last_words()}"
+        raise SessionError(f"The engine was not loaded: {end}")
 
     def _abandon(self) -> None:
         """Let go of everything when loading failed."""
@@ -288,8 +297,7 @@ class Session:
 
     def _let_go(self) -> None:
         self._release()
-        if self._own_log:
-            self._log.close()
+        self._log.close()
 
     def _read(self) -> None:
         """Hand the worker's messages to their generations (runs in a thread)."""
@@ -341,7 +349,7 @@ class Session:
                 if lie:
                     self._worker.kill()
                 status = self._worker.close()
-                reason = f" {why}." if why else self._log_tail()
+                reason = f" {why}." if why else self._log.last_words()
                 ended = lie or f"The engine's worker {describe_exit(status)}.{reason}"
                 error = SessionError(f"{ended} Open the engine again to go on.")
                 self._error = error
@@ -350,46 +358,3 @@ class Session:
             self._generations.clear()
         for generation in waiting:
             generation.fail(error)
-
-    def _log_tail(self) -> str:
-        """Return the last line that the worker printed, as a sentence."""
-        lines = self._printed()
-        return f" Its last words: {lines[-1]}" if lines else ""
-
-    def _explanation(self, status: int) -> str:
-        """Return what the backend makes of the worker's log after it ended badly, or nothing."""
-        tracker = get_backend(self._backend).tracker
-        if tracker is None:
-            return ""
-        reader = tracker("session", {})
-        for line in self._printed():
-            reader.feed(line)
-        return reader.failure(status)
-
-    def _printed(self) -> list[str]:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace").strip().splitlines()
-
-
-def _refuse_form(sampling: Sampling) -> None:
-    """Refuse a form for an answer that goes on: the runtimes would begin it anew.
-
-    Raises:
-        RequestError: The answer has a form.
-    """
-    if sampling.json_schema is not None or sampling.regex is not None:
-        raise RequestError(
-            "An answer with a json_schema or regex cannot go on from one of its tokens: the form "
-            "would begin anew there. Ask again without it, or for a whole new answer."
-        )
-
-
-def _ids(fields: Mapping[str, Any]) -> list[int]:
-    """Return the token ids of a prompt.
-
-    Raises:
-        RequestError: It is not given as token ids.
-    """
-    if "ids" not in fields:
-        raise RequestError("An answer goes on (said=...) from a prompt of token ids, not of text.")
-    return list(fields["ids"])

@@ -101,7 +101,7 @@ def release(source: Source) -> bool:
         held = _OPEN.get(source_name(source))
         if held is None:
             return True
-        if held.session.active:
+        if held.session.busy:
             return False
         _close(held)
         return True
@@ -133,7 +133,7 @@ def _make_room(source: Source, keep: Collection[str]) -> None:
     if isinstance(source, Endpoint):
         return
     needed = least_memory(source)
-    idle = [held for name, held in _OPEN.items() if name not in keep and not held.session.active]
+    idle = [held for name, held in _OPEN.items() if name not in keep and not held.session.busy]
     for held in [None, *idle]:
         if held:
             _close(held)
