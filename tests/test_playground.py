@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
-from workbench import shared
+from workbench import scores, shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, SpecError
@@ -186,9 +186,86 @@ def test_a_server_tells_no_alternatives_and_says_so() -> None:
         with pytest.raises(RequestError, match="is not loaded"):
             panel._choices_at(0)
         say(panel, "hi")
-        with pytest.raises(RequestError, match="A server does not tell"):
+        with pytest.raises(RequestError, match="This server sent no alternatives"):
             panel._choices_at(0)
+        assert panel._view._answers == []
         panel.unload()
+
+
+def test_alternatives_that_a_server_sent_are_shown_and_are_no_way_to_go_on() -> None:
+    tops = [{"token": " hi", "logprob": -0.1}, {"token": " ho", "logprob": -2.5}]
+    token = {"token": " hi", "logprob": -0.1, "top_logprobs": tops}
+
+    def answer(connection: Connection) -> None:
+        assert connection.body["top_logprobs"] == 2
+        choice = {"index": 0, "delta": {"content": " hi"}, "logprobs": {"content": [token]}}
+        connection.stream(event({"choices": [choice]}), delta(reason="stop"), DONE)
+
+    with scripted(answer) as server:
+        panel = PlaygroundPanel(Endpoint(server.url), logprobs=True, top_logprobs=2)
+        ready(panel)
+        say(panel, "hi")
+        assert [(one.token_id, one.text, one.logprob) for one in panel._choices_at(0)] == [
+            (None, " hi", -0.1),
+            (None, " ho", -2.5),
+        ]
+        assert panel._view._answers == ["alternatives"]
+        panel.unload()
+
+
+def test_an_answer_that_has_ended_is_scored_once_for_all_looks(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    say(panel, "write a haiku about latency")
+    session, generation = panel._session, panel._generation
+    assert isinstance(session, Session)
+    assert generation is not None
+    scored, score = [], session.score
+    monkeypatch.setattr(session, "score", lambda *a, **o: scored.append(o) or score(*a, **o))
+    looks = [panel._choices_at(index) for index in range(len(generation.token_ids))]
+    assert len(scored) == 1
+    for token, logprob, choices in zip(
+        generation.token_ids, generation.logprobs, looks, strict=True
+    ):
+        assert choices[0].token_id == token
+        assert choices[0].logprob == pytest.approx(logprob, abs=1e-4)
+    say(panel, "and another one")
+    panel._choices_at(0)
+    assert len(scored) == 2
+
+
+def test_a_token_can_be_looked_at_while_the_answer_goes_on(stocked: Engine) -> None:
+    panel = playground(stocked, max_tokens=200, ignore_eos=True, mode="completion")
+    say(panel, "a")
+    panel.send("write a haiku")
+    generation = panel._generation
+    assert generation is not None
+    until(lambda: len(panel._came) > 20)
+    choices = panel._choices_at(9)
+    assert not panel._idle.is_set()
+    assert choices[0].token_id == generation.token_ids[9]
+    panel.stop()
+    panel.wait(10)
+
+
+def test_a_look_is_refused_where_the_weights_have_no_room_again(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_all()
+    panel = playground(stocked)
+    say(panel, "a")
+    session = panel._session
+    assert isinstance(session, Session)
+    weights = (stocked.path / "openvino_model.bin").stat().st_size
+    assert session.facts["scoring_bytes"] == weights
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, weights - 1))
+    with pytest.raises(RequestError, match=r"a second time: \S+ \S+, and \S+ \S+ are free"):
+        panel._choices_at(0)
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, weights))
+    assert panel._choices_at(0)
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, 0))
+    assert panel._choices_at(1), "what is loaded needs no room"
 
 
 def test_a_long_conversation_shows_its_end(stocked: Engine) -> None:

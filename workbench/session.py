@@ -18,7 +18,7 @@ from workbench.errors import RequestError, SessionError, ToolchainError
 from workbench.generation import Generation, going_on, prompt_fields
 from workbench.process import Worker, describe_exit, no_message
 from workbench.sampling import Sampling
-from workbench.scores import Score, Scoring
+from workbench.scores import Score, Scoring, check_room
 from workbench.session_log import SessionLog
 from workbench.session_peak import Meter, SessionPeak
 from workbench.toolchain import Toolchain
@@ -141,6 +141,11 @@ class Session:
         """Process id of the worker."""
         return self._worker.pid
 
+    @property
+    def scores(self) -> bool:
+        """Whether it can score a text."""
+        return get_backend(self._backend).scores
+
     def memory(self) -> int | None:
         """Return the resident memory of the worker and what it started, or None when it is gone.
 
@@ -211,7 +216,8 @@ class Session:
         """Return the probability of each token of a text, and of the most probable ones there.
 
         Generations that run wait meanwhile. OpenVINO loads the engine's graph once more for this,
-        at the first time: the worker then takes about the weights' memory again.
+        at the first time: the worker then takes about the weights' memory again, which has to be
+        free.
 
         Args:
             ids: The text: a prompt's tokens and those that were generated.
@@ -222,12 +228,15 @@ class Session:
             timeout: Seconds to wait.
 
         Raises:
-            RequestError: The backend has no scores, or the text is not one for this engine.
+            RequestError: The backend has no scores, the text is not one for this engine, or there
+                is no room for the graph.
             SessionError: The session is closed or its worker died.
             TimeoutError: There is no answer after `timeout` seconds.
         """
-        if not get_backend(self._backend).scores:
+        if not self.scores:
             raise RequestError(f"The backend {self._backend} cannot score a text.")
+        if not self._meter.scored:
+            check_room(self.facts.get("scoring_bytes", 0))
         scoring, self._meter.scored = Scoring(), True
         with self._lock:
             self._check_open()

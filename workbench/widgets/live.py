@@ -27,6 +27,7 @@ def follow(
     view: TokenView,
     limits: Mapping[str, Any],
     failed: Callable[[str], None],
+    came: list[Delta] | None = None,
 ) -> list[Delta]:
     """Pass a generation on to a view until its end; return what came.
 
@@ -35,10 +36,11 @@ def follow(
         view: Where; it begins a new stream.
         limits: Of its session.
         failed: Called with the sentence of the error that it ends with.
+        came: Where what comes is kept, for whoever looks at it meanwhile.
     """
     done = threading.Event()
     told = 0.0
-    came: list[Delta] = []
+    came = [] if came is None else came
     waiting = threading.Thread(target=_show_waiting, args=(generation, view, done), daemon=True)
     waiting.start()
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .channel import Channel, Refusal
 from .openvino_request import Request
+from .openvino_score import Scorer, scoring_bytes
 from .prompts import check_ids
 from .quiet import switch_telemetry_off
 
@@ -62,6 +63,7 @@ class Server:
         return {
             "kv_cache_tokens": self._limits["kv_blocks"] * self._limits["block_tokens"],
             "chat_template": bool(self._chat.chat_template),
+            "scoring_bytes": scoring_bytes(self._engine),
         }
 
     def serve(self) -> None:
@@ -111,7 +113,6 @@ class Server:
 
     def _score(self, message: dict[str, Any]) -> None:
         """Answer a request for scores; what runs waits meanwhile."""
-        from .openvino_score import Scorer
         from .scoring import check
 
         try:
