@@ -68,13 +68,6 @@ class Session:
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
-        lacks = dict(get_backend(backend).lacks)
-        if not self.limits.get("gather_generation_logits", True):
-            lacks["logprobs"] = (
-                "this engine was opened without the logits of generated tokens "
-                "(gather_generation_logits)."
-            )
-        self.lacks: Mapping[str, str] = lacks
         self._release, self._measured = release, measured
         self._meter = Meter()
         try:
@@ -90,6 +83,8 @@ class Session:
                 op="open", backend=backend, engine=str(directory.absolute()), limits=self.limits
             )
             self.facts = self._await_ready()
+            # What its backend lacks in any case, and what depends on its limits and release.
+            self.lacks = {**get_backend(backend).lacks, **self.facts.get("lacks", {})}
         except BaseException:
             # Also when loading is interrupted: nothing of it may stay in memory.
             self._worker.kill()

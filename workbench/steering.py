@@ -166,6 +166,11 @@ def alternatives_at(session: Opened, trail: Trail, index: int) -> Sequence[Alter
             "This server sent no alternatives for this token. Ask for them (top_logprobs) with the "
             "prompt; not every server has them."
         )
+    if not session.scores:
+        raise RequestError(
+            "This engine tells what else could have come while it generates alone, and this token "
+            "was there before."
+        )
     before = Trail(trail.prompt_ids, trail.tokens[: index + 1]).ids
     (score,) = session.score(
         before, top=CHOICES, start=len(before) - 1, begin=len(trail.prompt_ids)
