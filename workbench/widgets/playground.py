@@ -288,10 +288,13 @@ class PlaygroundPanel(StreamPanel):
             return transcript.markdown(turns, source, self.conversation.system_prompt)
         if form == "json":
             return transcript.record_json(self.records)
-        write = transcript.python_snippet if form == "python" else transcript.curl_line
-        asked = self._head.ids if self._head else self._sent
+        head = self._head
+        sampling = Sampling.parse(self.record["sampling"])
         others = [one["sampling"]["seed"] for one in self.record.get("samples", [])]
-        return write(source, asked, Sampling.parse(self.record["sampling"]), others)
+        if form == "curl":
+            return transcript.curl_line(source, head.ids if head else self._sent, sampling, others)
+        asked = list(head.prompt_ids) if head else self._sent
+        return transcript.python_snippet(source, asked, sampling, others, head)
 
     def plain(self) -> str:
         """Return all turns, or the prompt and what completed it, with timings as plain text."""
