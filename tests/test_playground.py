@@ -19,9 +19,9 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, SpecError
 from workbench.sampling import Sampling
-from workbench.session import Session
+from workbench.session import LOADING, Session
 from workbench.spec import parameters_of
-from workbench.widgets import cells
+from workbench.widgets import cells, live
 from workbench.widgets.chat import SHOWN
 from workbench.widgets.live import BARS, sparkline
 from workbench.widgets.playground import PlaygroundPanel
@@ -678,6 +678,43 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(
     assert "1.00 MiB of memory are free" in panel._error_text
     assert "is not loaded" in panel._title.value
     assert shared.opened() == []
+
+
+def test_a_stream_that_runs_says_that_it_does_and_what_the_kv_cache_holds(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_BEAT", 0.0)
+    panel = playground(stocked, max_tokens=250, ignore_eos=True, mode="completion")
+    touched, seen = threading.Event(), []
+    monkeypatch.setattr(panel, "touch", touched.set)
+    status = panel._view.status
+    monkeypatch.setattr(
+        panel._view,
+        "status",
+        lambda phase, **told: (seen.append((phase, told)), status(phase, **told)),
+    )
+    panel.send("a")
+    assert touched.wait(10)
+    panel.wait(20)
+    assert [told for phase, told in seen if phase == "decode" and "KV cache" in told]
+    assert panel._generation is not None
+    assert panel._generation.cache_usage is not None
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_the_title_tells_the_stages_of_loading(stocked: Engine) -> None:
+    titles: list[str] = []
+
+    class Told(PlaygroundPanel):
+        def _show_title(self, text: str) -> None:
+            titles.append(text)
+            super()._show_title(text)
+
+    panel = Told(stocked)
+    ready(panel)
+    for words in LOADING.values():
+        assert any(f"loading engine {stocked.key} ... {words}" in title for title in titles)
+    panel.unload()
 
 
 def test_figures_name_the_context_and_the_percentiles(stocked: Engine) -> None:

@@ -23,6 +23,9 @@ from workbench.session_log import SessionLog
 from workbench.session_peak import Meter, SessionPeak
 from workbench.toolchain import Toolchain
 
+LOADING = {"import": "importing the runtime", "load": "loading the engine"}
+"""What a worker does until its session is ready, in order, with words for people."""
+
 
 class Session:
     """An engine in a worker process of its own; a context manager.
@@ -42,6 +45,7 @@ class Session:
         mounts: Sequence[Path] = (),
         release: Callable[[], None] = lambda: None,
         measured: Callable[[SessionPeak], None] = lambda _: None,
+        stage: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the engine in `directory`; returns when it can generate.
 
@@ -55,6 +59,7 @@ class Session:
             mounts: What it reads outside the engine's directory, for toolchains in containers.
             release: Called when the engine's files are not needed any more; perhaps twice.
             measured: Called with the peak of memory when a session is closed that has generated.
+            stage: Called with each of `LOADING` that begins while it loads.
 
         Raises:
             SessionError: The engine cannot be loaded.
@@ -82,7 +87,7 @@ class Session:
             self._worker.send(
                 op="open", backend=backend, engine=str(directory.absolute()), limits=self.limits
             )
-            self.facts = self._await_ready()
+            self.facts = self._await_ready(stage)
             # What its backend lacks in any case, and what depends on its limits and release.
             self.lacks = {**get_backend(backend).lacks, **self.facts.get("lacks", {})}
         except BaseException:
@@ -277,10 +282,12 @@ class Session:
         if peak:
             self._measured(peak)
 
-    def _await_ready(self) -> dict[str, Any]:
+    def _await_ready(self, stage: Callable[[str], None]) -> dict[str, Any]:
         for message in self._messages:
             if message["event"] == "ready":
                 return message
+            if message["event"] == "stage":
+                stage(message["name"])
             if message["event"] == "error":
                 why = message["message"]
                 if not message["expected"]:
@@ -322,6 +329,7 @@ class Session:
                 generation = self._generations.get(number)
                 if isinstance(generation, Generation):
                     generation.take_tokens(ids, text, logprobs, message["time"], *more)
+                    generation.cache_usage = message.get("cache_usage", generation.cache_usage)
         elif message["event"] == "error":
             return str(message["message"])
         else:

@@ -194,7 +194,7 @@ class SideBySidePanel(Panel):
         self._generation = generation
         if self._stopped:
             generation.cancel()  # pressed while it started
-        return follow(generation, view, side.session.limits, self.show_error)
+        return follow(generation, view, side.session.limits, self.show_error, alive=self.touch)
 
     def _offer_pairs(self, prompts: Sequence[str]) -> None:
         """Let a person choose the prompt whose answers are shown; the last one at first."""

@@ -280,7 +280,14 @@ class StreamPanel(LoadedPanel):
         """Pass deltas on to the view until the end (runs in a thread)."""
         with self.boundary():
             try:
-                follow(generation, self._view, session.limits, self.show_error, self._came)
+                follow(
+                    generation,
+                    self._view,
+                    session.limits,
+                    self.show_error,
+                    came=self._came,
+                    alive=self.touch,
+                )
             finally:
                 self.record = generation.record()
                 self.record["text"] = said + self.record["text"]

@@ -70,6 +70,10 @@ def load_and_serve(load: Callable[[], Runtime], order: dict[str, Any], channel: 
     """
     started = time.monotonic()
     with channel.exits_when_gone():
+        channel.send(event="stage", name="import")
+        import tensorrt_llm  # noqa: F401 - here, so that it has a stage of its own
+
+        channel.send(event="stage", name="load")
         runtime = load()
     serve(runtime, order, channel, {"seconds": time.monotonic() - started})
 

@@ -39,14 +39,14 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     started = time.monotonic()
     with channel.exits_when_gone():
         recipe = json.loads((engine / RECIPE).read_text(encoding="utf-8"))
-        model = load(Path(limits.get("checkpoint") or recipe["model"]), limits)
+        model = load(Path(limits.get("checkpoint") or recipe["model"]), limits, channel)
     server = Server(model, engine / TOKENIZER, limits, channel)
     channel.send(event="ready", seconds=time.monotonic() - started, **server.facts())
     server.serve()
 
 
-def load(checkpoint: Path, limits: dict[str, Any]) -> Any:
-    """Return the model, ready to generate on its device.
+def load(checkpoint: Path, limits: dict[str, Any], channel: Channel) -> Any:
+    """Return the model, ready to generate on its device; say what it does meanwhile.
 
     Raises:
         Refusal: Says what is missing.
@@ -57,9 +57,11 @@ def load(checkpoint: Path, limits: dict[str, Any]) -> Any:
         modules = tempfile.mkdtemp(prefix="modules-")
         atexit.register(shutil.rmtree, modules, ignore_errors=True)
         os.environ["HF_MODULES_CACHE"] = modules
+    channel.send(event="stage", name="import")
     import torch
     import transformers
 
+    channel.send(event="stage", name="load")
     transformers.utils.logging.disable_progress_bar()
     if not checkpoint.is_dir():
         raise Refusal(
