@@ -184,10 +184,12 @@ class ManyPanel(Panel):
                 self._say(self._title, opened_line(source, session))
                 prompts = _prompts(asked, session)
                 if warm:
-                    self._await_silence(session)
-                    self._say(self._title, opened_line(source, session))
+                    self._await_silence(source, session)
                     self._run_one(session, requests(prompts, sampling, 1))
                 for count in counts:
+                    if warm:
+                        # Again: a panel that opened the source together with this one asks now.
+                        self._await_silence(source, session)
                     if not self._stopped:
                         batch = self._run_one(session, requests(prompts, sampling, count))
                         self.records.append(batch.record())
@@ -200,7 +202,7 @@ class ManyPanel(Panel):
             self.touch()
             self._idle.set()
 
-    def _await_silence(self, session: Opened) -> None:
+    def _await_silence(self, source: Source, session: Opened) -> None:
         """Wait until nothing else is generated with the source: it would be measured too."""
         looks = threading.Event()
         while session.active and not self._stopped:
@@ -208,6 +210,7 @@ class ManyPanel(Panel):
             self._say(self._title, f"waiting for the end of {others} of this source ...")
             self.touch()
             looks.wait(_LOOK)
+        self._say(self._title, opened_line(source, session))
 
     def _source(self) -> Source:
         if isinstance(self._given, EngineSource):
