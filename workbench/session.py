@@ -89,7 +89,10 @@ class Session:
             )
             self.facts = self._await_ready(stage)
             # What its backend lacks in any case, and what depends on its limits and release.
-            self.lacks = {**get_backend(backend).lacks, **self.facts.get("lacks", {})}
+            self.lacks: Mapping[str, str] = {
+                **get_backend(backend).lacks,
+                **self.facts.get("lacks", {}),
+            }
         except BaseException:
             # Also when loading is interrupted: nothing of it may stay in memory.
             self._worker.kill()

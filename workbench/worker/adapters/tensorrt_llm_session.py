@@ -263,7 +263,8 @@ class Server:
             return
         if not self._batch:
             asyncio.get_running_loop().call_soon(self._flush)
-        text, others = "", []
+        text = ""
+        others: list[Any] = []
         for place, token in enumerate(step.ids):
             if step.others:
                 # Before the token is there: the texts are what each one would add.
