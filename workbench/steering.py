@@ -16,6 +16,9 @@ from workbench.session import Session
 CHOICES = 8
 """Most probable tokens that are told for a place."""
 
+WHOLE = 4096
+"""Tokens of the longest answer that is scored as a whole: all of it travels in one message."""
+
 
 @dataclass(frozen=True)
 class Trail:
@@ -134,7 +137,7 @@ class Looks:
         place = index - trail.begun
         if 0 <= place < len(generation.alternatives) and generation.alternatives[place]:
             return generation.alternatives[place]
-        if not whole or not isinstance(session, Session):
+        if not whole or not isinstance(session, Session) or len(trail.tokens) > WHOLE:
             return alternatives_at(session, trail, index)
         if self._scored is not generation:
             self._places = alternatives_of(session, trail)

@@ -1,4 +1,9 @@
-"""What a session of TensorRT-LLM cannot be asked for: options of sampling, each with the reason."""
+"""What a session of TensorRT-LLM cannot be asked for: options of sampling, each with the reason.
+
+Alternatives and forms of output were read in the library (sampling_params.py, executor/result.py,
+its pull requests 3388, 6097 and 7756) and tried against the stand-in of tests/contract; on a GPU,
+with the library itself, they were not run.
+"""
 
 from __future__ import annotations
 
