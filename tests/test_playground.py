@@ -539,6 +539,7 @@ def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:
         lambda: panel._session.active,  # type: ignore[union-attr]
     ]
     until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
+    until(lambda: counts[-1]() == 0)
     threads, before = set(threading.enumerate()), [count() for count in counts]
     for _ in range(50):
         cycle()

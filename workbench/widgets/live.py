@@ -116,17 +116,20 @@ def facts(generation: Generation, limits: Mapping[str, Any]) -> dict[str, Any]:
         shown["context"] = context
     if generation.finish_reason in ("stop", "length"):
         shown["ended by"] = generation.finish_reason
+    shown |= _latencies(generation)
     if generation.cache_usage is not None:
         shown["KV cache"] = f"{generation.cache_usage:.0f}%"
-    if not generation.finish_reason:
-        recent = timings.tokens[-_RECENT - 1 :]
-        shown["ITL"] = sparkline([b - a for a, b in itertools.pairwise(recent)])
-        return shown
-    record = generation.record()
-    if record["itl"]:
-        for name in ("p50", "p90", "p99"):
-            shown[f"ITL {name}"] = milliseconds(record["itl"][name])
     return shown
+
+
+def _latencies(generation: Generation) -> dict[str, Any]:
+    """Return the inter-token latencies: the last ones while it runs, at the end percentiles."""
+    if not generation.finish_reason:
+        recent = generation.timings.tokens[-_RECENT - 1 :]
+        return {"ITL": sparkline([b - a for a, b in itertools.pairwise(recent)])}
+    found = generation.record()["itl"] or {}
+    names = [name for name in ("p50", "p90", "p99") if name in found]
+    return {f"ITL {name}": milliseconds(found[name]) for name in names}
 
 
 def _context(given: int | None, made: int | None, limits: Mapping[str, Any]) -> str:
