@@ -137,7 +137,8 @@ class Looks:
         place = index - trail.begun
         if 0 <= place < len(generation.alternatives) and generation.alternatives[place]:
             return generation.alternatives[place]
-        if not whole or not isinstance(session, Session) or len(trail.tokens) > WHOLE:
+        short = len(trail.tokens) <= WHOLE
+        if not (isinstance(session, Session) and session.scores and whole and short):
             return alternatives_at(session, trail, index)
         if self._scored is not generation:
             self._places = alternatives_of(session, trail)
