@@ -45,6 +45,10 @@ EMBEDDED = [
 """Those that build an engine on any machine and stream; tests/test_tensorrt_llm.py runs others."""
 
 
+LARGEST = 1 << 20
+"""Bytes of the largest executed notebook: the tour with its figures has half of that."""
+
+
 def _papermill(notebook: Path, output: Path, *words: str) -> str:
     """Run papermill's own command line in this process; return how it failed, or nothing.
 
@@ -53,6 +57,8 @@ def _papermill(notebook: Path, output: Path, *words: str) -> str:
     words = (str(notebook), str(output), "--no-progress-bar", *words)
     with contextlib.chdir(REPOSITORY):
         run = CliRunner().invoke(papermill, words)
+    if output.is_file():
+        assert output.stat().st_size < LARGEST
     return f"{run.output}\n{run.exception}" if run.exit_code else ""
 
 
