@@ -63,7 +63,7 @@ LAYERS = [
     {"archive"},
     {"generation"},
     {"opened", "openai_protocol", "scores"},
-    {"session_peak"},
+    {"session_peak", "session_log"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
     {"session_history"},
     {"build", "compilation"},

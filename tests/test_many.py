@@ -116,7 +116,26 @@ def test_send_and_stop_in_the_panel(stocked: Engine, monkeypatch: pytest.MonkeyP
     os.kill(session.pid, signal.SIGCONT)
     until(panel._idle.is_set)
     assert panel.records[0]["stopped"] == 4
-    assert session.active == 0
+    until(lambda: session.active == 0)
+
+
+def test_measuring_waits_until_nothing_else_is_generated(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    session = shared.acquire(stocked)
+    assert isinstance(session, Session)
+    os.kill(session.pid, signal.SIGSTOP)
+    other = session.generate("a", max_tokens=200, ignore_eos=True)
+    panel = ManyPanel(stocked, count=2, max_tokens=8, ignore_eos=True)
+    panel._measure_button.click()
+    until(lambda: "waiting for the end of 1 generation of this source" in panel._title.value)
+    assert (panel._batch, session.active) == (None, 1)
+    os.kill(session.pid, signal.SIGCONT)
+    until(panel._idle.is_set)
+    assert other.finished.is_set()
+    assert [record["streams"] for record in panel.records] == [1, 2]
+    assert "waiting" not in panel._title.value
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ import pytest
 
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
-from workbench import shared
+from workbench import scores, shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, SpecError
 from workbench.sampling import Sampling
-from workbench.session import Session
+from workbench.session import LOADING, Session
 from workbench.spec import parameters_of
-from workbench.widgets import cells
+from workbench.widgets import cells, live
 from workbench.widgets.chat import SHOWN
 from workbench.widgets.live import BARS, sparkline
 from workbench.widgets.playground import PlaygroundPanel
@@ -165,7 +165,7 @@ def test_an_answer_goes_on_from_another_token_as_the_engine_would(stocked: Engin
     panel.continue_from(3, other.token_id)
     text = panel.wait(20)["text"]
     ids = [*generation.prompt_ids, *generation.token_ids[:3], other.token_id]
-    went_on = session.generate(ids, max_tokens=12).wait().text
+    went_on = session.generate(ids, max_tokens=12 - 4).wait().text
     assert text.endswith(other.text + went_on)
     assert text == panel._view.text != first
     assert [(turn.asked, turn.answered) for turn in panel.conversation.turns] == [
@@ -186,9 +186,86 @@ def test_a_server_tells_no_alternatives_and_says_so() -> None:
         with pytest.raises(RequestError, match="is not loaded"):
             panel._choices_at(0)
         say(panel, "hi")
-        with pytest.raises(RequestError, match="A server does not tell"):
+        with pytest.raises(RequestError, match="This server sent no alternatives"):
             panel._choices_at(0)
+        assert panel._view._answers == []
         panel.unload()
+
+
+def test_alternatives_that_a_server_sent_are_shown_and_are_no_way_to_go_on() -> None:
+    tops = [{"token": " hi", "logprob": -0.1}, {"token": " ho", "logprob": -2.5}]
+    token = {"token": " hi", "logprob": -0.1, "top_logprobs": tops}
+
+    def answer(connection: Connection) -> None:
+        assert connection.body["top_logprobs"] == 2
+        choice = {"index": 0, "delta": {"content": " hi"}, "logprobs": {"content": [token]}}
+        connection.stream(event({"choices": [choice]}), delta(reason="stop"), DONE)
+
+    with scripted(answer) as server:
+        panel = PlaygroundPanel(Endpoint(server.url), logprobs=True, top_logprobs=2)
+        ready(panel)
+        say(panel, "hi")
+        assert [(one.token_id, one.text, one.logprob) for one in panel._choices_at(0)] == [
+            (None, " hi", -0.1),
+            (None, " ho", -2.5),
+        ]
+        assert panel._view._answers == ["alternatives"]
+        panel.unload()
+
+
+def test_an_answer_that_has_ended_is_scored_once_for_all_looks(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = playground(stocked)
+    say(panel, "write a haiku about latency")
+    session, generation = panel._session, panel._generation
+    assert isinstance(session, Session)
+    assert generation is not None
+    scored, score = [], session.score
+    monkeypatch.setattr(session, "score", lambda *a, **o: scored.append(o) or score(*a, **o))
+    looks = [panel._choices_at(index) for index in range(len(generation.token_ids))]
+    assert len(scored) == 1
+    for token, logprob, choices in zip(
+        generation.token_ids, generation.logprobs, looks, strict=True
+    ):
+        assert choices[0].token_id == token
+        assert choices[0].logprob == pytest.approx(logprob, abs=1e-4)
+    say(panel, "and another one")
+    panel._choices_at(0)
+    assert len(scored) == 2
+
+
+def test_a_token_can_be_looked_at_while_the_answer_goes_on(stocked: Engine) -> None:
+    panel = playground(stocked, max_tokens=200, ignore_eos=True, mode="completion")
+    say(panel, "a")
+    panel.send("write a haiku")
+    generation = panel._generation
+    assert generation is not None
+    until(lambda: len(panel._came) > 20)
+    choices = panel._choices_at(9)
+    assert not panel._idle.is_set()
+    assert choices[0].token_id == generation.token_ids[9]
+    panel.stop()
+    panel.wait(10)
+
+
+def test_a_look_is_refused_where_the_weights_have_no_room_again(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_all()
+    panel = playground(stocked)
+    say(panel, "a")
+    session = panel._session
+    assert isinstance(session, Session)
+    weights = (stocked.path / "openvino_model.bin").stat().st_size
+    assert session.facts["scoring_bytes"] == weights
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, weights - 1))
+    with pytest.raises(RequestError, match=r"a second time: \S+ \S+, and \S+ \S+ are free"):
+        panel._choices_at(0)
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, weights))
+    assert panel._choices_at(0)
+    monkeypatch.setattr(scores, "memory", lambda: (10 * weights, 0))
+    assert panel._choices_at(1), "what is loaded needs no room"
 
 
 def test_a_long_conversation_shows_its_end(stocked: Engine) -> None:
@@ -373,8 +450,7 @@ def test_stop_ends_all_samples(stocked: Engine) -> None:
     assert panel.wait(10)["finish_reason"] == "cancelled"
     assert panel.record is not None
     assert [one["finish_reason"] for one in panel.record["samples"]] == ["cancelled"] * 3
-    assert panel._session is not None
-    assert panel._session.active == 0
+    until(lambda: panel._session.active == 0)  # type: ignore[union-attr]
 
 
 def test_a_number_of_samples_that_is_none_is_refused(stocked: Engine) -> None:
@@ -405,7 +481,7 @@ def test_an_opened_engine_greys_what_it_lacks(stocked: Engine) -> None:
 
 @pytest.mark.parametrize("hold", [True, False], ids=["before the first token", "in decode"])
 def test_stop_answers_within_a_tenth_of_a_second(stocked: Engine, hold: bool) -> None:
-    """Held, the worker cannot have answered; the stop counts from when it goes on."""
+    """Held, the worker hears nothing; the stop counts all the same."""
     panel = playground(stocked, max_tokens=256, ignore_eos=True, mode="completion")
     say(panel, "warm")
     session = panel._session
@@ -417,13 +493,13 @@ def test_stop_answers_within_a_tenth_of_a_second(stocked: Engine, hold: bool) ->
         panel.send("a")
         if not hold:
             until(lambda: len(panel._generation.token_ids) > 2)  # type: ignore[union-attr]
-        panel._stop_button.click()
-        if hold:
-            os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
         began = time.monotonic()
+        panel._stop_button.click()
         assert panel.wait(10)["finish_reason"] == "cancelled"
         took.append(time.monotonic() - began)
-        assert session.active == 0
+        if hold:
+            os.kill(session.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        until(lambda: session.active == 0)
     # The median: other processes may have the processor for a moment.
     assert sorted(took)[2] < 0.1
 
@@ -443,7 +519,7 @@ def test_stop_in_the_queue_frees_the_place(stocked: Engine) -> None:
     for other in others:
         other.cancel()
         other.wait(10)
-    assert session.active == 0
+    until(lambda: session.active == 0)
 
 
 def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:
@@ -463,6 +539,7 @@ def test_fifty_starts_and_stops_leave_nothing_behind(stocked: Engine) -> None:
         lambda: panel._session.active,  # type: ignore[union-attr]
     ]
     until(lambda: not any(t.name == "token-view" for t in threading.enumerate()))
+    until(lambda: counts[-1]() == 0)
     threads, before = set(threading.enumerate()), [count() for count in counts]
     for _ in range(50):
         cycle()
@@ -602,6 +679,43 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(
     assert "1.00 MiB of memory are free" in panel._error_text
     assert "is not loaded" in panel._title.value
     assert shared.opened() == []
+
+
+def test_a_stream_that_runs_says_that_it_does_and_what_the_kv_cache_holds(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_BEAT", 0.0)
+    panel = playground(stocked, max_tokens=250, ignore_eos=True, mode="completion")
+    touched, seen = threading.Event(), []
+    monkeypatch.setattr(panel, "touch", touched.set)
+    status = panel._view.status
+    monkeypatch.setattr(
+        panel._view,
+        "status",
+        lambda phase, **told: (seen.append((phase, told)), status(phase, **told)),
+    )
+    panel.send("a")
+    assert touched.wait(10)
+    panel.wait(20)
+    assert [told for phase, told in seen if phase == "decode" and "KV cache" in told]
+    assert panel._generation is not None
+    assert panel._generation.cache_usage is not None
+
+
+@pytest.mark.usefixtures("nothing_open")
+def test_the_title_tells_the_stages_of_loading(stocked: Engine) -> None:
+    titles: list[str] = []
+
+    class Told(PlaygroundPanel):
+        def _show_title(self, text: str) -> None:
+            titles.append(text)
+            super()._show_title(text)
+
+    panel = Told(stocked)
+    ready(panel)
+    for words in LOADING.values():
+        assert any(f"loading engine {stocked.key} ... {words}" in title for title in titles)
+    panel.unload()
 
 
 def test_figures_name_the_context_and_the_percentiles(stocked: Engine) -> None:

@@ -214,6 +214,29 @@ def test_stop_in_decode_ends_the_stream_at_once(long_session: Session) -> None:
     generation.cancel()  # again, after the end: nothing happens
 
 
+def test_stop_ends_a_generation_while_the_engine_is_held_in_a_step(demo_session: Session) -> None:
+    os.kill(demo_session.pid, signal.SIGSTOP)  # as a prefill of many seconds holds it
+    try:
+        generation = demo_session.generate("a", max_tokens=200, ignore_eos=True)
+        generation.cancel()
+        assert generation.wait(0.1).finish_reason == "cancelled"
+        assert (demo_session.active, demo_session.busy) == (1, False)
+    finally:
+        os.kill(demo_session.pid, signal.SIGCONT)
+    _until(lambda: demo_session.active == 0)
+    assert (generation.token_ids, generation.text, generation.phase) == ([], "", "stopped")
+
+
+def test_what_comes_after_stop_is_not_taken(demo_session: Session) -> None:
+    generation = demo_session.generate("a", max_tokens=200, ignore_eos=True)
+    _until(lambda: len(generation.token_ids) > 3)
+    generation.cancel()
+    record = generation.record()
+    _until(lambda: demo_session.active == 0)
+    assert generation.record() == record
+    assert [len(list(generation)), len(list(generation))] == [len(record["token_ids"]), 0]
+
+
 def test_leaving_the_loop_stops(long_session: Session) -> None:
     generation = long_session.generate("a", max_tokens=1900, ignore_eos=True)
     for delta in generation:
@@ -241,7 +264,7 @@ def test_fifty_times_start_and_stop_leave_nothing_behind(demo_session: Session) 
         _until(lambda g=generation: g.token_ids or g.finish_reason)
         generation.cancel()
         generation.wait()
-    assert demo_session.active == 0
+    _until(lambda: demo_session.active == 0)
     assert set(threading.enumerate()) <= threads
     # All blocks are free again: a full batch of the longest requests still fits.
     last = [demo_session.generate("a", max_tokens=256, ignore_eos=True) for _ in range(2)]
@@ -337,7 +360,7 @@ def test_an_answer_goes_on_from_what_was_said(demo_session: Session) -> None:
     prompt = [5, 9, 40, 77]
     whole = demo_session.generate(prompt, max_tokens=12, ignore_eos=True).wait()
     said = whole.token_ids[:5]
-    rest = demo_session.generate(prompt, said=said, max_tokens=7, ignore_eos=True).wait()
+    rest = demo_session.generate(prompt, said=said, max_tokens=12, ignore_eos=True).wait()
     assert [*said, *rest.token_ids] == whole.token_ids
     scores = demo_session.score([*prompt, *said], top=0, start=len(prompt), begin=len(prompt))
     assert "".join(score.token.text for score in scores) + rest.text == whole.text
@@ -346,6 +369,37 @@ def test_an_answer_goes_on_from_what_was_said(demo_session: Session) -> None:
         demo_session.generate("a", said=said)
     with pytest.raises(RequestError, match="must begin at or before token 2"):
         demo_session.score([*prompt, *said], start=2, begin=3)
+
+
+def test_what_was_said_counts_as_output_and_not_as_prompt(demo_session: Session) -> None:
+    # 64 tokens are the longest prompt of this engine.
+    prompt, options = [5, 9, 40, 77], {"max_tokens": 200, "ignore_eos": True}
+    whole = demo_session.generate(prompt, **options).wait().token_ids
+    rest = demo_session.generate(prompt, said=whole[:150], **options).wait()
+    assert rest.token_ids == whole[150:]
+    unlimited = demo_session.generate(prompt, said=whole[:150], ignore_eos=True).wait()
+    assert len(unlimited.token_ids) == 256 - 150
+    with pytest.raises(RequestError, match="has 200 tokens where it goes on, and may have 200"):
+        demo_session.generate(prompt, said=whole, **options).wait()
+    with pytest.raises(RequestError, match="The prompt has 65 tokens; this engine accepts 64"):
+        demo_session.generate([5] * 65, said=whole[:3]).wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"regex": "[0-9]+"}, "the form would begin anew there"),
+        ({"json_schema": {"type": "object"}}, "the form would begin anew there"),
+        ({"presence_penalty": 0.5}, "count generated tokens alone"),
+        ({"frequency_penalty": 0.5}, "count generated tokens alone"),
+    ],
+)
+def test_an_answer_does_not_go_on_under_what_would_begin_anew(
+    demo_session: Session, options: dict, sentence: str
+) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        demo_session.generate([5, 9, 40, 77], said=[8], **options).wait()
+    assert demo_session.active == 0
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ class Fake:
     def __init__(self) -> None:
         self.closed, self.active = False, 0
 
+    @property
+    def busy(self) -> bool:
+        return self.active > 0
+
     def close(self) -> None:
         self.closed = True
 
@@ -41,7 +45,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(shared, "_OPEN", {})
     monkeypatch.setattr(shared, "_free", available)
-    monkeypatch.setattr(shared, "open_source", lambda _: Fake())
+    monkeypatch.setattr(shared, "open_source", lambda *_: Fake())
     return room
 
 
@@ -139,7 +143,7 @@ def test_holding_does_not_wait_for_an_engine_that_loads(
 ) -> None:
     loading, go = threading.Event(), threading.Event()
 
-    def slow(_source: Any) -> Fake:
+    def slow(*_: Any) -> Fake:
         loading.set()
         assert go.wait(30.0)
         return Fake()

@@ -18,7 +18,7 @@ from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
 from workbench.sampling import Sampling
 from workbench.session import Session
-from workbench.sides import Side, comparison_record, last_parting
+from workbench.sides import Side, comparison_record, partings
 from workbench.sources import baseline_of, same_vocabulary, spec_of
 from workbench.widgets.side_by_side import SideBySidePanel, parting_line
 
@@ -61,7 +61,7 @@ def test_where_tokens_part_each_engine_says_what_it_thinks_of_the_other_token(
     varied.ask(
         "write a haiku about latency", Sampling(seed=3, max_tokens=20, temperature=2.0, top_k=3)
     )
-    parting = last_parting(greedy, varied)
+    (parting,) = partings(greedy, varied)
     assert parting is not None
     assert parting.first is not None
     assert parting.second is not None
@@ -70,8 +70,37 @@ def test_where_tokens_part_each_engine_says_what_it_thinks_of_the_other_token(
     shares = {one.id: math.exp(one.logprob) for one in score.alternatives}
     assert parting.first_of_second == pytest.approx(shares[parting.second.id], abs=1e-6)
     assert parting.second_of_first == pytest.approx(shares[parting.first.id], abs=1e-6)
-    plain = comparison_record([greedy, varied], ["write a haiku about latency"], [parting])
-    assert json.loads(json.dumps(plain))["last_parting"][0]["at"] == parting.at
+    plain = comparison_record([greedy, varied], ["write a haiku about latency"], [[parting]])
+    assert json.loads(json.dumps(plain))["partings"][0][0]["at"] == parting.at
+
+
+def test_the_partings_of_all_prompts_are_told_and_any_pair_can_be_shown(stocked: Engine) -> None:
+    words = iter(["Latency is", "Something"])
+
+    def answer(connection: Connection) -> None:
+        connection.stream(delta(next(words)), delta(" else"), delta(reason="stop"), DONE)
+
+    with scripted(answer) as server:
+        panel = SideBySidePanel(
+            [stocked, Endpoint(server.url)],
+            prompts=["write a haiku about latency", "again"],
+            start=True,
+            max_tokens=8,
+        )
+    assert panel.record is not None
+    ((first, second),) = panel.record["partings"]
+    assert first["text_at"] > second["text_at"]
+    for number, one in enumerate((first, second), 1):
+        assert f"Prompt {number}: the answers part at character {one['at'] + 1}:" in panel.plain()
+        assert f"<td>{number}</td><td>character {one['at'] + 1}</td>" in panel.static()
+    assert "Something" in panel._pair.value
+    assert [label for label, _ in panel._chooser.options] == [
+        "1: write a haiku about latency",
+        "2: again",
+    ]
+    panel._chooser.value = 0
+    assert "Something" not in panel._pair.value
+    assert "Latency is" in html.unescape(panel._pair.value).replace("<mark><u>", "")
 
 
 def test_a_server_is_compared_by_its_text_which_stays_text(stocked: Engine) -> None:
@@ -88,8 +117,8 @@ def test_a_server_is_compared_by_its_text_which_stays_text(stocked: Engine) -> N
     assert agreed["rate"] == 0
     assert 0 < agreed["shared"] < 1
     assert "part at character" in panel.plain()
-    assert "<b>" not in panel._result.value.replace("<mark>", "")
-    assert html.escape("<b>kind</b>") in panel._result.value
+    assert "<b>" not in panel.static().replace("<mark>", "")
+    assert html.escape("<b>kind</b>") in panel._pair.value
     assert "<mark><u>" in panel.static()
 
 
@@ -120,12 +149,12 @@ def test_stop_ends_a_comparison_at_once(stocked: Engine, monkeypatch: pytest.Mon
 def test_the_sentence_has_both_probabilities_of_both_tokens() -> None:
     parting = Parting("token", 4, 20, Token(1, " a", 0.5), Token(2, " b", 0.6), 0.25, 0.125)
     assert parting_line(parting, "mine", "theirs") == (
-        "The last answers part at token 5: mine has ' a' with probability 0.5 (0.125 for theirs), "
+        "the answers part at token 5: mine has ' a' with probability 0.5 (0.125 for theirs), "
         "theirs has ' b' with probability 0.6 (0.25 for mine)."
     )
     ended = Parting("token", 4, 20, None, Token(2, " b"))
     assert "mine has ended" in parting_line(ended, "mine", "theirs")
-    assert parting_line(None, "mine", "theirs") == "The last answers are the same."
+    assert parting_line(None, "mine", "theirs") == "the answers are the same."
 
 
 def test_engines_of_one_checkpoint_have_one_vocabulary(stocked: Engine) -> None:

@@ -47,6 +47,7 @@ from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
 from workbench.widgets.build import BuildPanel
 from workbench.widgets.form import BuildForm
+from workbench.widgets.playground import PlaygroundPanel
 from workbench.widgets.stream import StreamPanel
 
 SMALL = {"backend": "tensorrt_llm", "max_batch_size": 4, "max_seq_len": 512, "max_num_tokens": 2048}
@@ -458,6 +459,79 @@ def test_sampling_seed_stop_and_metrics(session: Session) -> None:
     assert stopped.text == first.text[: first.text.index(stop)]
 
 
+def test_alternatives_and_forms_of_output_are_passed_on(engine: Engine) -> None:
+    asked = {"gather_generation_logits": True, "guided_decoding_backend": "xgrammar"}
+    with open_engine(engine.under(asked)) as session:
+        assert session.lacks == {}
+        generation = session.generate([5, 6, 7], max_tokens=12, top_logprobs=3).wait()
+        assert generation.token_ids == _expected([5, 6, 7], 12)
+        for token, logprob, place in zip(
+            generation.token_ids, generation.logprobs, generation.alternatives, strict=True
+        ):
+            assert [len(place), place[0].id, place[0].logprob] == [3, token, logprob]
+            assert [o.logprob for o in place] == sorted((o.logprob for o in place), reverse=True)
+            assert all(one.text for one in place)
+        plain = session.generate([5, 6, 7], max_tokens=12, logprobs=True).wait()
+        assert (plain.logprobs, plain.alternatives) == (generation.logprobs, [])
+        assert session.generate("a", json_schema={"const": "moon"}).wait().text == '"moon"'
+        assert session.generate("a", regex="moon-42").wait().text == "moon-42"
+
+
+@pytest.mark.parametrize(
+    ("limits", "lacking", "words"),
+    [
+        ({}, {"json_schema", "regex"}, "Set guided_decoding_backend to xgrammar"),
+        ({}, {"logprobs", "top_logprobs"}, "gather_generation_logits"),
+        (
+            {"runtime": "model_runner_cpp", "gather_generation_logits": True},
+            {"logprobs", "top_logprobs", "json_schema", "regex"},
+            "Open the engine with runtime='llm_api'",
+        ),
+    ],
+)
+def test_what_a_session_was_not_opened_for_is_refused_with_the_reason(
+    engine: Engine, limits: dict[str, object], lacking: set[str], words: str
+) -> None:
+    values = {"logprobs": True, "top_logprobs": 2, "json_schema": {"const": 1}, "regex": "a"}
+    with open_engine(engine.under(limits)) as session:
+        assert {name for name, why in session.lacks.items() if words in why} == lacking
+        for name in lacking:
+            with pytest.raises(RequestError, match=f"{name}: .*{words}"):
+                session.generate([5], **{name: values[name]})
+
+
+def test_the_playground_offers_what_the_session_can_do(
+    engine: Engine, gpu: pytest.MonkeyPatch
+) -> None:
+    gpu.setenv("WORKBENCH_HEADLESS", "0")
+    options = {"mode": "completion", "max_tokens": 8, "ignore_eos": True}
+    panel = PlaygroundPanel(engine.under({"gather_generation_logits": True}), **options)
+    _until(lambda: not panel._send_button.disabled)
+    panel.send("hello")
+    panel.wait(20)
+    assert panel._view._answers == ["alternatives", "continue"]
+    assert panel._generation is not None
+    ids = panel._generation.token_ids
+    first, other, *_ = panel._choices_at(2)
+    assert first.token_id == ids[2]
+    panel.continue_from(2, other.token_id or 0)
+    text = panel.wait(20)["text"]
+    went_on = panel._generation
+    assert went_on.prompt_ids[-3:] == [*ids[:2], other.token_id]
+    assert len(went_on.token_ids) == 8 - 3
+    assert text.endswith(other.text + went_on.text)
+    assert panel._choices_at(3)[0].token_id == went_on.token_ids[0]
+    with pytest.raises(RequestError, match="this token was there before"):
+        panel._choices_at(0)
+    panel.unload()
+    panel = PlaygroundPanel(engine, **options)
+    _until(lambda: not panel._send_button.disabled)
+    panel.send("hello")
+    panel.wait(20)
+    assert panel._view._answers == []
+    panel.unload()
+
+
 def test_what_does_not_fit_is_refused_before_the_runtime_sees_it(session: Session) -> None:
     for prompt, options, words in (
         (list(range(3, 600)), {}, "max_input_len"),
@@ -618,6 +692,22 @@ def test_the_pytorch_backend_needs_no_engine(gpu: pytest.MonkeyPatch, home: Path
     with open_engine(engine) as session:
         assert session.generate([5, 6], max_tokens=8).wait().token_ids == _expected([5, 6], 8)
     assert start_build(spec.replace(max_batch_size=3)).wait().key == engine.key
+
+
+def test_the_pytorch_backend_tells_alternatives_where_its_release_does(
+    gpu: pytest.MonkeyPatch, home: Path
+) -> None:
+    spec = {"backend": "tensorrt_llm_torch", "guided_decoding_backend": "xgrammar"}
+    engine = start_build(make_spec(spec), smoke=False).wait()
+    with open_engine(engine) as session:
+        assert session.lacks == {}
+        generation = session.generate([5, 6], max_tokens=8, top_logprobs=2).wait()
+        assert [place[0].id for place in generation.alternatives] == generation.token_ids
+        assert session.generate("a", regex="moon-42").wait().text == "moon-42"
+    gpu.setenv("WORKBENCH_STANDIN_VERSION", "1.1.0")
+    with open_engine(engine) as session:
+        assert set(session.lacks) == {"top_logprobs"}
+        assert session.generate([5, 6], max_tokens=8, logprobs=True).wait().logprobs
 
 
 def test_a_checkpoint_that_moved_is_found_again(gpu: pytest.MonkeyPatch, tmp_path: Path) -> None:

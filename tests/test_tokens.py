@@ -359,8 +359,13 @@ def ask(view: TokenView, **content: Any) -> Message:
     """Send as a browser does; return the answer."""
     answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
     view.send = lambda message: answers.put(message) if "kind" in message else None
-    view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+    put(view, **content)
     return answers.get(timeout=10)
+
+
+def put(view: TokenView, **content: Any) -> None:
+    """Send as a browser does."""
+    view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
 
 
 def test_batches_carry_the_tokens_of_their_text(view: TokenView, channel: Channel) -> None:
@@ -410,6 +415,39 @@ def test_alternatives_are_asked_of_the_callback(asked: TokenView) -> None:
     }
 
 
+def test_only_the_newest_question_is_answered_while_one_is(
+    asked: TokenView, callbacks: Callbacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    asked.append("words", [-1.0] * 9)
+    asked.send = lambda message: answers.put(message) if "kind" in message else None
+    begun, goes_on, looked = threading.Event(), threading.Event(), []
+
+    def slow(index: int) -> list[Alternative]:
+        looked.append(index)
+        begun.set()
+        assert goes_on.wait(10)
+        return []
+
+    monkeypatch.setattr(asked, "_alternatives", slow)
+    for index in (2, 3, 4, 5):
+        put(asked, kind="alternatives", epoch=1, index=index)
+        assert begun.wait(10)
+    put(asked, kind="continue", epoch=1, index=6, token_id=42)
+    dropped = [answers.get(timeout=10) for _ in range(2)]
+    assert [one["index"] for one in dropped] == [3, 4]
+    assert {one["error"] for one in dropped} == {
+        "Another token was looked at meanwhile. Look at this one again."
+    }
+    goes_on.set()
+    last = [answers.get(timeout=10) for _ in range(3)]
+    assert {(one["kind"], one["index"]) for one in last} == {
+        ("alternatives", 2), ("alternatives", 5), ("continue", 6)
+    }  # fmt: skip
+    assert looked == [2, 5]
+    assert callbacks.continued == [(6, 42)]
+
+
 def test_a_callback_that_fails_says_why(asked: TokenView) -> None:
     asked.append("text", (-1.0, -2.0))
     answer = ask(asked, kind="alternatives", epoch=1, index=1)
@@ -436,6 +474,10 @@ def test_a_token_that_is_gone_is_not_asked_for(
 def test_what_no_callback_answers_is_not_offered(view: TokenView, asked: TokenView) -> None:
     assert view.get_state()["_answers"] == []
     assert asked.get_state()["_answers"] == ["alternatives", "continue"]
+    asked.offer(alternatives=True, going_on=False)
+    assert asked.get_state()["_answers"] == ["alternatives"]
+    view.offer(alternatives=True, going_on=True)
+    assert view.get_state()["_answers"] == []
     view.append("text", (-1.0,))
     assert "not available" in ask(view, kind="alternatives", epoch=1, index=0)["error"]
     assert "not available" in ask(view, kind="continue", epoch=1, index=0, token_id=1)["error"]

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults import until
 from workbench.conversation import Conversation, Turn
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import RequestError
 from workbench.sampling import Sampling
 from workbench.transcript import curl_line, markdown, python_snippet, record_json
+from workbench.widgets.playground import PlaygroundPanel
 
 SERVER = Endpoint("http://127.0.0.1:8000/v1", model="m", key_env="PLAY_KEY")
 
@@ -123,6 +125,30 @@ def test_the_snippet_runs_and_gives_the_same_text(stocked: Engine, tmp_path: Pat
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
     assert run.stdout.startswith("Latency is kind")
+
+
+def test_what_a_panel_exports_opens_the_engine_as_the_panel_did(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    engine = stocked.under({"max_output_len": 6, "threads": 1})
+    panel = PlaygroundPanel(engine, seed=1, ignore_eos=True, mode="completion")
+    until(lambda: not panel._send_button.disabled)
+    panel.send("a")
+    text = panel.wait(20)["text"]
+    assert panel.record is not None
+    assert panel.record["output_tokens"] == 6
+    assert _printed(panel.export("python")) == text
+    panel.continue_from(2, panel._choices_at(2)[1].token_id or 0)
+    other = panel.wait(20)["text"]
+    assert _printed(panel.export("python")) == other != text
+    panel.unload()
+
+
+def _printed(script: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
 
 
 def test_the_curl_line_names_the_variable_and_not_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,16 @@ def test_presence_and_frequency_penalties_count_what_was_generated(plain: Sessio
     assert changed
 
 
+def test_penalties_and_limits_count_what_was_said_as_generated(plain: Session) -> None:
+    # The longest prompt of this engine is shorter than what was said.
+    prompt, options = [5, 9, 40, 77], {"max_tokens": 100, "ignore_eos": True}
+    penalties = {"presence_penalty": 0.5, "frequency_penalty": 0.5}
+    free = plain.generate(prompt, **options).wait().token_ids
+    whole = plain.generate(prompt, **options, **penalties).wait().token_ids
+    rest = plain.generate(prompt, said=whole[:80], **options, **penalties).wait().token_ids
+    assert [*whole[:80], *rest] == whole != free
+
+
 def test_scores_of_what_was_generated_are_those_that_it_had(plain: Session) -> None:
     prompt = [5, 9, 40, 77]
     generation = plain.generate(prompt, max_tokens=80, ignore_eos=True, top_logprobs=3).wait()

@@ -429,6 +429,12 @@ OF_THE_SPEC: list[tuple[dict[str, Any], str, str, str]] = [
         "gpu_weights_percent",
         "the LLM API has no such setting",
     ),
+    (
+        {"guided_decoding_backend": "xgrammar", "runtime": "model_runner_cpp"},
+        "ignored",
+        "guided_decoding_backend",
+        "ModelRunnerCpp has no such setting",
+    ),
 ]
 
 OF_THE_MODEL: list[tuple[dict[str, Any], dict[str, Any], str, str, str]] = [

@@ -109,12 +109,13 @@ def test_an_export_passes_the_engines_own_limits_and_listens_here_alone(
 
 
 def test_what_trtllm_serve_has_no_flag_for_goes_into_a_file(engine: Engine, tmp_path: Path) -> None:
-    asked = engine.under({"kv_cache_tokens": 1024, "enable_block_reuse": False})
+    limits = {"kv_cache_tokens": 1024, "enable_block_reuse": False}
+    asked = engine.under({**limits, "guided_decoding_backend": "xgrammar"})
     folder = export_to_run(asked, tmp_path / "out")
     assert _flags(_script(folder))["--extra_llm_api_options"] == "serve.yaml"
     assert (folder / "serve.yaml").read_text() == (
         "kv_cache_config:\n  free_gpu_memory_fraction: 0.9\n  max_tokens: 1024\n"
-        "  enable_block_reuse: false\n"
+        "  enable_block_reuse: false\nguided_decoding_backend: xgrammar\n"
     )
 
 

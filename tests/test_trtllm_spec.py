@@ -255,6 +255,7 @@ def test_serving_repeats_what_the_runtime_would_not_take_from_the_engine(tmp_pat
         enable_block_reuse=False,
         enable_chunked_context=True,
         kv_cache_free_gpu_memory_fraction=0.5,
+        guided_decoding_backend="xgrammar",
     )
     text = shell_commands(served, "model dir")[2][1]
     words, _ = run_in_shell(text, "trtllm-serve", tmp_path)
@@ -270,6 +271,7 @@ def test_serving_repeats_what_the_runtime_would_not_take_from_the_engine(tmp_pat
         "  free_gpu_memory_fraction: 0.5\n"
         "  max_tokens: 4096\n"
         "  enable_block_reuse: false\n"
+        "guided_decoding_backend: xgrammar\n"
     )
 
 

@@ -145,6 +145,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "enable_block_reuse": (False, "enable_block_reuse: false"),
     "enable_chunked_prefill": (True, "enable_chunked_prefill: true"),
     "use_cuda_graph": (False, "cuda_graph_config: null"),
+    "guided_decoding_backend": ("xgrammar", "guided_decoding_backend: xgrammar"),
     "trust_remote_code": (True, "--trust_remote_code"),
 }
 

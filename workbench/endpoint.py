@@ -138,6 +138,11 @@ class EndpointSession:
         """Number of generations that wait or run."""
         return len(self._streams)
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a generation."""
+        return bool(self._streams)
+
     def memory(self) -> None:
         """Return None: what a server takes, only its own host knows."""
 

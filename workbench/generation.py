@@ -62,7 +62,8 @@ class Generation:
         self._requested = time.monotonic()
         self.finished = threading.Event()
         self._listeners: list[Callable[[Generation], None]] = []
-        self._ending = threading.Lock()
+        # Reentrant: an iterator that is collected while we hold it cancels its generation.
+        self._changing = threading.RLock()
         self.sampling = sampling
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
@@ -107,7 +108,10 @@ class Generation:
         return Timings(self._requested, self._started, tuple(self._token_times))
 
     def cancel(self) -> None:
-        """Stop at once, in whatever phase; the batch slot is free after the running step."""
+        """Stop at once, in whatever phase; the batch slot is free after the running step.
+
+        What the engine makes until then is not taken.
+        """
         if not self.finished.is_set():
             self._cancel()
 
@@ -128,9 +132,10 @@ class Generation:
     def when_finished(self, call: Callable[[Generation], None]) -> None:
         """Call back once at the end, however it ends; at once where it has ended.
 
-        The call comes from the thread that reads the session, which all its streams wait for.
+        The call comes from whoever stops it, or from the thread that reads the session, which all
+        its streams wait for.
         """
-        with self._ending:
+        with self._changing:
             if not self.finished.is_set():
                 self._listeners.append(call)
                 return
@@ -153,7 +158,15 @@ class Generation:
         }
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Apply one event of the worker (called by the session's reader thread)."""
+        """Apply one event of the worker (called by the session's reader thread).
+
+        After the end, which Stop may have been, nothing changes any more.
+        """
+        with self._changing:
+            if not self.finished.is_set():
+                self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "queued":
                 self.queue_place, self.queue_reason = event["place"], event["reason"]
@@ -181,14 +194,16 @@ class Generation:
         alternatives: Sequence[Sequence[Sequence[Any]]] = (),
     ) -> None:
         """Add the tokens of one step (called by the session's reader thread)."""
-        self.phase = "decode"
-        self.token_ids += ids
-        self.logprobs += logprobs
-        self._token_times += [now] * len(ids)
         others = tuple(tuple(Alternative(*one) for one in place) for place in alternatives)
-        if others:
+        with self._changing:
+            if self.finished.is_set():
+                return
+            self.phase = "decode"
+            self.token_ids += ids
+            self.logprobs += logprobs
+            self._token_times += [now] * len(ids)
             self.alternatives += others
-        self._add(Delta(text, tuple(ids), tuple(logprobs), others))
+            self._add(Delta(text, tuple(ids), tuple(logprobs), others))
 
     def _add(self, delta: Delta) -> None:
         if delta.text:
@@ -204,21 +219,21 @@ class Generation:
                 )
             )
             return
-        self.finish_reason = reason
-        self.phase = "stopped" if reason == "cancelled" else "finished"
-        self._close()
+        self._end("stopped" if reason == "cancelled" else "finished", reason)
+
+    def stop(self) -> None:
+        """End as stopped, unless it has ended before (called by the session)."""
+        self._end("stopped", "cancelled")
 
     def fail(self, error: Exception) -> None:
         """End with an error, unless it has ended before."""
-        if self.finished.is_set():
-            return
-        self.error = error
-        self.finish_reason = "failed"
-        self.phase = "failed"
-        self._close()
+        self._end("failed", "failed", error)
 
-    def _close(self) -> None:
-        with self._ending:
+    def _end(self, phase: Phase, reason: str, error: Exception | None = None) -> None:
+        with self._changing:
+            if self.finished.is_set():
+                return
+            self.phase, self.finish_reason, self.error = phase, reason, error
             self.finished.set()
         self._queue.put(_END)
         for call in self._listeners:
@@ -242,6 +257,23 @@ def prompt_fields(prompt: Any) -> dict[str, Any]:
         "A prompt is a text, a list of token ids, or a list of chat messages; got "
         f"{type(prompt).__name__}."
     )
+
+
+def going_on(fields: dict[str, Any], said: Sequence[int], sampling: Sampling) -> dict[str, Any]:
+    """Return the fields of a prompt with the tokens that its answer goes on from.
+
+    Raises:
+        RequestError: The prompt is not given as token ids, or the answer has a form, which the
+            runtimes would begin anew.
+    """
+    if "ids" not in fields:
+        raise RequestError("An answer goes on (said=...) from a prompt of token ids, not of text.")
+    if sampling.json_schema is not None or sampling.regex is not None:
+        raise RequestError(
+            "An answer with a json_schema or regex cannot go on from one of its tokens: the form "
+            "would begin anew there. Ask again without it, or for a whole new answer."
+        )
+    return prompt_fields([*fields["ids"], *said])
 
 
 def _encodable(text: str) -> str:

@@ -33,7 +33,12 @@ class Opened(Protocol):
 
     @property
     def active(self) -> int:
-        """Number of generations that wait or run."""
+        """Number of generations that wait or run, stopped ones until their place is free."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a generation."""
         ...
 
     def memory(self) -> int | None:

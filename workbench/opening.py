@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,14 @@ from workbench.fingerprint import fingerprint
 from workbench.session import Session
 
 
-def open_engine(engine: Engine | Build | str) -> Session:
+def open_engine(
+    engine: Engine | Build | str, *, stage: Callable[[str], None] = lambda _: None
+) -> Session:
     """Load an engine of the store.
 
     Args:
         engine: An engine, a build (which is waited for), or a key or the beginning of one.
+        stage: Called with each stage of loading, see `session.LOADING`.
 
     Raises:
         InputError: It is none of these.
@@ -57,6 +60,7 @@ def open_engine(engine: Engine | Build | str) -> Session:
                 mounts=_checkpoint(engine),
                 release=claim.release,
                 measured=partial(session_history.record, engine),
+                stage=stage,
             )
         except CrashError as error:
             usage.note_crash(key, error.number)

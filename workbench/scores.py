@@ -9,6 +9,8 @@ from typing import Any
 
 from workbench.errors import RequestError, SessionError
 from workbench.generation import Alternative
+from workbench.hardware import memory
+from workbench.units import format_bytes
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,24 @@ class Score:
 
     token: Alternative
     alternatives: tuple[Alternative, ...]
+
+
+def check_room(needed: int) -> None:
+    """Refuse to load an engine's graph once more for scores where there is no memory for it.
+
+    Args:
+        needed: Bytes that it takes; 0 where nothing is loaded.
+
+    Raises:
+        RequestError: Less is free.
+    """
+    free = memory()[1]
+    if needed > free:
+        raise RequestError(
+            "Scores, and with them the alternatives of a token, take the engine's weights in "
+            f"memory a second time: {format_bytes(needed)}, and {format_bytes(free)} are free. "
+            "Unload another engine first."
+        )
 
 
 class Scoring:

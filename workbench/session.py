@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,16 @@ import psutil
 
 from workbench.backends import get_backend
 from workbench.errors import CrashError, RequestError, SessionError, ToolchainError
-from workbench.generation import Generation, prompt_fields
+from workbench.generation import Generation, going_on, prompt_fields
 from workbench.process import Worker, crash_of, describe_exit, no_message
 from workbench.sampling import Sampling
-from workbench.scores import Score, Scoring
+from workbench.scores import Score, Scoring, check_room
+from workbench.session_log import SessionLog
 from workbench.session_peak import Meter, SessionPeak
 from workbench.toolchain import Toolchain
+
+LOADING = {"import": "importing the runtime", "load": "loading the engine"}
+"""What a worker does until its session is ready, in order, with words for people."""
 
 
 class Session:
@@ -42,6 +45,7 @@ class Session:
         mounts: Sequence[Path] = (),
         release: Callable[[], None] = lambda: None,
         measured: Callable[[SessionPeak], None] = lambda _: None,
+        stage: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the engine in `directory`; returns when it can generate.
 
@@ -55,31 +59,26 @@ class Session:
             mounts: What it reads outside the engine's directory, for toolchains in containers.
             release: Called when the engine's files are not needed any more; perhaps twice.
             measured: Called with the peak of memory when a session is closed that has generated.
+            stage: Called with each of `LOADING` that begins while it loads.
 
         Raises:
             SessionError: The engine cannot be loaded; a CrashError where a signal ended the worker.
             ToolchainError: The worker cannot be started.
         """
         self.limits = dict(limits)
-        self._log = log or tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._own_log = log is None
+        self._log = SessionLog(log, backend)
         self._generations: dict[int, Generation | Scoring] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._closed = False
         self._error: SessionError | None = None
         self._backend = backend
-        lacks = dict(get_backend(backend).lacks)
-        if not self.limits.get("gather_generation_logits", True):
-            lacks["logprobs"] = (
-                "this engine was opened without the logits of generated tokens "
-                "(gather_generation_logits)."
-            )
-        self.lacks: Mapping[str, str] = lacks
         self._release, self._measured = release, measured
         self._meter = Meter()
         try:
-            self._worker = Worker(toolchain, "session", self._log, [directory.absolute(), *mounts])
+            self._worker = Worker(
+                toolchain, "session", self._log.file, [directory.absolute(), *mounts]
+            )
         except BaseException:
             self._let_go()
             raise
@@ -88,7 +87,12 @@ class Session:
             self._worker.send(
                 op="open", backend=backend, engine=str(directory.absolute()), limits=self.limits
             )
-            self.facts = self._await_ready()
+            self.facts = self._await_ready(stage)
+            # What its backend lacks in any case, and what depends on its limits and release.
+            self.lacks: Mapping[str, str] = {
+                **get_backend(backend).lacks,
+                **self.facts.get("lacks", {}),
+            }
         except BaseException:
             # Also when loading is interrupted: nothing of it may stay in memory.
             self._worker.kill()
@@ -127,13 +131,23 @@ class Session:
 
     @property
     def active(self) -> int:
-        """Number of generations that wait or run."""
+        """Number of generations that wait or run in the worker, stopped ones until it heard."""
         return len(self._generations)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a generation or a score."""
+        return any(not one.finished.is_set() for one in list(self._generations.values()))
 
     @property
     def pid(self) -> int:
         """Process id of the worker."""
         return self._worker.pid
+
+    @property
+    def scores(self) -> bool:
+        """Whether it can score a text."""
+        return get_backend(self._backend).scores
 
     def memory(self) -> int | None:
         """Return the resident memory of the worker and what it started, or None when it is gone.
@@ -162,21 +176,19 @@ class Session:
                 "content", which the model's chat template turns into text.
             sampling: Options; `options` change single ones, as in `temperature=0.8`.
             said: Token ids with which the answer to a prompt of token ids begins; it goes on from
-                them. Backends that cannot score take them for a part of the prompt.
+                them. They count as output: of `max_tokens`, what is left of it is generated.
             options: Fields of `Sampling`.
 
         Raises:
             SpecError: An option is unknown or ill-typed.
-            RequestError: The prompt is none, a message lacks its role or content, or an option is
-                one that this backend lacks.
+            RequestError: The prompt is none, a message lacks its role or content, an option is
+                one that this backend lacks, or an answer with a form would go on from `said`.
             SessionError: The session is closed or its worker died.
         """
         sampling = (sampling or Sampling()).replace(**options) if options else sampling
         sampling = (sampling or Sampling()).with_seed()
         sampling.refuse(self.lacks)
-        fields = prompt_fields(prompt)
-        if said:
-            fields = prompt_fields([*_ids(fields), *said])
+        fields = going_on(prompt_fields(prompt), said, sampling) if said else prompt_fields(prompt)
         with self._lock:
             self._check_open()
             number = next(self._numbers)
@@ -207,7 +219,8 @@ class Session:
         """Return the probability of each token of a text, and of the most probable ones there.
 
         Generations that run wait meanwhile. OpenVINO loads the engine's graph once more for this,
-        at the first time: the worker then takes about the weights' memory again.
+        at the first time: the worker then takes about the weights' memory again, which has to be
+        free.
 
         Args:
             ids: The text: a prompt's tokens and those that were generated.
@@ -218,12 +231,15 @@ class Session:
             timeout: Seconds to wait.
 
         Raises:
-            RequestError: The backend has no scores, or the text is not one for this engine.
+            RequestError: The backend has no scores, the text is not one for this engine, or there
+                is no room for the graph.
             SessionError: The session is closed or its worker died.
             TimeoutError: There is no answer after `timeout` seconds.
         """
-        if not get_backend(self._backend).scores:
+        if not self.scores:
             raise RequestError(f"The backend {self._backend} cannot score a text.")
+        if not self._meter.scored:
+            check_room(self.facts.get("scoring_bytes", 0))
         scoring, self._meter.scored = Scoring(), True
         with self._lock:
             self._check_open()
@@ -242,6 +258,13 @@ class Session:
             raise SessionError("This session is closed. Open the engine again.")
 
     def _cancel(self, number: int) -> None:
+        """End a generation here at once; its place is taken until the worker has heard.
+
+        It hears between two steps of the engine, and a prefill may be one of many seconds.
+        """
+        generation = self._generations.get(number)
+        if isinstance(generation, Generation):
+            generation.stop()
         with contextlib.suppress(OSError):  # the worker is gone: the end is on its way
             self._worker.send(op="cancel", id=number)
 
@@ -262,18 +285,21 @@ class Session:
         if peak:
             self._measured(peak)
 
-    def _await_ready(self) -> dict[str, Any]:
+    def _await_ready(self, stage: Callable[[str], None]) -> dict[str, Any]:
         for message in self._messages:
             if message["event"] == "ready":
                 return message
+            if message["event"] == "stage":
+                stage(message["name"])
             if message["event"] == "error":
                 why = message["message"]
                 if not message["expected"]:
-                    why = self._explanation(self._worker.close()) or why
+                    why = self._log.explanation(self._worker.close()) or why
                 raise SessionError(f"The engine was not loaded. {why}")
         status = self._worker.close()
-        text = f"The engine was not loaded: its worker {describe_exit(status)}.{self._log_tail()}"
-        if why := self._explanation(status):
+        text = f"The engine was not loaded: its worker {describe_exit(status)}."
+        text += self._log.last_words()
+        if why := self._log.explanation(status):
             text = f"The engine was not loaded. {why}"
         number = crash_of(status)
         raise CrashError(text, number) if number else SessionError(text)
@@ -286,8 +312,7 @@ class Session:
 
     def _let_go(self) -> None:
         self._release()
-        if self._own_log:
-            self._log.close()
+        self._log.close()
 
     def _read(self) -> None:
         """Hand the worker's messages to their generations (runs in a thread)."""
@@ -308,6 +333,7 @@ class Session:
                 generation = self._generations.get(number)
                 if isinstance(generation, Generation):
                     generation.take_tokens(ids, text, logprobs, message["time"], *more)
+                    generation.cache_usage = message.get("cache_usage", generation.cache_usage)
         elif message["event"] == "error":
             return str(message["message"])
         else:
@@ -339,7 +365,7 @@ class Session:
                 if lie:
                     self._worker.kill()
                 status = self._worker.close()
-                reason = f" {why}." if why else self._log_tail()
+                reason = f" {why}." if why else self._log.last_words()
                 ended = lie or f"The engine's worker {describe_exit(status)}.{reason}"
                 error = SessionError(f"{ended} Open the engine again to go on.")
                 self._error = error
@@ -348,33 +374,3 @@ class Session:
             self._generations.clear()
         for generation in waiting:
             generation.fail(error)
-
-    def _log_tail(self) -> str:
-        """Return the last line that the worker printed, as a sentence."""
-        lines = self._printed()
-        return f" Its last words: {lines[-1]}" if lines else ""
-
-    def _explanation(self, status: int) -> str:
-        """Return what the backend makes of the worker's log after it ended badly, or nothing."""
-        tracker = get_backend(self._backend).tracker
-        if tracker is None:
-            return ""
-        reader = tracker("session", {})
-        for line in self._printed():
-            reader.feed(line)
-        return reader.failure(status)
-
-    def _printed(self) -> list[str]:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace").strip().splitlines()
-
-
-def _ids(fields: Mapping[str, Any]) -> list[int]:
-    """Return the token ids of a prompt.
-
-    Raises:
-        RequestError: It is not given as token ids.
-    """
-    if "ids" not in fields:
-        raise RequestError("An answer goes on (said=...) from a prompt of token ids, not of text.")
-    return list(fields["ids"])

@@ -43,13 +43,20 @@ _HOLDING = threading.Lock()
 """For the holders alone: the other lock is taken while an engine loads."""
 
 
-def acquire(source: Source, *, holder: Any = None, keep: Collection[Source] = ()) -> Opened:
+def acquire(
+    source: Source,
+    *,
+    holder: Any = None,
+    keep: Collection[Source] = (),
+    stage: Callable[[str], None] = lambda _: None,
+) -> Opened:
     """Return the session of a source, opened if there is none that lives.
 
     Args:
         source: What to open.
         holder: Who wants it open from now on, see `let_go`. It is not kept alive by that.
         keep: Sources whose sessions stay open, even where their memory is wanted.
+        stage: Called with each stage of loading an engine, see `session.LOADING`.
 
     Raises:
         SessionError: There is no room for it, or it cannot be opened.
@@ -64,7 +71,7 @@ def acquire(source: Source, *, holder: Any = None, keep: Collection[Source] = ()
         if held is None or held.session.closed:
             _drop_holders(name)
             _make_room(source, {source_name(other) for other in keep})
-            held = _Held(source, open_source(source))
+            held = _Held(source, open_source(source, stage))
         _OPEN[name] = held
         if holder is not None:
             hold(source, holder)
@@ -101,7 +108,7 @@ def release(source: Source) -> bool:
         held = _OPEN.get(source_name(source))
         if held is None:
             return True
-        if held.session.active:
+        if held.session.busy:
             return False
         _close(held)
         return True
@@ -133,7 +140,7 @@ def _make_room(source: Source, keep: Collection[str]) -> None:
     if isinstance(source, Endpoint):
         return
     needed = least_memory(source)
-    idle = [held for name, held in _OPEN.items() if name not in keep and not held.session.active]
+    idle = [held for name, held in _OPEN.items() if name not in keep and not held.session.busy]
     for held in [None, *idle]:
         if held:
             _close(held)

@@ -101,32 +101,38 @@ def agreements(sides: Sequence[Side]) -> list[Agreement | None]:
     return found
 
 
-def last_parting(first: Side, second: Side) -> Parting | None:
-    """Return where the answers to the last prompt part, with all probabilities that can be had.
+def partings(first: Side, second: Side) -> list[Parting | None]:
+    """Return where the answers to each prompt part, with all probabilities that can be had.
+
+    Of the prompts that both have answered; None where the answers are the same.
 
     Raises:
         SessionError: A worker died.
     """
-    last = min(len(first.answers), len(second.answers)) - 1
+    both = min(len(first.answers), len(second.answers))
+    return [_parting(first, second, number) for number in range(both)]
+
+
+def _parting(first: Side, second: Side, number: int) -> Parting | None:
     same = same_vocabulary(first.source, second.source)
-    found = part(first.answers[last], second.answers[last], same_vocabulary=same)
+    found = part(first.answers[number], second.answers[number], same_vocabulary=same)
     if found is None or found.by == "text":
         return found
     if found.first_of_second is None:
-        share = _share(first, last, found.at, found.second)
+        share = _share(first, number, found.at, found.second)
         found = replace(found, first_of_second=share)
     if found.second_of_first is None:
-        share = _share(second, last, found.at, found.first)
+        share = _share(second, number, found.at, found.first)
         found = replace(found, second_of_first=share)
     return found
 
 
-def _share(side: Side, last: int, at: int, token: Token | None) -> float | None:
+def _share(side: Side, number: int, at: int, token: Token | None) -> float | None:
     """Return the probability that a side gives to the other's token; None where it is not told.
 
     It is told of the most probable ones.
     """
-    trail = Trail(tuple(side.prompts[last]), side.answers[last].tokens)
+    trail = Trail(tuple(side.prompts[number]), side.answers[number].tokens)
     if token is None or at >= len(trail.tokens):
         return None
     try:
@@ -137,23 +143,23 @@ def _share(side: Side, last: int, at: int, token: Token | None) -> float | None:
 
 
 def comparison_record(
-    sides: Sequence[Side], prompts: Sequence[str], partings: Sequence[Parting | None]
+    sides: Sequence[Side], prompts: Sequence[str], found: Sequence[Sequence[Parting | None]]
 ) -> dict[str, Any]:
     """Return everything about a comparison as plain values.
 
     Args:
         sides: The first one is what the others are compared with.
         prompts: What all were asked.
-        partings: Of each side after the first, for the last prompt.
+        found: The `partings` of each side after the first.
     """
-    found = agreements(sides)
     return {
         "prompts": list(prompts),
         "sides": [side.record() for side in sides],
         "agreement": [
-            None if one is None else {"rate": one.rate, "shared": one.shared} for one in found
+            None if one is None else {"rate": one.rate, "shared": one.shared}
+            for one in agreements(sides)
         ],
-        "last_parting": [None if one is None else _plain(one) for one in partings],
+        "partings": [[None if one is None else _plain(one) for one in side] for side in found],
     }
 
 

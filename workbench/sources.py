@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,17 @@ from workbench.units import format_bytes, printable
 Source = Engine | Endpoint
 
 
-def open_source(source: Source) -> Opened:
+def open_source(source: Source, stage: Callable[[str], None] = lambda _: None) -> Opened:
     """Load an engine, or connect to a server.
+
+    Args:
+        source: What to open.
+        stage: Called with each stage of loading an engine, see `session.LOADING`.
 
     Raises:
         WorkbenchError: It cannot be opened; see `open_engine` and `Endpoint.open`.
     """
-    return source.open() if isinstance(source, Endpoint) else open_engine(source)
+    return source.open() if isinstance(source, Endpoint) else open_engine(source, stage=stage)
 
 
 def source_name(source: Source) -> str:

@@ -15,6 +15,7 @@ from workbench.engine import Engine
 from workbench.opened import Prompt
 from workbench.sampling import Sampling
 from workbench.sources import Source, source_label, spec_of
+from workbench.steering import Trail
 from workbench.summaries import timing_line
 
 
@@ -44,7 +45,11 @@ def record_json(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def python_snippet(
-    source: Source, prompt: Prompt, sampling: Sampling, others: Sequence[int] = ()
+    source: Source,
+    prompt: Prompt,
+    sampling: Sampling,
+    others: Sequence[int] = (),
+    head: Trail | None = None,
 ) -> str:
     """Return Python that streams the same prompt with the same options.
 
@@ -53,12 +58,17 @@ def python_snippet(
         prompt: What it was given.
         sampling: Options.
         others: Seeds of further samples of the prompt, which run at once with the first.
+        head: The beginning of the answer, where a person chose a token of it.
     """
     if others:
         return _samples_snippet(source, prompt, sampling, others)
+    begun, said = "", ""
+    if head:
+        begun = f'    print({head.text!r}, end="", flush=True)\n'
+        said = f", said={head.said!r}"
     return (
-        f"{_prompt_and_session(source, prompt)}"
-        f"    for delta in session.generate(prompt{_keywords(_changed(sampling))}):\n"
+        f"{_prompt_and_session(source, prompt)}{begun}"
+        f"    for delta in session.generate(prompt{said}{_keywords(_changed(sampling))}):\n"
         '        print(delta.text, end="", flush=True)\n'
     )
 
@@ -84,14 +94,21 @@ def _keywords(values: Mapping[str, Any]) -> str:
 
 def _prompt_and_session(source: Source, prompt: Prompt) -> str:
     """Return the lines of Python up to the open session."""
-    opening = f"wb.open_engine({_key(source)!r})"
+    shown = pprint.pformat(prompt, width=90, sort_dicts=False)
+    return f"import workbench as wb\n\nprompt = {shown}\nwith {_opening(source)} as session:\n"
+
+
+def _opening(source: Source) -> str:
+    """Return the expression that opens a source as it was open."""
     if isinstance(source, Endpoint):
         named = {"model": source.model, "key_env": source.key_env}
         words = _keywords({name: value for name, value in named.items() if value})
         words += f", extra={dict(source.extra)!r}" if source.extra else ""
-        opening = f"wb.Endpoint({source.url!r}{words}).open()"
-    shown = pprint.pformat(prompt, width=90, sort_dicts=False)
-    return f"import workbench as wb\n\nprompt = {shown}\nwith {opening} as session:\n"
+        return f"wb.Endpoint({source.url!r}{words}).open()"
+    if not source.asked:
+        return f"wb.open_engine({source.key!r})"
+    # Limits and precisions that are given at load are not in the key.
+    return f"wb.open_engine(wb.find_engine({source.key!r}).under({dict(source.asked)!r}))"
 
 
 def curl_line(
@@ -123,10 +140,6 @@ def _serving(engine: Engine) -> list[str]:
     commands = get_backend(engine.backend).commands(spec_of(engine), None)
     texts = [command.text for command in commands if "trtllm-serve" in command.text]
     return texts[-1].splitlines() if texts else []
-
-
-def _key(source: Source) -> str:
-    return "" if isinstance(source, Endpoint) else source.key
 
 
 def _changed(sampling: Sampling) -> dict[str, Any]:

@@ -86,11 +86,14 @@ def settings_text(engine: Engine) -> str:
         lines.append(f"  max_tokens: {limits['kv_cache_tokens']}")
     if not limits.get("enable_block_reuse", True):
         lines.append("  enable_block_reuse: false")
-    if not lines:
-        return ""
-    # Older releases take this whole group from the file, so that the share stands here, too.
-    share = f"  free_gpu_memory_fraction: {limits['kv_cache_free_gpu_memory_fraction']}"
-    return "\n".join(["kv_cache_config:", share, *lines]) + "\n"
+    if lines:
+        # Older releases take this whole group from the file, so that the share stands here, too.
+        share = f"  free_gpu_memory_fraction: {limits['kv_cache_free_gpu_memory_fraction']}"
+        lines = ["kv_cache_config:", share, *lines]
+    # Engines of earlier versions do not say.
+    guide = limits.get("guided_decoding_backend", "none")
+    lines += [f"guided_decoding_backend: {guide}"] if guide != "none" else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def check(engine: Engine) -> None:

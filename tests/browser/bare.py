@@ -106,8 +106,10 @@ class Bare:
     def requests(self) -> list[dict[str, Any]]:
         """What a person has asked of the kernel since the last call.
 
-        Whether anything was missed, the view asks by its clock, on a slow machine at any time.
+        It asks about a token only when the person stays there for a moment. Whether anything was
+        missed, the view asks by its clock, on a slow machine at any time.
         """
+        self.page.clock.run_for(200)
         return [request for request in self._sent() if request["kind"] != "resync"]
 
     def _sent(self) -> list[dict[str, Any]]:

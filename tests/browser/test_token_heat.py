@@ -201,7 +201,7 @@ def test_pointing_shows_the_token_and_asks_once_for_alternatives(view: Bare) -> 
         "<b>x</b>\u21b5\n< 0.01 %",
     ]
     view.point_at("slow")
-    view.page.clock.run_for(250)
+    view.page.clock.run_for(400)
     view.point_at("moon")
     view.page.clock.run_for(250)
     asked = [request["index"] for request in view.requests()]
@@ -245,8 +245,36 @@ def test_an_error_is_said_and_asked_again_at_the_next_look(view: Bare) -> None:
     assert "It is <b>busy</b>." in popover(view)
     view.requests()
     view.click_on("slow")
+    view.page.clock.run_for(200)
     view.click_on("moon")
     assert [r["index"] for r in view.requests()] == [3, 1]
+
+
+def test_a_slider_that_is_drawn_over_many_tokens_asks_about_the_last_one(view: Bare) -> None:
+    view.send(steps(WORDS, PROBABILITIES))
+    view.page.get_by_role("slider", name="Token").focus()
+    for _ in range(3):
+        view.page.keyboard.press("ArrowRight")
+    assert [r["index"] for r in view.requests()] == [3]
+    view.page.keyboard.press("ArrowLeft")
+    view.page.keyboard.press("Escape")
+    assert view.requests() == [], "gone before the kernel was asked"
+    view.page.keyboard.press("ArrowLeft")
+    assert [r["index"] for r in view.requests()] == [1]
+    view.send(choices(1))
+    assert "\u2423sun" in popover(view)
+
+
+def test_a_choice_that_nobody_can_name_is_shown_and_no_button(view: Bare) -> None:
+    view.send(steps(WORDS, PROBABILITIES))
+    view.click_on("moon")
+    found = [[None, " sun", -0.5], [8, " star", -1.0]]
+    view.send({"kind": "alternatives", "epoch": 1, "index": 1, "choices": found})
+    assert view.page.locator(".wb-token-choice").count() == 2
+    assert view.page.locator(POPOVER).get_by_role("button").count() == 1
+    view.send({"kind": "alternatives", "epoch": 1, "index": 1, "choices": found[:1]})
+    assert view.page.locator(POPOVER).get_by_role("button").count() == 0
+    assert "The likeliest tokens here" in popover(view)
 
 
 def test_a_kernel_that_does_not_answer_is_named(view: Bare) -> None:

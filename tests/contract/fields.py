@@ -131,6 +131,16 @@ SAMPLING_PARAMS: dict[str, Any] = {
     "spaces_between_special_tokens": True,
 }
 
+# tensorrt_llm sampling_params.py; all by keyword, at most one of them given.
+GUIDED_DECODING_PARAMS: dict[str, Any] = {
+    "json": None,  # a schema: text, a dictionary, or a pydantic model
+    "regex": None,
+    "grammar": None,
+    "json_object": False,
+    "structural_tag": None,
+}
+GUIDED_DECODING_BACKENDS = (None, "xgrammar", "llguidance")
+
 # tensorrt_llm llmapi/llm_args.py; unknown names are refused.
 KV_CACHE_CONFIG: dict[str, Any] = {
     "enable_block_reuse": True,

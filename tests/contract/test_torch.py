@@ -113,6 +113,25 @@ tell(len(llm.tokenizer.encode("Once")), one.request_perf_metrics is not None)
     assert measured is True
 
 
+def test_a_guide_decides_the_output(toolchain: Toolchain) -> None:
+    body = """
+from tensorrt_llm.llmapi import GuidedDecodingParams
+llm = LLM(model, guided_decoding_backend="xgrammar")
+for guide in (GuidedDecodingParams(regex="moon"), GuidedDecodingParams(json='{"const": 42}')):
+    one = llm.generate("Once", SamplingParams(guided_decoding=guide)).outputs[0]
+    tell(one.text, one.finish_reason)
+try:
+    SamplingParams(guided_decoding=GuidedDecodingParams(regex="a", json="{}"))
+except ValueError as failure:
+    tell(str(failure))
+"""
+    assert _told(_answer(toolchain, body)) == [
+        ["moon", "stop"],
+        ["42", "stop"],
+        ["Only one guide can be used for a request, but got 2."],
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "complaint"),
     [

@@ -12,7 +12,6 @@ from workbench.backends import trtllm_command, trtllm_rules
 from workbench.backends.base import Backend, Command, first_gpus
 from workbench.backends.trtllm_conversion import conversion
 from workbench.backends.trtllm_log import STAGES, LogTracker
-from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_spec import TensorRtLlmSpec
 from workbench.fit import BuildNeed, Correct, Fit, as_predicted
 from workbench.gpus import list_gpus
@@ -43,6 +42,7 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
         "enable_block_reuse": spec.enable_block_reuse,
         "enable_chunked_context": spec.enable_chunked_context,
         "gpu_weights_percent": spec.gpu_weights_percent,
+        "guided_decoding_backend": spec.guided_decoding_backend,
         "gather_generation_logits": spec.gather_generation_logits or spec.gather_all_token_logits,
     }
 
@@ -205,7 +205,6 @@ BACKEND = Backend(
     steps=("convert", "build"),
     order=order,
     tracker=tracker,
-    lacks=LACKS,
     uses_gpu=True,
     takes=first_gpus,
     compiles_for_gpu=True,

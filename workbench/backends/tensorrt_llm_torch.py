@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends.base import Backend, Command, first_gpus
 from workbench.backends.trtllm_log import LogTracker
-from workbench.backends.trtllm_sampling import LACKS
 from workbench.backends.trtllm_torch_command import torch_commands
 from workbench.backends.trtllm_torch_rules import findings
 from workbench.fit import BuildNeed, Fit
@@ -126,6 +125,13 @@ class TorchSpec(BuildSpec):
         group="Advanced",
         source="tensorrt_llm llmapi/llm_args.py CudaGraphConfig",
     )
+    guided_decoding_backend: Literal["none", "xgrammar"] = parameter(
+        "none",
+        help="What keeps output to a JSON schema or a regular expression; loading takes longer "
+        "with it.",
+        group="Advanced",
+        source=_ARGS,
+    )
 
     @property
     def sequence_limit(self) -> int:
@@ -154,6 +160,7 @@ def limits(spec: BuildSpec) -> dict[str, Any]:
         "enable_block_reuse",
         "enable_chunked_prefill",
         "use_cuda_graph",
+        "guided_decoding_backend",
         "trust_remote_code",
     )
     local = Path(spec.model)
@@ -228,7 +235,6 @@ BACKEND = Backend(
     limits=limits,
     commands=commands,
     tracker=tracker,
-    lacks=LACKS,
     uses_gpu=True,
     takes=first_gpus,
 )

@@ -209,7 +209,7 @@ def _serve(spec: TensorRtLlmSpec, model: str, engine: str) -> str:
         flags.append(["--trust_remote_code"])
     if spec.enable_chunked_context:
         flags.append(["--enable_chunked_prefill"])
-    settings = _kv_cache_settings(spec)
+    settings = _settings(spec)
     if settings:
         file = f"{engine}-serve.yaml"
         flags.append(["--extra_llm_api_options", file])
@@ -217,8 +217,15 @@ def _serve(spec: TensorRtLlmSpec, model: str, engine: str) -> str:
     return settings + shell_lines(["trtllm-serve", engine], flags)
 
 
-def _kv_cache_settings(spec: TensorRtLlmSpec) -> str:
+def _settings(spec: TensorRtLlmSpec) -> str:
     """Return the settings that trtllm-serve has no flags for, as YAML, or an empty string."""
+    guide = spec.guided_decoding_backend
+    settings = [_kv_cache_settings(spec)]
+    settings += [f"guided_decoding_backend: {guide}"] if guide != "none" else []
+    return "\n".join(filter(None, settings))
+
+
+def _kv_cache_settings(spec: TensorRtLlmSpec) -> str:
     lines = []
     if spec.kv_cache_tokens is not None:
         lines.append(f"  max_tokens: {spec.kv_cache_tokens}")

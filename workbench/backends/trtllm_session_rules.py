@@ -84,6 +84,15 @@ def session_rules(spec: TensorRtLlmSpec) -> Iterator[Finding]:
             (("enable_block_reuse", True),),
             _RUNTIME,
         )
+    if spec.guided_decoding_backend != "none" and spec.runtime == "model_runner_cpp":
+        yield Finding(
+            "ignored",
+            "guided_decoding_backend",
+            "ModelRunnerCpp has no such setting.",
+            "Use runtime llm_api.",
+            (("runtime", "llm_api"),),
+            "tensorrt_llm runtime/model_runner_cpp.py",
+        )
     yield from _weight_streaming_rules(spec)
 
 

@@ -65,6 +65,13 @@ class SessionParameters(BuildSpec):
         group="Advanced",
         source="tensorrt_llm runtime/model_runner_cpp.py",
     )
+    guided_decoding_backend: Literal["none", "xgrammar"] = parameter(
+        "none",
+        help="What keeps output to a JSON schema or a regular expression; loading takes longer "
+        "with it.",
+        group="Advanced",
+        source="tensorrt_llm llmapi/llm_args.py BaseLlmArgs",
+    )
 
 
 class TensorRtLlmSpec(

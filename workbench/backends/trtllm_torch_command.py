@@ -60,11 +60,13 @@ def _settings(spec: TorchSpec) -> str:
     The record of CUDA graphs is there in any case: a session pads batches up to a captured size,
     and trtllm-serve does not by itself.
     """
+    guide = spec.guided_decoding_backend
     graphs = f"\n  max_batch_size: {spec.max_batch_size}\n  enable_padding: true"
     lines = [
         f"dtype: {spec.dtype}",
         f"enable_chunked_prefill: {str(spec.enable_chunked_prefill).lower()}",
         f"cuda_graph_config:{graphs if spec.use_cuda_graph else ' null'}",
+        *([f"guided_decoding_backend: {guide}"] if guide != "none" else []),
         "kv_cache_config:",
         f"  dtype: {spec.kv_cache_dtype}",
         f"  enable_block_reuse: {str(spec.enable_block_reuse).lower()}",

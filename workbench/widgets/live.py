@@ -21,12 +21,18 @@ _RECENT = 16
 _LOOK = 0.1
 """Seconds between two looks at a generation that waits, and between two lines of figures."""
 
+_BEAT = 1.0
+"""Seconds between two signs that a generation is followed."""
+
 
 def follow(
     generation: Generation,
     view: TokenView,
     limits: Mapping[str, Any],
     failed: Callable[[str], None],
+    *,
+    came: list[Delta] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> list[Delta]:
     """Pass a generation on to a view until its end; return what came.
 
@@ -35,11 +41,16 @@ def follow(
         view: Where; it begins a new stream.
         limits: Of its session.
         failed: Called with the sentence of the error that it ends with.
+        came: Where what comes is kept, for whoever looks at it meanwhile.
+        alive: Called about once a second while the view follows it.
     """
     done = threading.Event()
+    beat = _Beat(alive)
     told = 0.0
-    came: list[Delta] = []
-    waiting = threading.Thread(target=_show_waiting, args=(generation, view, done), daemon=True)
+    came = [] if came is None else came
+    waiting = threading.Thread(
+        target=_show_waiting, args=(generation, view, done, beat), daemon=True
+    )
     waiting.start()
     try:
         for delta in generation:
@@ -50,6 +61,7 @@ def follow(
             if time.monotonic() - told > _LOOK:
                 told = time.monotonic()
                 view.status("decode", **facts(generation, limits))
+                beat()
     except WorkbenchError as error:
         failed(str(error))
     finally:
@@ -61,9 +73,25 @@ def follow(
     return came
 
 
-def _show_waiting(generation: Generation, view: TokenView, done: threading.Event) -> None:
+class _Beat:
+    """Passes on one call a second at most."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call, self._last = call, time.monotonic()
+
+    def __call__(self) -> None:
+        """Call, unless that was just done."""
+        if time.monotonic() - self._last >= _BEAT:
+            self._last = time.monotonic()
+            self._call()
+
+
+def _show_waiting(
+    generation: Generation, view: TokenView, done: threading.Event, beat: Callable[[], None]
+) -> None:
     """Name the phases before the first token, while they last (runs in a thread)."""
     while generation.phase in ("queued", "prefill") and not done.wait(_LOOK):
+        beat()
         phase = generation.phase
         if phase == "queued" and generation.queue_place:
             view.status("queued", place=generation.queue_place, because=generation.queue_reason)
@@ -88,17 +116,20 @@ def facts(generation: Generation, limits: Mapping[str, Any]) -> dict[str, Any]:
         shown["context"] = context
     if generation.finish_reason in ("stop", "length"):
         shown["ended by"] = generation.finish_reason
-    if not generation.finish_reason:
-        recent = timings.tokens[-_RECENT - 1 :]
-        shown["ITL"] = sparkline([b - a for a, b in itertools.pairwise(recent)])
-        return shown
-    record = generation.record()
-    if record["itl"]:
-        for name in ("p50", "p90", "p99"):
-            shown[f"ITL {name}"] = milliseconds(record["itl"][name])
+    shown |= _latencies(generation)
     if generation.cache_usage is not None:
         shown["KV cache"] = f"{generation.cache_usage:.0f}%"
     return shown
+
+
+def _latencies(generation: Generation) -> dict[str, Any]:
+    """Return the inter-token latencies: the last ones while it runs, at the end percentiles."""
+    if not generation.finish_reason:
+        recent = generation.timings.tokens[-_RECENT - 1 :]
+        return {"ITL": sparkline([b - a for a, b in itertools.pairwise(recent)])}
+    found = generation.record()["itl"] or {}
+    names = [name for name in ("p50", "p90", "p99") if name in found]
+    return {f"ITL {name}": milliseconds(found[name]) for name in names}
 
 
 def _context(given: int | None, made: int | None, limits: Mapping[str, Any]) -> str:

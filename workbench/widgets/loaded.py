@@ -13,7 +13,7 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.opened import Opened
-from workbench.session import Session
+from workbench.session import LOADING, Session
 from workbench.sources import Source, opened_line, source_label, source_name
 from workbench.units import printable
 from workbench.widgets.cells import take_place
@@ -184,10 +184,20 @@ class LoadedPanel(Panel):
             )
 
     def _acquire(self, source: Source) -> Opened:
-        """Open a source, and say meanwhile how long it has been loading and what it needs."""
+        """Open a source, and say meanwhile what it does, for how long, and what it needs."""
         need, name = shared.room_line(source), _named(source)
-        with shown_seconds(lambda s: self._show_title(f"loading {name} ... {s}. {need}")):
-            return shared.acquire(source, holder=self)
+        doing: list[str] = []
+
+        def show(*seconds: str) -> None:
+            words = ", ".join([*doing[-1:], *seconds])
+            self._show_title(f"loading {name} ... {words}. {need}")
+
+        def begin(stage: str) -> None:
+            doing.append(LOADING.get(stage, stage))
+            show()
+
+        with shown_seconds(show):
+            return shared.acquire(source, holder=self, stage=begin)
 
     def _reopen(self) -> None:
         """Load again what is not loaded any more.

@@ -107,7 +107,8 @@ class ManyPanel(Panel):
     def measure(self) -> None:
         """Measure 1, 2, 4 ... streams up to what the field says; returns at once.
 
-        One stream that does not count goes ahead: what is computed for the first time takes longer.
+        What else is generated with the source is waited for, and one stream that does not count
+        goes ahead: what is computed for the first time takes longer.
         """
         self._begin(lambda count: sorted({*(n for n in COUNTS if n < count), count}), warm=True)
 
@@ -183,8 +184,12 @@ class ManyPanel(Panel):
                 self._say(self._title, opened_line(source, session))
                 prompts = _prompts(asked, session)
                 if warm:
+                    self._await_silence(source, session)
                     self._run_one(session, requests(prompts, sampling, 1))
                 for count in counts:
+                    if warm:
+                        # Again: a panel that opened the source together with this one asks now.
+                        self._await_silence(source, session)
                     if not self._stopped:
                         batch = self._run_one(session, requests(prompts, sampling, count))
                         self.records.append(batch.record())
@@ -196,6 +201,16 @@ class ManyPanel(Panel):
             self._stop_button.disabled = True
             self.touch()
             self._idle.set()
+
+    def _await_silence(self, source: Source, session: Opened) -> None:
+        """Wait until nothing else is generated with the source: it would be measured too."""
+        looks = threading.Event()
+        while session.active and not self._stopped:
+            others = f"{session.active} generation{'s' if session.active > 1 else ''}"
+            self._say(self._title, f"waiting for the end of {others} of this source ...")
+            self.touch()
+            looks.wait(_LOOK)
+        self._say(self._title, opened_line(source, session))
 
     def _source(self) -> Source:
         if isinstance(self._given, EngineSource):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import ipywidgets as widgets
@@ -12,12 +12,12 @@ from workbench.conversation import Conversation, Turn
 from workbench.divergence import answer_of
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, WorkbenchError
-from workbench.generation import Generation
+from workbench.generation import Alternative, Generation
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sources import Source
-from workbench.steering import Trail, alternatives_at, told
+from workbench.steering import Looks, Offer, Trail, tells, told
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
 from workbench.widgets.opener import SourceChooser
@@ -65,6 +65,7 @@ class PlaygroundPanel(StreamPanel):
         self._sent: Prompt = ""
         self._place = 0
         """What was asked for the answer that is shown, and the number of its turn."""
+        self._looks = Looks()
         self._head: Trail | None = None
         """The beginning of the answer, where a person chose a token of it."""
         self._instead: int | None = None
@@ -123,9 +124,8 @@ class PlaygroundPanel(StreamPanel):
             WorkbenchError: The source cannot go on.
         """
         self._refuse_while_running()
-        session, trail = self._trail()
-        generation = self._generation
-        chosen = [one for one in alternatives_at(session, trail, index) if one.id == token_id]
+        session, trail, generation = self._trail()
+        chosen = [one for one in self._look(index) if one.id == token_id]
         if not chosen:
             raise RequestError(f"The token {token_id} is none of the most probable ones there.")
         head = told(session, trail.instead(index, chosen[0]))
@@ -187,25 +187,33 @@ class PlaygroundPanel(StreamPanel):
 
     def _choices_at(self, index: int) -> list[Choice]:
         """Return what the view shows for a token."""
-        session, trail = self._trail()
-        found = alternatives_at(session, trail, index)
-        return [Choice(one.id, one.text, one.logprob) for one in found if one.id is not None]
+        return [Choice(one.id, one.text, one.logprob) for one in self._look(index)]
 
-    def _trail(self) -> tuple[Opened, Trail]:
-        """Return the open session, and the tokens of the answer that is shown.
+    def _look(self, index: int) -> Sequence[Alternative]:
+        session, trail, generation = self._trail()
+        whole = self._idle.is_set()
+        return self._looks.at(session, generation, trail, index, whole=whole)
+
+    def _trail(self) -> tuple[Opened, Trail, Generation]:
+        """Return the open session, and the tokens of the answer that is shown, with what gave them.
 
         Raises:
             RequestError: Nothing was generated, or the engine is not loaded.
         """
         if self._generation is None or self._session is None or self._session.closed:
             raise RequestError("The engine of this answer is not loaded. Load it again.")
-        came = answer_of("", self._came).tokens
+        generation = self._generation
+        trail = Trail(tuple(generation.prompt_ids), answer_of("", self._came).tokens)
         if self._head:
-            return self._session, Trail(self._head.prompt_ids, (*self._head.tokens, *came))
-        return self._session, Trail(tuple(self._generation.prompt_ids), came)
+            head = self._head
+            trail = Trail(head.prompt_ids, (*head.tokens, *trail.tokens), head.begun)
+        return self._session, trail, generation
 
     def _started(self, asked: Prompt, head: Trail | None) -> None:
         self._head = head
+        if self._session and self._generation:
+            offer = Offer.of(self._session, self._generation.sampling)
+            self._view.offer(alternatives=offer.alternatives, going_on=offer.going_on)
         if head is None:
             self._sent = asked
             turns = len(self.conversation.turns)
@@ -217,9 +225,7 @@ class PlaygroundPanel(StreamPanel):
             self._view.append(token.text, Trail((), (token,)).logprobs)
 
     def _wanted(self, sampling: Sampling, session: Opened) -> Sampling:
-        # Not of a server: some refuse the whole request for it.
-        tells = isinstance(session, Session) and "logprobs" not in session.lacks
-        return sampling.replace(logprobs=True) if tells else sampling
+        return tells(session, sampling)
 
     def edit(self, number: int) -> None:
         """Bring a turn back into the prompt area; it and all after it are forgotten.
@@ -282,10 +288,13 @@ class PlaygroundPanel(StreamPanel):
             return transcript.markdown(turns, source, self.conversation.system_prompt)
         if form == "json":
             return transcript.record_json(self.records)
-        write = transcript.python_snippet if form == "python" else transcript.curl_line
-        asked = self._head.ids if self._head else self._sent
+        head = self._head
+        sampling = Sampling.parse(self.record["sampling"])
         others = [one["sampling"]["seed"] for one in self.record.get("samples", [])]
-        return write(source, asked, Sampling.parse(self.record["sampling"]), others)
+        if form == "curl":
+            return transcript.curl_line(source, head.ids if head else self._sent, sampling, others)
+        asked = list(head.prompt_ids) if head else self._sent
+        return transcript.python_snippet(source, asked, sampling, others, head)
 
     def plain(self) -> str:
         """Return all turns, or the prompt and what completed it, with timings as plain text."""

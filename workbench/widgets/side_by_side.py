@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,7 +16,7 @@ from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
-from workbench.sides import Side, agreements, check_sources, comparison_record, last_parting
+from workbench.sides import Side, agreements, check_sources, comparison_record, partings
 from workbench.sources import Source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
@@ -56,7 +56,7 @@ class SideBySidePanel(Panel):
         check_sources(sources)
         self._given = list(sources)
         self._sides: list[Side] = []
-        self._partings: list[Parting | None] = []
+        self._partings: list[list[Parting | None]] = []
         self._generation: Generation | None = None
         self._idle = threading.Event()
         self._idle.set()
@@ -83,10 +83,18 @@ class SideBySidePanel(Panel):
                 grid_template_columns=f"repeat({len(sources)}, minmax(0, 1fr))", grid_gap="8px"
             ),
         )
-        self._result = widgets.HTML()
+        self._result, self._pair = widgets.HTML(), widgets.HTML()
+        self._chooser = widgets.Dropdown(
+            description="answers to",
+            tooltip="The prompt whose answers are shown word by word",
+            layout=widgets.Layout(width="100%", display="none"),
+            style={"description_width": "80px"},
+        )
         buttons = widgets.HBox([self._send_button, self._stop_button])
-        rows = [self._prompts, self._sampling, buttons, columns, self._result]
+        rows = [self._prompts, self._sampling, buttons, columns]
+        rows += [self._result, self._chooser, self._pair]
         super().__init__("Side by side", rows, self._sampling.explanations)
+        self._chooser.observe(lambda _: self._show_pair(), "value")
         self._send_button.on_click(lambda _: self.send())
         self._stop_button.on_click(lambda _: self.stop())
         if start:
@@ -135,7 +143,7 @@ class SideBySidePanel(Panel):
         return [side.records[-1] for side in self._sides if side.records]
 
     def plain(self) -> str:
-        """Return the answers to the last prompt and how they compare, as plain text."""
+        """Return the answers to the last prompt, and how those to all compare, as plain text."""
         if self.record is None:
             return "Nothing was compared yet."
         lines = []
@@ -148,7 +156,7 @@ class SideBySidePanel(Panel):
 
     def static(self) -> str:
         """Return the comparison as HTML without widgets."""
-        return str(self._result.value)
+        return f"{self._result.value}{self._pair.value}"
 
     def _run(self, prompts: Sequence[str], sampling: Sampling) -> None:
         """Open what is compared, ask, compare (runs in a thread)."""
@@ -160,12 +168,11 @@ class SideBySidePanel(Panel):
                         if not self._stopped:
                             view.reset(source_label(side.source))
                             side.ask(prompt, sampling, functools.partial(self._show, side, view))
-                self._partings = [
-                    last_parting(self._sides[0], side) if side.answers else None
-                    for side in self._sides[1:]
-                ]
+                first, *others = self._sides
+                self._partings = [partings(first, side) for side in others]
                 self.record = comparison_record(self._sides, prompts, self._partings)
                 self._result.value = self._html()
+                self._offer_pairs(prompts)
         finally:
             shared.forget(self)
             self._send_button.disabled, self._stop_button.disabled = False, True
@@ -187,17 +194,43 @@ class SideBySidePanel(Panel):
         self._generation = generation
         if self._stopped:
             generation.cancel()  # pressed while it started
-        return follow(generation, view, side.session.limits, self.show_error)
+        return follow(generation, view, side.session.limits, self.show_error, alive=self.touch)
+
+    def _offer_pairs(self, prompts: Sequence[str]) -> None:
+        """Let a person choose the prompt whose answers are shown; the last one at first."""
+        answered = len(self._sides[0].answers)
+        shown = [(f"{n}: {printable(prompts[n - 1])}", n - 1) for n in range(1, answered + 1)]
+        self._chooser.options = shown
+        self._chooser.value = answered - 1 if answered else None
+        self._chooser.layout.display = "" if answered > 1 else "none"
+        self._show_pair()
+
+    def _show_pair(self) -> None:
+        """Show the answers to the chosen prompt beside each other, for each side with the first."""
+        number = self._chooser.value
+        # A side of a comparison that runs may not have answered yet.
+        first, *others = [dict(enumerate(side.answers)) for side in self._sides]
+        self._pair.value = "".join(
+            _pair(first[number], other[number])
+            for other in others
+            if number in first and number in other
+        )
+
+    def _compared(self) -> Iterator[tuple[str, str, str, list[Parting | None]]]:
+        """Yield for each side after the first: both names, the agreement, and the partings."""
+        first, *names = [source_label(side.source) for side in self._sides]
+        found = zip(names, agreements(self._sides), self._partings, strict=True)
+        for name, agreed, parted in found:
+            if agreed:
+                yield first, name, f"{name} and {first}: {agreed}.", parted
 
     def _sentences(self) -> list[str]:
-        """Return how each side agrees with the first one."""
-        names = [source_label(side.source) for side in self._sides]
+        """Return how each side agrees with the first one, and where the answers to each part."""
         lines = []
-        for place, found in enumerate(agreements(self._sides)):
-            name = names[place + 1]
-            if found:
-                lines.append(f"{name} and {names[0]}: {found}.")
-                lines.append(parting_line(self._partings[place], names[0], name))
+        for first, name, agreed, parted in self._compared():
+            lines.append(agreed)
+            for number, one in enumerate(parted, 1):
+                lines.append(f"Prompt {number}: {parting_line(one, first, name)}")
         return lines
 
     def _html(self) -> str:
@@ -205,14 +238,12 @@ class SideBySidePanel(Panel):
         figures = "".join(
             f'<td class="quiet">{_escaped(_figures(side))}</td>' for side in self._sides
         )
-        lines = "".join(f"<div>{_escaped(line)}</div>" for line in self._sentences())
-        texts = "".join(
-            _pair(self._sides[0].answers[len(side.answers) - 1], side.answers[-1])
-            for side in self._sides[1:]
-            if side.answers
-        )
         table = f"<table><tr>{heads}</tr><tr>{figures}</tr></table>"
-        return f'<div role="status">{table}{lines}{texts}</div>'
+        lines = "".join(
+            f"<div>{_escaped(agreed)}</div>{_parting_table(parted, first, name)}"
+            for first, name, agreed, parted in self._compared()
+        )
+        return f'<div role="status">{table}{lines}</div>'
 
 
 def _source(given: EngineSource | Source | str) -> Source:
@@ -224,15 +255,29 @@ def _source(given: EngineSource | Source | str) -> Source:
 def parting_line(parting: Parting | None, first: str, second: str) -> str:
     """Return a sentence on where two answers part, with what probabilities are known."""
     if parting is None:
-        return "The last answers are the same."
-    place = (
-        f"{parting.by} {parting.at + 1}"
-        if parting.by == "token"
-        else (f"character {parting.at + 1}")
-    )
+        return "the answers are the same."
     one = _chosen(parting.first, parting.second_of_first, second)
     other = _chosen(parting.second, parting.first_of_second, first)
-    return f"The last answers part at {place}: {first} has {one}, {second} has {other}."
+    return f"the answers part at {_place(parting)}: {first} has {one}, {second} has {other}."
+
+
+def _place(parting: Parting) -> str:
+    return f"{'token' if parting.by == 'token' else 'character'} {parting.at + 1}"
+
+
+def _parting_table(parted: Sequence[Parting | None], first: str, second: str) -> str:
+    """Return a row for each prompt: where two answers part, and the token of each there."""
+    rows = [("prompt", "answers part at", first, second)]
+    for number, one in enumerate(parted, 1):
+        cells = ("nowhere: they are the same", "", "")
+        if one is not None:
+            token = _chosen(one.first, one.second_of_first, second)
+            other = _chosen(one.second, one.first_of_second, first)
+            cells = (_place(one), token, other)
+        rows.append((str(number), *cells))
+    head, *lines = ["".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><tr>{head.replace('td>', 'th>')}</tr>{body}</table>"
 
 
 def _chosen(token: Token | None, by_other: float | None, other: str) -> str:

@@ -247,7 +247,7 @@ class StreamPanel(LoadedPanel):
             shared.hold(self._source, self)
         self._stop_timer()
         self._idle.clear()
-        self._generation, self._refusal = generation, None
+        self._generation, self._refusal, self._came = generation, None, []
         self._question, self._asked_source = prompt, exact_source(self._source, session)
         self._view.reset()
         self._send_button.disabled, self._stop_button.disabled = True, False
@@ -280,7 +280,14 @@ class StreamPanel(LoadedPanel):
         """Pass deltas on to the view until the end (runs in a thread)."""
         with self.boundary():
             try:
-                self._came = follow(generation, self._view, session.limits, self.show_error)
+                follow(
+                    generation,
+                    self._view,
+                    session.limits,
+                    self.show_error,
+                    came=self._came,
+                    alive=self.touch,
+                )
             finally:
                 self.record = generation.record()
                 self.record["text"] = said + self.record["text"]

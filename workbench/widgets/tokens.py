@@ -14,7 +14,9 @@ over the whole stream so far.
 
 About a token a browser may send `{"kind": "alternatives", "epoch": 3, "index": 17}` and
 `{"kind": "continue", "epoch": 3, "index": 17, "token_id": 42}`; the answer repeats kind, epoch and
-index, and has `choices` or an `error`.
+index, and has `choices` or an `error`. Each choice is id, text and log-probability; one without an
+id (null) is only shown. A question that waits while a newer one of its kind comes is not asked any
+more, and its answer is an error that says so.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ Fact = str | int | float | None
 _PERIOD = 0.05  # seconds
 # The flusher outlives a pause of the stream by this much, so that slow streams reuse the thread.
 _LINGER = 0.5  # seconds
+_SUPERSEDED = "Another token was looked at meanwhile. Look at this one again."
 _STATIC = Path(__file__).parent / "static"
 _UNPAIRED_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -55,9 +58,12 @@ def _script() -> str:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that could have stood in a place: its text, and its probability's natural log."""
+    """A token that could have stood in a place: its text, and its probability's natural log.
 
-    token_id: int
+    `token_id` is None where nobody tells; then nothing can go on with it.
+    """
+
+    token_id: int | None
     text: str
     logprob: float
 
@@ -102,15 +108,15 @@ class TokenView(anywidget.AnyWidget):
     ) -> None:
         self._alternatives = alternatives
         self._continue_from = continue_from
-        self._asking = threading.Lock()  # one question about a token at a time
-        offered = {"alternatives": alternatives, "continue": continue_from}
+        self._questions: dict[str, tuple[int, ...]] = {}  # the newest of each kind that waits
+        self._answerer: threading.Thread | None = None
         self._stream = Stream(epoch=0, title=_clean(title, "title"))
-        self._news = threading.Condition()  # guards _stream and _flusher
+        self._news = threading.Condition()  # guards all of these, and _flusher
         self._sending = threading.Lock()  # keeps messages in order; taken before _news
         self._flusher: threading.Thread | None = None
         super().__init__(
             _saved=self._stream.message(0),
-            _answers=[kind for kind, answer in offered.items() if answer],
+            _answers=self._answerable(alternatives=True, going_on=True),
             heat=heat,
         )
         self.on_msg(self._answer)
@@ -136,6 +142,22 @@ class TokenView(anywidget.AnyWidget):
                 self._stream = Stream(self._stream.epoch + 1, title)
                 start = self._stream.message(0)
             self._saved = start
+
+    def offer(self, *, alternatives: bool, going_on: bool) -> None:
+        """Say what a person may ask for about the tokens of this stream.
+
+        Args:
+            alternatives: the likeliest tokens for a place; only where there is a callback for it.
+            going_on: generating again with another token; likewise.
+        """
+        self._answers = self._answerable(alternatives=alternatives, going_on=going_on)
+
+    def _answerable(self, *, alternatives: bool, going_on: bool) -> list[str]:
+        wanted = {
+            "alternatives": alternatives and self._alternatives,
+            "continue": going_on and self._continue_from,
+        }
+        return [kind for kind, answer in wanted.items() if answer]
 
     def append(self, text: str, logprobs: Sequence[float] = ()) -> None:
         """Add text to the end of the stream; a stream that was waiting is decoding from now on.
@@ -248,14 +270,14 @@ class TokenView(anywidget.AnyWidget):
             case {"kind": "resync", "epoch": epoch, "have": int(have)}:
                 self._send_rest(epoch, have)
             case {"kind": "alternatives", "epoch": int(epoch), "index": int(index)}:
-                self._in_thread("alternatives", epoch, index)
+                self._ask("alternatives", epoch, index)
             case {
                 "kind": "continue",
                 "epoch": int(epoch),
                 "index": int(index),
                 "token_id": int(token_id),
             }:
-                self._in_thread("continue", epoch, index, token_id)
+                self._ask("continue", epoch, index, token_id)
 
     def _send_rest(self, epoch: object, have: int) -> None:
         with self._sending:
@@ -264,18 +286,42 @@ class TokenView(anywidget.AnyWidget):
                 rest = self._stream.message(max(0, have) if same else 0)
             self.send(rest)
 
-    def _in_thread(self, kind: str, *place: int) -> None:
-        """Answer without blocking the kernel, which could read no other message meanwhile."""
-        threading.Thread(target=self._tell, args=(kind, *place), name="token", daemon=True).start()
+    def _ask(self, kind: str, *place: int) -> None:
+        """Have a question answered by a thread: the kernel could read no message meanwhile.
 
-    def _tell(self, kind: str, epoch: int, index: int, *token_id: int) -> None:
-        with self._asking:
+        An answer may take a forward pass of the engine, so only the newest question gets one.
+        """
+        with self._news:
+            older = self._questions.pop(kind, None)
+            self._questions[kind] = place
+            if self._answerer is None:
+                self._answerer = threading.Thread(target=self._tell, name="token", daemon=True)
+                self._answerer.start()
+        if older:
+            self._send_answer(kind, older, {"error": _SUPERSEDED})
+
+    def _tell(self) -> None:
+        """Answer what is asked, until nothing is (runs in a thread)."""
+        while question := self._next_question():
+            kind, place = question
+            epoch, index, *token_id = place
             try:
                 self._refuse_unknown(epoch, index)
                 answer = self._continue(index, *token_id) if token_id else self._choices(index)
             except WorkbenchError as error:
                 answer = {"error": str(error)}
-        self.send({"kind": kind, "epoch": epoch, "index": index, **answer})
+            self._send_answer(kind, place, answer)
+
+    def _next_question(self) -> tuple[str, tuple[int, ...]] | None:
+        """Take a question; without one, the thread that asks has been dismissed."""
+        with self._news:
+            if not self._questions:
+                self._answerer = None
+                return None
+            return self._questions.popitem()
+
+    def _send_answer(self, kind: str, place: tuple[int, ...], answer: Message) -> None:
+        self.send({"kind": kind, "epoch": place[0], "index": place[1], **answer})
 
     def _refuse_unknown(self, epoch: int, index: int) -> None:
         with self._news:

@@ -1,5 +1,6 @@
 // What is known of one token, and what could have stood in its place.
 
+const STAY = 150; // ms that a person stays at a token until the kernel is asked about it
 const PATIENCE = 5_000; // ms until the popover says that the kernel has not answered
 const LONGEST = 60; // code points of a token's text that are shown
 const UNSEEN = /[\p{C}\p{Z}\u034f\u115f\u1160\u3164\ufe00-\ufe0f\uffa0]/gu;
@@ -14,7 +15,8 @@ class Questions {
   }
 
   begin(epoch) {
-    clearTimeout(this.timer);
+    this.close();
+    this.next = null; // what is about to be asked
     this.epoch = epoch;
     this.answers = new Map();
     this.going = null; // what became of the wish to continue
@@ -31,12 +33,26 @@ class Questions {
     const asked = { wait: "Asking for alternatives ..." };
     this.answers.set(index, asked);
     if (this.answers.size > 200) this.answers.delete(this.answers.keys().next().value);
+    this.next = { index, timer: setTimeout(() => this.askAbout(index, asked), STAY) };
+    return asked;
+  }
+
+  // Whoever has gone on before the kernel was asked wants no answer.
+  leave() {
+    if (!this.next) return;
+    clearTimeout(this.next.timer);
+    this.answers.delete(this.next.index);
+    this.next = null;
+  }
+
+  askAbout(index, asked) {
+    if (this.next?.index === index) this.next = null;
     this.ask({ kind: "alternatives", index });
+    clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       asked.wait = "The kernel has not answered yet: it is busy or gone.";
       this.tell();
     }, PATIENCE);
-    return asked;
   }
 
   continueFrom(index, token) {
@@ -65,6 +81,7 @@ class Questions {
 
   close() {
     clearTimeout(this.timer);
+    clearTimeout(this.next?.timer);
   }
 }
 
@@ -88,7 +105,10 @@ class Popover {
 
   // `token` counts from 0; `place` is that of its span.
   show(stream, token, place) {
-    if (token !== this.token) this.questions.retry();
+    if (token !== this.token) {
+      this.questions.leave();
+      this.questions.retry();
+    }
     this.token = token;
     const { spans } = stream;
     const [from, to] = spans.bounds(place);
@@ -115,7 +135,7 @@ class Popover {
     const { choices = [], wait, error } = this.questions.about(this.token);
     const going = this.questions.going?.index === this.token ? this.questions.going : {};
     setText(this.news, going.error ?? going.wait ?? error ?? wait ?? "");
-    const able = this.questions.can("continue");
+    const able = this.questions.can("continue") && choices.some(([id]) => id !== null);
     const heading = able ? "Continue from here with:" : "The likeliest tokens here:";
     setText(this.heading, choices.length ? heading : "");
     const shown = JSON.stringify([this.token, choices, able]);
@@ -124,7 +144,9 @@ class Popover {
     this.choices.replaceChildren(...choices.map((choice) => this.choice(choice, able)));
   }
 
-  choice([token, text, logprob], able) {
+  // A server may not tell a token's id; such a choice is only shown.
+  choice([token, text, logprob], goesOn) {
+    const able = goesOn && token !== null;
     const item = element("li", "wb-token-item");
     const line = element(able ? "button" : "span", "wb-token-choice");
     const name = element("bdi", "wb-token-name");
@@ -155,6 +177,7 @@ class Popover {
   hide() {
     if (!this.open) return;
     this.token = -1;
+    this.questions.leave();
     this.shownChoices = undefined;
     this.root.hidePopover();
   }

@@ -52,7 +52,14 @@ class Request:
         """
         ids = input_ids(message, tokenizer, chat)
         sampling = message["sampling"]
-        length = output_length(len(ids), sampling["max_tokens"], limits)
+        prompt = len(ids) - message["said"]
+        length = output_length(prompt, sampling["max_tokens"], limits, message["said"])
+        if message["said"] and (sampling["presence_penalty"] or sampling["frequency_penalty"]):
+            raise Refusal(
+                "OpenVINO GenAI takes the tokens that an answer goes on from for the prompt, and "
+                "its presence_penalty and frequency_penalty count generated tokens alone. Ask "
+                "again with both at 0 to go on from a token."
+            )
         _configure(config, sampling, length)
         blocks = -(-(len(ids) + length) // limits["block_tokens"])
         if blocks > limits["kv_blocks"]:
@@ -62,8 +69,7 @@ class Request:
                 f"output), but the KV cache holds {capacity}. Shorten it, lower max_tokens, or "
                 "build with a larger kv_cache_tokens."
             )
-        said = ids[len(ids) - message["said"] :]
-        stream = TextStream(tokenizer, tuple(sampling["stop"]), said)
+        stream = TextStream(tokenizer, tuple(sampling["stop"]), ids[prompt:])
         form = f"{sampling.get('json_schema') or ''}{sampling.get('regex') or ''}"
         return cls(message["id"], ids, config, stream, blocks, form)
 

@@ -12,6 +12,11 @@ from typing import Any
 from .scoring import PIECE, positions
 
 
+def scoring_bytes(engine: Path) -> int:
+    """Return the bytes of memory that a `Scorer` takes at least: those of the engine's weights."""
+    return (engine / "openvino_model.bin").stat().st_size
+
+
 class Scorer:
     """The graph of an engine, compiled for one text at a time."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .channel import Channel, Refusal
 from .openvino_request import Request
+from .openvino_score import Scorer, scoring_bytes
 from .prompts import check_ids
 from .quiet import switch_telemetry_off
 
@@ -23,6 +24,10 @@ from .quiet import switch_telemetry_off
 # and the batch would need one step more. Sending one takes some 50 microseconds, a step of even
 # a small model ten milliseconds.
 COMPANY = 0.001
+
+USAGE = 0.25
+"""Seconds between two looks at the KV cache while tokens come."""
+
 PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "u8"}
 
 
@@ -34,6 +39,10 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     """
     switch_telemetry_off()
     started = time.monotonic()
+    channel.send(event="stage", name="import")
+    import openvino_genai  # noqa: F401 - here, so that it has a stage of its own
+
+    channel.send(event="stage", name="load")
     server = Server(Path(order["engine"]), order["limits"], channel)
     channel.send(event="ready", seconds=time.monotonic() - started, **server.facts())
     server.serve()
@@ -50,6 +59,8 @@ class Server:
         self._engine = engine
         self._scorer: Any = None
         self._forms: set[str] = set()
+        self._told = 0.0
+        """When the use of the KV cache was told last."""
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
         self._tokenizer = load_tokenizer(engine)
@@ -62,6 +73,7 @@ class Server:
         return {
             "kv_cache_tokens": self._limits["kv_blocks"] * self._limits["block_tokens"],
             "chat_template": bool(self._chat.chat_template),
+            "scoring_bytes": scoring_bytes(self._engine),
         }
 
     def serve(self) -> None:
@@ -111,7 +123,6 @@ class Server:
 
     def _score(self, message: dict[str, Any]) -> None:
         """Answer a request for scores; what runs waits meanwhile."""
-        from .openvino_score import Scorer
         from .scoring import check
 
         try:
@@ -212,7 +223,7 @@ class Server:
         """Send the new tokens of all requests in one message; end those that are finished."""
         now = time.monotonic()
         batch = []
-        ended = []
+        ended: list[tuple[Request, str]] = []
         for request in self._running.values():
             new = request.read()
             if new.ids:
@@ -222,9 +233,16 @@ class Server:
             if new.reason:
                 ended.append((request, new.reason))
         if batch:
-            self._channel.send(event="tokens", time=now, batch=batch)
+            self._channel.send(event="tokens", time=now, batch=batch, **self._usage(now))
         for request, reason in ended:
             self._end(request, reason)
+
+    def _usage(self, now: float) -> dict[str, float]:
+        """Return the share of the KV cache that is taken, in percent, a few times a second."""
+        if now < self._told + USAGE:
+            return {}
+        self._told = now
+        return {"cache_usage": self._pipeline.get_metrics().cache_usage}
 
     def _end(self, request: Request, reason: str) -> None:
         del self._running[request.number]

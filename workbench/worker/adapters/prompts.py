@@ -40,13 +40,30 @@ def input_ids(message: dict[str, Any], tokenizer: Any, chat: Chat) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def output_length(prompt: int, asked: int | None, limits: dict[str, Any]) -> int:
+def output_length(prompt: int, asked: int | None, limits: dict[str, Any], said: int = 0) -> int:
     """Return how many tokens a request may generate.
 
     Args:
-        prompt: Its tokens.
-        asked: What it asks for; None means as many as the limits allow.
+        prompt: Its tokens, without those that were said.
+        asked: How many its answer may have; None means as many as the limits allow.
         limits: "max_input_len", "max_output_len" and "max_seq_len", in tokens.
+        said: Tokens that the answer has already, where it goes on from them.
+
+    Raises:
+        Refusal: With what was asked, what the limit is and what to do.
+    """
+    whole = _answer_length(prompt, asked, limits)
+    if said >= whole:
+        raise Refusal(
+            f"The answer has {said} tokens where it goes on, and may have {whole} in all "
+            "(max_tokens, within max_output_len and max_seq_len). Go on from an earlier token, or "
+            "ask again with a larger max_tokens."
+        )
+    return whole - said
+
+
+def _answer_length(prompt: int, asked: int | None, limits: dict[str, Any]) -> int:
+    """Return how many tokens the whole answer to a prompt may have.
 
     Raises:
         Refusal: With what was asked, what the limit is and what to do.

@@ -7,6 +7,7 @@ from typing import Any
 
 from .channel import Channel
 from .tensorrt_llm_session import Runtime, end_ids, load_and_serve
+from .trtllm_lacks import engine_lacks
 from .trtllm_llm_api import LlmApi
 from .trtllm_runner_cpp import RunnerCpp
 
@@ -18,7 +19,7 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     def load() -> Runtime:
         if limits["runtime"] == "model_runner_cpp":
             return RunnerCpp(engine, limits, end_ids(order))
-        return LlmApi(_load(engine, limits), end_ids(order))
+        return LlmApi(_load(engine, limits), end_ids(order), engine_lacks(limits))
 
     load_and_serve(load, order, channel)
 
@@ -51,4 +52,7 @@ def _load(engine: Path, limits: dict[str, Any]) -> Any:
     }
     if limits["gather_generation_logits"]:
         options["gather_generation_logits"] = True
+    # Engines of earlier versions do not say; nothing guided then.
+    if limits.get("guided_decoding_backend", "none") != "none":
+        options["guided_decoding_backend"] = limits["guided_decoding_backend"]
     return LLM(model=str(engine), tokenizer=str(engine / TOKENIZER), **options)

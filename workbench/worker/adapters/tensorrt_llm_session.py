@@ -25,18 +25,28 @@ from .trtllm_chat import TOKENIZER, ChatTemplate, end_tokens
 
 @dataclass
 class Step:
-    """What the runtime added to a request; `reason` is set when it is over."""
+    """What the runtime added to a request; `reason` is set when it is over.
+
+    `others` has for each token the most probable ones at its place, best first: id and logarithm
+    of the probability.
+    """
 
     ids: list[int]
     logprobs: list[float] = field(default_factory=list)
+    others: list[list[tuple[int, float]]] = field(default_factory=list)
     reason: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
 class Runtime(Protocol):
-    """One of TensorRT-LLM's ways to run a model; `concurrent` is how many requests it takes."""
+    """One of TensorRT-LLM's ways to run a model.
+
+    `concurrent` is how many requests it takes, `lacks` which options of sampling it cannot do, and
+    why.
+    """
 
     concurrent: int
+    lacks: dict[str, str]
 
     def generate(
         self, ids: list[int], length: int, sampling: dict[str, Any]
@@ -60,6 +70,10 @@ def load_and_serve(load: Callable[[], Runtime], order: dict[str, Any], channel: 
     """
     started = time.monotonic()
     with channel.exits_when_gone():
+        channel.send(event="stage", name="import")
+        import tensorrt_llm  # noqa: F401 - here, so that it has a stage of its own
+
+        channel.send(event="stage", name="load")
         runtime = load()
     serve(runtime, order, channel, {"seconds": time.monotonic() - started})
 
@@ -67,7 +81,9 @@ def load_and_serve(load: Callable[[], Runtime], order: dict[str, Any], channel: 
 def serve(runtime: Runtime, order: dict[str, Any], channel: Channel, facts: dict[str, Any]) -> None:
     """Answer requests until the other side closes, then free everything."""
     server = Server(runtime, Path(order["engine"]), order["limits"], channel)
-    channel.send(event="ready", chat_template=server.has_chat_template, **facts)
+    channel.send(
+        event="ready", chat_template=server.has_chat_template, lacks=runtime.lacks, **facts
+    )
     try:
         asyncio.run(server.serve())
     finally:
@@ -152,13 +168,9 @@ class Server:
         check_ids(ids, self._vocabulary)
         self._check_step(len(ids))
         sampling = message["sampling"]
-        if sampling["logprobs"] and not self._limits.get("gather_generation_logits", True):
-            raise Refusal(
-                "This engine was opened without generation logits, so it has no log-probabilities. "
-                "Leave logprobs off, or set gather_generation_logits."
-            )
-        length = output_length(len(ids), sampling["max_tokens"], self._limits)
-        stream = TextStream(self._tokenizer, tuple(sampling["stop"]))
+        prompt = len(ids) - message["said"]
+        length = output_length(prompt, sampling["max_tokens"], self._limits, message["said"])
+        stream = TextStream(self._tokenizer, tuple(sampling["stop"]), ids[prompt:])
         return Request(message["id"], ids, length, sampling, stream)
 
     def _check_step(self, prompt: int) -> None:
@@ -251,8 +263,16 @@ class Server:
             return
         if not self._batch:
             asyncio.get_running_loop().call_soon(self._flush)
-        text = request.text.push(step.ids)
-        self._batch.append([request.number, step.ids, text, step.logprobs])
+        text = ""
+        others: list[Any] = []
+        for place, token in enumerate(step.ids):
+            if step.others:
+                # Before the token is there: the texts are what each one would add.
+                best = step.others[place]
+                others.append([[n, request.text.name_of(n), value] for n, value in best])
+            text += request.text.push([token])
+        entry: list[Any] = [request.number, step.ids, text, step.logprobs]
+        self._batch.append([*entry, others] if others else entry)
 
     def _flush(self) -> None:
         if self._batch:

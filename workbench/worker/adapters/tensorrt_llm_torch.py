@@ -11,6 +11,7 @@ from .own_code import code_free
 from .recipe_build import RECIPE
 from .tensorrt_llm_session import end_ids, load_and_serve
 from .trtllm_chat import TOKENIZER
+from .trtllm_lacks import torch_lacks
 from .trtllm_llm_api import LlmApi
 
 
@@ -29,8 +30,13 @@ def run(order: dict[str, Any], channel: Channel) -> None:
             "or build again from where it is now."
         )
 
+    limits = order["limits"]
+
     def load() -> LlmApi:
-        return LlmApi(_load(checkpoint, engine, order["limits"]), end_ids(order))
+        llm = _load(checkpoint, engine, limits)
+        import tensorrt_llm
+
+        return LlmApi(llm, end_ids(order), torch_lacks(limits, tensorrt_llm.__version__))
 
     load_and_serve(load, order, channel)
 
@@ -42,6 +48,7 @@ def _load(model: str, engine: Path, limits: dict[str, Any]) -> Any:
     graphs = CudaGraphConfig(max_batch_size=limits["max_batch_size"], enable_padding=True)
     # Engines of earlier versions do not say; nothing ran then.
     trusted = bool(limits.get("trust_remote_code", False))
+    guide = limits.get("guided_decoding_backend", "none")
     return LLM(
         model=model if trusted else str(code_free(Path(model))),
         trust_remote_code=trusted,
@@ -53,6 +60,7 @@ def _load(model: str, engine: Path, limits: dict[str, Any]) -> Any:
         max_num_tokens=limits["max_num_tokens"],
         max_seq_len=limits["max_seq_len"],
         enable_chunked_prefill=limits["enable_chunked_prefill"],
+        guided_decoding_backend=None if guide == "none" else guide,
         cuda_graph_config=graphs if limits["use_cuda_graph"] else None,
         kv_cache_config=KvCacheConfig(
             dtype=limits["kv_cache_dtype"],

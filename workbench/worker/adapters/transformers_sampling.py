@@ -55,7 +55,7 @@ def processors(sampling: dict[str, Any], prompt: int) -> Steps:
 
     Args:
         sampling: As `Sampling` dumps it.
-        prompt: Number of its tokens.
+        prompt: Number of its tokens, without those of the answer.
     """
     from transformers import RepetitionPenaltyLogitsProcessor
 

@@ -39,14 +39,14 @@ def run(order: dict[str, Any], channel: Channel) -> None:
     started = time.monotonic()
     with channel.exits_when_gone():
         recipe = json.loads((engine / RECIPE).read_text(encoding="utf-8"))
-        model = load(Path(limits.get("checkpoint") or recipe["model"]), limits)
+        model = load(Path(limits.get("checkpoint") or recipe["model"]), limits, channel)
     server = Server(model, engine / TOKENIZER, limits, channel)
     channel.send(event="ready", seconds=time.monotonic() - started, **server.facts())
     server.serve()
 
 
-def load(checkpoint: Path, limits: dict[str, Any]) -> Any:
-    """Return the model, ready to generate on its device.
+def load(checkpoint: Path, limits: dict[str, Any], channel: Channel) -> Any:
+    """Return the model, ready to generate on its device; say what it does meanwhile.
 
     Raises:
         Refusal: Says what is missing.
@@ -57,9 +57,11 @@ def load(checkpoint: Path, limits: dict[str, Any]) -> Any:
         modules = tempfile.mkdtemp(prefix="modules-")
         atexit.register(shutil.rmtree, modules, ignore_errors=True)
         os.environ["HF_MODULES_CACHE"] = modules
+    channel.send(event="stage", name="import")
     import torch
     import transformers
 
+    channel.send(event="stage", name="load")
     transformers.utils.logging.disable_progress_bar()
     if not checkpoint.is_dir():
         raise Refusal(
@@ -178,12 +180,12 @@ class Server:
         try:
             ids = input_ids(message, self._tokenizer, self._chat)
             check_ids(ids, self._model.config.get_text_config().vocab_size)
-            length = output_length(len(ids), sampling["max_tokens"], self._limits)
+            prompt = len(ids) - message["said"]
+            length = output_length(prompt, sampling["max_tokens"], self._limits, message["said"])
         except (Refusal, TypeError, ValueError) as error:
             self._channel.send(event="refused", id=message["id"], message=str(error))
             return
-        said = ids[len(ids) - message["said"] :]
-        self._waiting.append(Request(message["id"], ids, length, sampling, said))
+        self._waiting.append(Request(message["id"], ids, length, sampling, ids[prompt:]))
 
     def _score(self, message: dict[str, Any]) -> None:
         """Answer a request for scores; what runs waits meanwhile."""
@@ -219,7 +221,7 @@ class Server:
             time=time.monotonic(),
         )
         text = TextStream(self._tokenizer, tuple(request.sampling["stop"]), request.said)
-        steps = processors(request.sampling, len(request.ids))
+        steps = processors(request.sampling, len(request.ids) - len(request.said))
         ids = torch.tensor([request.ids], device=self._model.device)
         torch.manual_seed(request.sampling["seed"])
 

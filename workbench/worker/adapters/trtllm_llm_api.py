@@ -15,9 +15,12 @@ class LlmApi:
 
     concurrent = 1 << 20
 
-    def __init__(self, llm: Any, ends: list[int], *, metrics: bool = True) -> None:
+    def __init__(
+        self, llm: Any, ends: list[int], lacks: dict[str, str], *, metrics: bool = True
+    ) -> None:
         self._llm = llm
         self._ends = ends
+        self.lacks = lacks
         self._metrics = metrics
 
     async def generate(
@@ -43,12 +46,13 @@ class LlmApi:
                 if not sampling["ignore_eos"]:
                     # Whether an end token is given out differs between the backends.
                     new = until_end(new, self._ends)
-                logprobs = (
-                    _logprobs(completion.logprobs, first, new) if sampling["logprobs"] else []
-                )
+                rows = list(completion.logprobs or [])[first : first + len(new)]
+                logprobs = _logprobs(rows, new) if asks_probabilities(sampling) else []
+                others = _others(rows, sampling["top_logprobs"])
                 finished = bool(output.finished)
                 reason = (completion.finish_reason or "stop") if finished else ""
-                yield Step(new, logprobs, reason, _metrics(completion) if finished else {})
+                metrics = _metrics(completion) if finished else {}
+                yield Step(new, logprobs, others, reason, metrics)
         finally:
             if not finished:
                 # Of a runtime that has broken down, this only says so once more.
@@ -63,6 +67,11 @@ class LlmApi:
     def close(self) -> None:
         """End the runtime's processes and free the GPU."""
         self._llm.shutdown()
+
+
+def asks_probabilities(sampling: dict[str, Any]) -> bool:
+    """Whether the probability of each token is wanted, alone or with those of others."""
+    return bool(sampling["logprobs"] or sampling["top_logprobs"])
 
 
 def until_end(ids: list[int], ends: list[int]) -> list[int]:
@@ -91,10 +100,20 @@ def sampling_parameters(
         options["pad_id"] = ends[0]
         if ends[1:]:
             options["stop_token_ids"] = ends[1:]
-    if sampling["logprobs"]:
-        options["logprobs"] = 1
+    if asks_probabilities(sampling):
+        options["logprobs"] = max(1, sampling["top_logprobs"])
     options.update(chosen_options(sampling))
+    if form := guide(sampling):
+        from tensorrt_llm.llmapi import GuidedDecodingParams
+
+        options["guided_decoding"] = GuidedDecodingParams(**form)
     return SamplingParams(**options)
+
+
+def guide(sampling: dict[str, Any]) -> dict[str, str]:
+    """Return the form of the output under the names of GuidedDecodingParams; empty without one."""
+    names = {"json": "json_schema", "regex": "regex"}
+    return {name: sampling[ours] for name, ours in names.items() if sampling[ours]}
 
 
 def chosen_options(sampling: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +130,32 @@ def chosen_options(sampling: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _logprobs(found: Any, seen: int, new: list[int]) -> list[float]:
-    """Return the log-probability of each new token: plain numbers, or by token id."""
-    entries = list(found or [])[seen : seen + len(new)]
-    return [
-        float(entry[number].logprob if isinstance(entry, dict) else entry)
-        for number, entry in zip(new, entries, strict=True)
-    ]
+def _logprobs(rows: list[Any], new: list[int]) -> list[float]:
+    """Return the log-probability of each new token: plain numbers, or by token id.
+
+    Raises:
+        ValueError: The runtime tells of other tokens alone.
+    """
+    found = []
+    for number, row in zip(new, rows, strict=True):
+        if isinstance(row, dict) and number not in row:
+            raise ValueError(
+                f"this release tells no probability of the token {number}, which is none of the "
+                "most probable ones. Ask without logprobs, or with temperature 0"
+            )
+        found.append(float(row[number].logprob if isinstance(row, dict) else row))
+    return found
+
+
+def _others(rows: list[Any], count: int) -> list[list[tuple[int, float]]]:
+    """Return the most probable tokens of each place, best first; empty where nobody asked.
+
+    A row may have one more than was asked for, the token that was chosen.
+    """
+    if not count:
+        return []
+    told = [[(int(n), float(one.logprob)) for n, one in row.items()] for row in rows]
+    return [sorted(row, key=lambda one: -one[1])[:count] for row in told]
 
 
 def _metrics(completion: Any) -> dict[str, float]:

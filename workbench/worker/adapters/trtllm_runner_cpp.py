@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .tensorrt_llm_session import Step
+from .trtllm_lacks import runner_lacks
 from .trtllm_llm_api import chosen_options, until_end
 
 
@@ -19,6 +20,7 @@ class RunnerCpp:
     """A loaded `ModelRunnerCpp`."""
 
     concurrent = 1
+    lacks = runner_lacks()
 
     def __init__(self, engine: Path, limits: dict[str, Any], ends: list[int]) -> None:
         """Load the engine with its own limits: each step costs work for max_seq_len tokens."""

@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from typing import Any
 
 from ._settings import fields
+
+
+@dataclasses.dataclass
+class _Guide:
+    """The form of an output."""
+
+    def validate(self) -> None:
+        """Refuse several at once, as the library does."""
+        given = sum(bool(value) for value in vars(self).values())
+        if given > 1:
+            raise ValueError(f"Only one guide can be used for a request, but got {given}.")
+
+    def text(self) -> str:
+        """Return the one text that is played: a regex without operators, a schema's constant."""
+        mine: Any = self
+        if mine.regex is not None:
+            return str(mine.regex)
+        schema = json.loads(mine.json) if isinstance(mine.json, str) else mine.json
+        if not isinstance(schema, dict) or "const" not in schema:
+            raise NotImplementedError("(stand-in) A guide is a literal regex or a schema's const.")
+        return json.dumps(schema["const"])
+
+
+GuidedDecodingParams: Any = dataclasses.make_dataclass(
+    "GuidedDecodingParams",
+    [
+        (name, Any, dataclasses.field(default=value))
+        for name, value in fields.GUIDED_DECODING_PARAMS.items()
+    ],
+    bases=(_Guide,),
+    kw_only=True,
+)
+GuidedDecodingParams.__module__ = __name__  # so that it can be pickled
 
 
 @dataclasses.dataclass
@@ -35,6 +69,8 @@ class _Sampling:
                 "environment variable TLLM_ALLOW_N_GREEDY_DECODING=1 to allow best_of > 1 under "
                 "the greedy decoding."
             )
+        if mine.guided_decoding is not None:
+            mine.guided_decoding.validate()
         if isinstance(mine.logprobs, bool):
             mine.logprobs = 0 if mine.logprobs else None
 

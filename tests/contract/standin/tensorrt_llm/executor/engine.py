@@ -49,6 +49,7 @@ class Request:
     min_tokens: int = 1
     stops: list[list[int]] = field(default_factory=list)
     streaming: bool = True
+    guide: list[int] | None = None
     number: int = 0
     made: list[int] = field(default_factory=list)
     pending: Response | None = None
@@ -60,7 +61,9 @@ class Request:
         history = self.ids + self.made
         end = self.end_id if self.end_id is not None else 2
         token = rule.next_token(history, vocabulary, self.seed, end)
-        if token == end and (self.ignore_eos or len(self.made) + 1 < self.min_tokens):
+        if self.guide is not None:
+            token = [*self.guide, end][len(self.made)]
+        elif token == end and (self.ignore_eos or len(self.made) + 1 < self.min_tokens):
             token = 3
         if token == end:
             return Response(self.number, [], [], END_ID)

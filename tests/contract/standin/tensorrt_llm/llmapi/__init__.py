@@ -4,7 +4,7 @@ from tensorrt_llm._settings import VERSION, fields
 from tensorrt_llm.executor import CompletionOutput, RequestError
 from tensorrt_llm.executor.result import RequestOutput
 from tensorrt_llm.quantization import QuantAlgo
-from tensorrt_llm.sampling_params import SamplingParams
+from tensorrt_llm.sampling_params import GuidedDecodingParams, SamplingParams
 
 from .llm_args import CudaGraphConfig, KvCacheConfig
 from .torch_llm import LLM
@@ -13,6 +13,7 @@ __all__ = [
     "LLM",
     "CompletionOutput",
     "CudaGraphConfig",
+    "GuidedDecodingParams",
     "KvCacheConfig",
     "QuantAlgo",
     "RequestError",

@@ -60,9 +60,19 @@ class BaseLLM:
             min_tokens=sampling.min_tokens or 1,
             stops=[words for _, words in sampling.stops()],
             streaming=given["streaming"],
+            guide=self._guide(sampling),
         )
         self._executor.submit(request)
         return RequestOutput(self._executor, request, sampling, prompt, self.tokenizer)
+
+    def _guide(self, sampling: Any) -> list[int] | None:
+        """Return the tokens that a form of output allows; None where everything is allowed."""
+        if sampling.guided_decoding is None:
+            return None
+        if self.args["guided_decoding_backend"] is None:
+            raise ValueError("(stand-in) A guide needs guided_decoding_backend.")
+        text = sampling.guided_decoding.text()
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _prompt(self, inputs: Any, sampling: Any) -> tuple[str | None, list[int]]:
         if isinstance(inputs, dict):
