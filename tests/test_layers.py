@@ -71,7 +71,7 @@ LAYERS = [
     {"steering"},
     {"sides"},
     {"forecast"},
-    {"workload", "prompts", "load", "deadline", "surroundings", "measurement"},
+    {"workload", "prompts", "tokenizer", "load", "deadline", "surroundings", "measurement"},
     {"checks", "quality", "predictions"},
     {"trial", "measuring"},
     {"results", "yardsticks"},

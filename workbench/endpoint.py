@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from workbench.endpoint_calls import Caller, Patience, is_loopback
-from workbench.endpoint_stream import ServedGeneration, Stream
+from workbench.endpoint_stream import Count, ServedGeneration, Stream
 from workbench.errors import InputError, SessionError
 from workbench.generation import prompt_fields
 from workbench.openai_protocol import LACKS, PATHS, request_body
@@ -64,14 +64,17 @@ class Endpoint:
         what = "The key and the texts go" if self.key_env else "Texts go"
         return f"{what} to {parts.hostname} unencrypted; use https outside a trusted network."
 
-    def open(self) -> EndpointSession:
+    def open(self, count: Count | None = None) -> EndpointSession:
         """Ask the server for its models; return what generates with it.
+
+        Args:
+            count: Counts the tokens of a text, for servers that tell no number.
 
         Raises:
             InputError: The key is not there, or the model has to be named.
             SessionError: The server does not answer, or refuses the key.
         """
-        return EndpointSession(self)
+        return EndpointSession(self, count)
 
     def curl(self, prompt: Prompt, sampling: Sampling | None = None) -> str:
         """Return the shell line that asks the same; the key stays in its variable."""
@@ -88,8 +91,9 @@ class EndpointSession:
 
     lacks: Mapping[str, str] = LACKS
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, count: Count | None = None) -> None:
         self.endpoint = endpoint
+        self._count = count
         self._caller = Caller(endpoint.url, endpoint.key_env, endpoint.patience)
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
@@ -166,7 +170,8 @@ class EndpointSession:
         with self._lock:
             if self._closed:
                 raise SessionError("This session is closed. Open the endpoint again.")
-            stream = Stream(self._caller, PATHS[next(iter(fields))], body, sampling, self._ended)
+            path = PATHS[next(iter(fields))]
+            stream = Stream(self._caller, path, body, sampling, self._ended, count=self._count)
             self._streams.add(stream)
         stream.start()
         return stream.generation
