@@ -13,7 +13,7 @@ import pytest
 
 from tests import stock
 from tests.faults import Faulty
-from workbench import store
+from workbench import export, store
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.errors import StoreError
@@ -108,26 +108,54 @@ def test_it_names_no_place_of_this_machine_unless_asked(
 
 
 def test_an_engine_whose_own_files_name_a_place_is_only_exported_when_asked(
-    faulty: Faulty, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: Engine, home: Path, tmp_path: Path
 ) -> None:
-    engine = _as_embedded(stock.make(), monkeypatch)
-    (engine.path / "words.json").write_text(f'{{"where": "{home}"}}')
-    engine = _resealed(engine)
+    (embedded.path / "words.json").write_text(f'{{"where": "{home}"}}')
+    engine = _resealed(embedded)
     with pytest.raises(StoreError, match=r"words\.json of the engine .* names a path"):
         export_to_run(engine, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert export_to_run(engine, tmp_path / "out", paths=True).is_dir()
 
 
-def _as_embedded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Let an engine of the played backend be exported."""
-    from workbench import export
+@pytest.mark.parametrize(
+    ("name", "text", "field"),
+    [
+        # As an engine says of the machine that built it, wherever it came from since.
+        (
+            "words.json",
+            '{"build_config": {"input_timing_cache": "/home/me/x.cache"}}',
+            "input_timing_cache",
+        ),
+        ("words.json", '{"_name_or_path": "~/models/small"}', "_name_or_path"),
+        ("words.json", '{"from": ["C:\\\\models\\\\small"]}', "from"),
+        ("words.json", '{"cache": "model.cache", "api": "/v1", "think": "/ or /"}', ""),
+        ("words.json", "no JSON: /home/me/engines", ""),
+        ("tokenizer/vocab.json", '["/usr/bin"]', ""),
+    ],
+)
+def test_an_engine_that_names_a_path_of_a_former_machine_is_only_exported_when_asked(
+    embedded: Engine, tmp_path: Path, *, name: str, text: str, field: str
+) -> None:
+    (embedded.path / name).parent.mkdir(exist_ok=True)
+    (embedded.path / name).write_text(text)
+    engine = _resealed(embedded, name)
+    if field:
+        with pytest.raises(
+            StoreError, match=rf"words\.json of .* some machine in {field}, and was"
+        ):
+            export_to_run(engine, tmp_path / "out")
+    assert export_to_run(engine, tmp_path / "out", paths=bool(field)).is_dir()
 
+
+@pytest.fixture
+def embedded(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine of the played backend, which can be exported."""
     monkeypatch.setattr(export, "_WRITERS", {"fault": lambda _: {}})
-    return engine
+    return stock.make()
 
 
-def _resealed(engine: Engine) -> Engine:
+def _resealed(engine: Engine, *more: str) -> Engine:
     from workbench import files
     from workbench.engine import sealed
 
@@ -136,7 +164,7 @@ def _resealed(engine: Engine) -> Engine:
             "bytes": (engine.path / name).stat().st_size,
             "sha256": files.checksum(engine.path / name),
         }
-        for name in engine.manifest["files"]
+        for name in {*engine.manifest["files"], *more}
     }
     plain = {k: v for k, v in engine.manifest.items() if k != "checksum"}
     return Engine(engine.path, sealed({**plain, "files": entries}))
