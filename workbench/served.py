@@ -98,8 +98,8 @@ def _speller(
 ) -> Spell | None:
     """Return what makes texts of prompts where a server takes no token ids; None where it does.
 
-    Triton's OpenAI frontend takes one text alone (triton-inference-server/server r26.06
-    python/openai, engine/triton_engine.py, _validate_completion_request).
+    Triton's OpenAI frontend takes one text alone (triton-inference-server/server python/openai,
+    engine/triton_engine.py, _validate_completion_request).
 
     Raises:
         RequestError: It refuses a text, too, or none can be made here.

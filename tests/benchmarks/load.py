@@ -94,17 +94,16 @@ def replaying_server(pace: float) -> Iterator[str]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout
-        assert server.stdin
         yield server.stdout.readline().strip()
-        server.stdin.close()
+        # Leaving closes its standard input, which ends it.
 
 
 def bare_reader(url: str, requests: list[Request], streams: int) -> float:
     """Return the tokens/s of one thread that reads sockets, and looks at nothing."""
     parts = urlsplit(url)
-    waiting, selector = iter(requests), selectors.DefaultSelector()
+    waiting = iter(requests)
 
-    def following() -> None:
+    def following(selector: selectors.BaseSelector) -> None:
         request = next(waiting, None)
         if request is None:
             return
@@ -118,16 +117,17 @@ def bare_reader(url: str, requests: list[Request], streams: int) -> float:
         selector.register(end, selectors.EVENT_READ)
 
     started = time.monotonic()
-    for _ in range(streams):
-        following()
-    while selector.get_map():
-        for key, _ in selector.select():
-            end = key.fileobj
-            assert isinstance(end, socket.socket)
-            if not end.recv(1 << 16):
-                selector.unregister(end)
-                end.close()
-                following()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(streams):
+            following(selector)
+        while selector.get_map():
+            for key, _ in selector.select():
+                end = key.fileobj
+                assert isinstance(end, socket.socket)
+                if not end.recv(1 << 16):
+                    selector.unregister(end)
+                    end.close()
+                    following(selector)
     return _tokens(requests) / (time.monotonic() - started)
 
 
