@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,33 @@ def test_it_answers_elsewhere_with_the_notebooks_own_text(
     theirs = _in_a_clean_environment(moved, PROMPT)
     assert theirs.returncode == 0, theirs.stderr
     assert theirs.stdout == ours.text + "\n"
+
+
+def test_an_environment_of_its_requirements_alone_is_all_that_it_needs(
+    stocked: Engine, demo_session: Session, tmp_path: Path
+) -> None:
+    """As its README says, with pip; from the index that pip is configured with."""
+    folder = export_to_run(stocked, tmp_path / "out")
+    venv.create(folder / "venv", with_pip=True)
+    install = ["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "WORKBENCH_"))}
+
+    def run(*words: str) -> str:
+        answer = subprocess.run(
+            [folder / "venv" / "bin" / "python", *words],
+            cwd=folder,
+            env=own,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    run(*install)
+    ours = demo_session.generate([{"role": "user", "content": PROMPT}]).wait()
+    assert run("stream.py", PROMPT) == ours.text + "\n"
 
 
 def test_its_script_keeps_to_the_engines_limits(stocked: Engine, tmp_path: Path) -> None:
