@@ -62,7 +62,7 @@ LAYERS = [
     {"generation"},
     {"opened", "openai_protocol", "scores"},
     {"session_peak"},
-    {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
+    {"endpoint", "endpoint_calls", "endpoint_clock", "endpoint_stream", "session"},
     {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers", "conversation"},

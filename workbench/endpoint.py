@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from workbench.endpoint_calls import Caller, Patience, is_loopback
+from workbench.endpoint_clock import Clock
 from workbench.endpoint_stream import Count, ServedGeneration, Stream
 from workbench.errors import InputError, SessionError
 from workbench.generation import prompt_fields
@@ -97,6 +98,8 @@ class EndpointSession:
         self._caller = Caller(endpoint.url, endpoint.key_env, endpoint.patience)
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
+        patience = endpoint.patience
+        self._clock = Clock(min(patience.first_token, patience.between_tokens))
         self._closed = False
         listed = self._caller.models()
         self.model = endpoint.model or _only(listed, endpoint.url)
@@ -173,11 +176,13 @@ class EndpointSession:
             path = PATHS[next(iter(fields))]
             stream = Stream(self._caller, path, body, sampling, self._ended, count=self._count)
             self._streams.add(stream)
+        self._clock.watch(stream)
         stream.start()
         return stream.generation
 
     def _ended(self, stream: Stream) -> None:
         self._streams.discard(stream)
+        self._clock.forget(stream)
 
     def close(self) -> None:
         """Close all connections; running generations fail. Closing twice changes nothing."""
@@ -188,6 +193,7 @@ class EndpointSession:
             stream.fail(SessionError("The session was closed while this generation ran."))
         for stream in running:
             stream.join(5.0)
+        self._clock.close(5.0)
 
 
 def _base(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -134,17 +135,14 @@ class Stream:
         self._connected: float | None = None
         self._began = self._alive = time.monotonic()
         self._reader = threading.Thread(target=self._run, name="workbench-endpoint", daemon=True)
-        self._watch = threading.Thread(target=self._watch_time, name="workbench-clock", daemon=True)
 
     def start(self) -> None:
         """Send the request."""
         self._reader.start()
-        self._watch.start()
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads."""
+        """Wait for its thread."""
         self._reader.join(timeout)
-        self._watch.join(timeout)
 
     def _cancel(self) -> None:
         self._end(lambda: self._finish("cancelled"))
@@ -175,22 +173,22 @@ class Stream:
                 # Not SSLSocket.shutdown: that takes TLS away from a thread which still reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _watch_time(self) -> None:
-        """End a request that takes too long (runs in a thread)."""
+    def check_time(self) -> float:
+        """End it where it takes too long; return the seconds until it may (see `Clock`)."""
+        if self._over.is_set():
+            return math.inf
         patience = self._caller.patience
-        while True:
-            first = not self.generation.chunks
-            since, most = (
-                (self._began, patience.first_token)
-                if first
-                else (self._alive, patience.between_tokens)
-            )
-            left = since + most - time.monotonic()
-            if left <= 0:
-                break
-            # The first token may come meanwhile, and from then on the shorter patience counts.
-            if self._over.wait(min(left, patience.between_tokens)):
-                return
+        first = not self.generation.chunks
+        since, most = (
+            (self._began, patience.first_token) if first else (self._alive, patience.between_tokens)
+        )
+        left = since + most - time.monotonic()
+        if left <= 0:
+            self._give_up(most, first=first)
+        return left
+
+    def _give_up(self, most: float, *, first: bool) -> None:
+        """End a request that took longer than `most` seconds, for its first token or the next."""
         if self._reason is not None:
             # All text is there; only the connection stays open.
             self._end(lambda: self._finish(str(self._reason)))
