@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, Script, delta, event, scripted
-from workbench.endpoint import Endpoint
+from workbench.endpoint import Endpoint, EndpointSession
 from workbench.endpoint_calls import Patience
 from workbench.errors import InputError, RequestError, SessionError, SpecError
 from workbench.generation import Alternative
@@ -437,6 +437,27 @@ def test_patience_counts_from_token_to_token() -> None:
 
     generation, _ = generate(script, patience=Patience(between_tokens=0.6))
     assert (generation.text, generation.phase) == ("a" * 8, "finished")
+
+
+def test_one_clock_watches_all_requests_each_by_its_own_time() -> None:
+    def clocks() -> int:
+        return sum(thread.name == "workbench-clock" for thread in threading.enumerate())
+
+    before, waited = clocks(), []
+
+    def send(session: EndpointSession) -> None:
+        began = time.monotonic()
+        generation = session.generate(CHAT)
+        generation.when_finished(lambda _: waited.append(time.monotonic() - began))
+        until(lambda: time.monotonic() - began > 0.1)
+
+    with scripted(stalling()) as server, Endpoint(server.url, patience=SHORT).open() as session:
+        for _ in range(3):
+            send(session)
+        assert clocks() == before + 1
+        until(lambda: len(waited) == 3)
+        server.until.set()
+    assert min(waited) >= 0.3
 
 
 def test_patience_for_the_first_token_ends_with_it() -> None:

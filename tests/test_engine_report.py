@@ -11,13 +11,14 @@ import pytest
 
 from tests import stock
 from tests.faults import Faulty
-from workbench import results
+from workbench import history, results
 from workbench.backends import make_spec
 from workbench.build import start_build
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.engine_report import report_page, save_report, spec_of
 from workbench.errors import StoreError
+from workbench.journal import View
 from workbench.trial import new_record
 
 
@@ -72,6 +73,13 @@ def test_its_trials_are_those_of_this_engine(stocked: Engine) -> None:
     (row,) = re.findall(r"<tr><td>[ab]{16}-.*?</tr>", page)
     for text in ("a" * 16, "done", "77", "123.5", "12.5 ms"):
         assert text in row
+
+
+def test_it_names_the_processor_that_built_it_as_far_as_the_store_knows(stocked: Engine) -> None:
+    assert "made forno certain GPUbuilt onnot known" in _Page(report_page(stocked)).words
+    job = Path(stocked.manifest["build"]["job"])
+    history.record(stocked, View(job), "AMD EPYC 9654")
+    assert "made forno certain GPUbuilt onAMD EPYC 9654" in _Page(report_page(stocked)).words
 
 
 def test_nothing_in_it_is_taken_for_html(stocked: Engine) -> None:

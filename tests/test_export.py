@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,33 @@ def test_an_engine_that_is_being_exported_is_not_removed(
         export_to_run(stocked, tmp_path / "again")
 
 
+def test_an_environment_of_its_requirements_alone_is_all_that_it_needs(
+    stocked: Engine, demo_session: Session, tmp_path: Path
+) -> None:
+    """As its README says, with pip; from the index that pip is configured with."""
+    folder = export_to_run(stocked, tmp_path / "out")
+    venv.create(folder / "venv", with_pip=True)
+    install = ["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "WORKBENCH_"))}
+
+    def run(*words: str) -> str:
+        answer = subprocess.run(
+            [folder / "venv" / "bin" / "python", *words],
+            cwd=folder,
+            env=own,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    run(*install)
+    ours = demo_session.generate([{"role": "user", "content": PROMPT}]).wait()
+    assert run("stream.py", PROMPT) == ours.text + "\n"
+
+
 def test_its_script_keeps_to_the_engines_limits(stocked: Engine, tmp_path: Path) -> None:
     folder = export_to_run(stocked.under({"max_input_len": 3}), tmp_path / "out")
     answer = _in_a_clean_environment(folder, PROMPT)
@@ -128,26 +156,54 @@ def test_it_names_no_place_of_this_machine_unless_asked(
 
 
 def test_an_engine_whose_own_files_name_a_place_is_only_exported_when_asked(
-    faulty: Faulty, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: Engine, home: Path, tmp_path: Path
 ) -> None:
-    engine = _as_embedded(stock.make(), monkeypatch)
-    (engine.path / "words.json").write_text(f'{{"where": "{home}"}}')
-    engine = _resealed(engine)
+    (embedded.path / "words.json").write_text(f'{{"where": "{home}"}}')
+    engine = _resealed(embedded)
     with pytest.raises(StoreError, match=r"words\.json of the engine .* names a path"):
         export_to_run(engine, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert export_to_run(engine, tmp_path / "out", paths=True).is_dir()
 
 
-def _as_embedded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Let an engine of the played backend be exported."""
-    from workbench import export
+@pytest.mark.parametrize(
+    ("name", "text", "field"),
+    [
+        # As an engine says of the machine that built it, wherever it came from since.
+        (
+            "words.json",
+            '{"build_config": {"input_timing_cache": "/home/me/x.cache"}}',
+            "input_timing_cache",
+        ),
+        ("words.json", '{"_name_or_path": "~/models/small"}', "_name_or_path"),
+        ("words.json", '{"from": ["C:\\\\models\\\\small"]}', "from"),
+        ("words.json", '{"cache": "model.cache", "api": "/v1", "think": "/ or /"}', ""),
+        ("words.json", "no JSON: /home/me/engines", ""),
+        ("tokenizer/vocab.json", '["/usr/bin"]', ""),
+    ],
+)
+def test_an_engine_that_names_a_path_of_a_former_machine_is_only_exported_when_asked(
+    embedded: Engine, tmp_path: Path, *, name: str, text: str, field: str
+) -> None:
+    (embedded.path / name).parent.mkdir(exist_ok=True)
+    (embedded.path / name).write_text(text)
+    engine = _resealed(embedded, name)
+    if field:
+        with pytest.raises(
+            StoreError, match=rf"words\.json of .* some machine in {field}, and was"
+        ):
+            export_to_run(engine, tmp_path / "out")
+    assert export_to_run(engine, tmp_path / "out", paths=bool(field)).is_dir()
 
+
+@pytest.fixture
+def embedded(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine of the played backend, which can be exported."""
     monkeypatch.setattr(export, "_WRITERS", {"fault": lambda _: {}})
-    return engine
+    return stock.make()
 
 
-def _resealed(engine: Engine) -> Engine:
+def _resealed(engine: Engine, *more: str) -> Engine:
     from workbench import files
     from workbench.engine import sealed
 
@@ -156,7 +212,7 @@ def _resealed(engine: Engine) -> Engine:
             "bytes": (engine.path / name).stat().st_size,
             "sha256": files.checksum(engine.path / name),
         }
-        for name in engine.manifest["files"]
+        for name in {*engine.manifest["files"], *more}
     }
     plain = {k: v for k, v in engine.manifest.items() if k != "checksum"}
     return Engine(engine.path, sealed({**plain, "files": entries}))

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks.load import bare_reader, replaying_server
 from tests.replay import Replay
+from workbench.endpoint import Endpoint
 from workbench.errors import SessionError
 from workbench.generation import Generation
 from workbench.load import Load
@@ -63,6 +65,18 @@ def test_it_needs_no_thread_of_its_own() -> None:
         before = threading.active_count()
         Load(session, _requests(64), SAMPLING, concurrency=32).run()
     assert session.threads == {before}
+
+
+def test_a_served_replay_gives_every_request_its_tokens_one_a_step() -> None:
+    requests = _requests(8)
+    with replaying_server(0.005) as url, Endpoint(url).open() as session:
+        records = Load(session, requests, SAMPLING, concurrency=4).run()
+        assert bare_reader(url, requests, 4) > 0
+    for record in records:
+        assert (record["input_tokens"], record["output_tokens"]) == (3, 4)
+        assert (record["error"], record["finish_reason"]) == ("", "length")
+        assert len(record["itl"]) == 3
+        assert sum(record["itl"]) > 0.005
 
 
 def test_a_refused_request_is_recorded_and_the_others_go_on() -> None:

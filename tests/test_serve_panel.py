@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import shlex
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults import until
 from tests.servers import llama_cpp
-from tests.test_serving import LISTENING
+from tests.test_serving import LISTENING, fickle
 from workbench.build import DEMO_MODEL
 from workbench.endpoint import Endpoint
 from workbench.errors import InputError, JobError
@@ -19,6 +22,7 @@ from workbench.jobs import Job
 from workbench.notebook import run_notebook
 from workbench.processes import processes_of
 from workbench.serving import Server
+from workbench.widgets import cells
 from workbench.widgets.serve import ServePanel
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_serve.ipynb"
@@ -84,6 +88,79 @@ def test_headless_it_waits_and_goes_with_the_panel(port: int) -> None:
         ServePanel(
             Server((sys.executable, "-c", "exit(3)"), f"http://127.0.0.1:{port}"), start=True
         )
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Be in a cell of a notebook; the call runs it again."""
+    runs = itertools.count()
+    running = [("cell", "0")]
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    monkeypatch.setattr(cells, "running_cell", lambda: running[0])
+    monkeypatch.setattr(cells, "_MADE", {})
+    return lambda: running.__setitem__(0, ("cell", str(next(runs) + 1)))
+
+
+def _serving(server: Server) -> tuple[ServePanel, Job]:
+    panel = ServePanel(server, start=True)
+    until(lambda: panel.endpoint)
+    assert panel.job_id
+    return panel, Job.named(panel.job_id)
+
+
+def test_the_cell_that_runs_again_keeps_its_server_and_closing_ends_it(
+    port: int, cell: Callable[[], None]
+) -> None:
+    former, job = _serving(_server(port))
+    cell()
+    panel, same = _serving(_server(port))
+    assert same == job
+    former.close()
+    assert job.state() == "running"
+    panel.close()
+    assert job.state() == "cancelled"
+    assert processes_of(job.path) == []
+
+
+def test_the_cell_that_asks_for_another_server_ends_the_one_before(
+    port: int, cell: Callable[[], None]
+) -> None:
+    _, before = _serving(_server(port))
+    cell()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = int(listener.getsockname()[1])
+    panel = ServePanel(_server(other))
+    assert before.state() == "cancelled"
+    assert processes_of(before.path) == []
+    panel.start()
+    until(lambda: panel.endpoint)
+    panel.close()
+
+
+def test_a_server_that_was_asked_to_stay_stays_when_its_cell_wants_another(
+    port: int, cell: Callable[[], None]
+) -> None:
+    panel, job = _serving(dataclasses.replace(_server(port), stay=True))
+    cell()
+    ServePanel(Server(("other",), f"http://127.0.0.1:{port}"))
+    panel.close()
+    assert job.state() == "running"
+    job.cancel()
+
+
+def test_a_panel_says_since_when_its_server_is_not_healthy(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    server, answer = fickle(port, tmp_path)
+    panel, job = _serving(server)
+    answer("503")
+    until(lambda: "It is not healthy since 2" in panel.plain())
+    assert f"(it answers status 503): http://127.0.0.1:{port}/v1" in panel.plain()
+    assert panel.endpoint
+    answer("200")
+    until(lambda: f"It serves on http://127.0.0.1:{port}/v1" in panel.plain())
+    job.cancel()
 
 
 def test_the_notebook_exports_serves_and_measures(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.servers.scripted import DONE, Connection, Script, event, scripted
+from tests.servers.triton_frontend import frontend
 from workbench import results
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.endpoint import Endpoint
 from workbench.errors import InputError
+from workbench.prompts import vocabulary_of
 from workbench.served import run_endpoint_trial
+from workbench.tokenizer import read_tokenizer
+from workbench.trial_words import trial_lines
 from workbench.workload import Workload
 
 WORKLOAD = Workload(input_len=5, output_len=6, requests=4, warmup=1, concurrency=2)
@@ -22,8 +27,8 @@ def _text(text: str, reason: str | None = None) -> bytes:
     return event({"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
 
 
-def _completing(*, short: int = 0, count: bool = True) -> Script:
-    """Answer a completion in chunks of two tokens, with the count if there is one."""
+def _completing(*, short: int = 0) -> Script:
+    """Answer a completion in chunks of two tokens, with the count."""
 
     def script(connection: Connection) -> None:
         wanted = connection.body["max_tokens"] - short
@@ -32,8 +37,9 @@ def _completing(*, short: int = 0, count: bool = True) -> Script:
             "completion_tokens": wanted,
         }
         pieces = [_text("ab") for _ in range(wanted // 2)]
-        told = [event({"choices": [], "usage": usage})] if count else []
-        connection.stream(*pieces, _text("", "length"), *told, DONE)
+        connection.stream(
+            *pieces, _text("", "length"), event({"choices": [], "usage": usage}), DONE
+        )
 
     return script
 
@@ -44,6 +50,8 @@ def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
             Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL, devices=2
         ).require()
         asked = server.asked
+    # One token, to see whether it takes ids; the warm-up; four requests.
+    assert asked.pop(0).body["max_tokens"] == 1
     assert len(asked) == 5
     assert {len(connection.body["prompt"]) for connection in asked} == {5}
     assert all(connection.body["ignore_eos"] for connection in asked)
@@ -57,18 +65,81 @@ def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
     assert results.find_trial(trial.id).valid
 
 
-@pytest.mark.parametrize(
-    ("script", "sentence"),
-    [
-        (_completing(short=2), "it was asked for 6 output tokens and gave 4"),
-        (_completing(count=False), "nobody tells how many output tokens it had"),
-    ],
-)
-def test_what_a_server_does_not_tell_or_do_makes_it_invalid(script: Script, sentence: str) -> None:
-    with scripted(script) as server:
+def test_a_server_that_gives_fewer_tokens_than_it_should_makes_it_invalid() -> None:
+    with scripted(_completing(short=2)) as server:
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
     assert trial.status == "invalid"
-    assert sentence in trial.record["reasons"][0]
+    assert "it was asked for 6 output tokens and gave 4" in trial.record["reasons"][0]
+
+
+def test_tokens_that_nobody_counts_make_it_invalid(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("one\ntwo\n")
+    with scripted(frontend()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD.replace(prompts=str(path)))
+    assert trial.status == "invalid"
+    assert "nobody tells how many output tokens it had" in trial.record["reasons"][0]
+
+
+def test_a_server_that_takes_text_alone_and_counts_nothing_is_measured() -> None:
+    with scripted(frontend()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+        refused, _, _, *measured = server.asked
+    assert isinstance(refused.body["prompt"], list)
+    prompts = [connection.body["prompt"] for connection in measured]
+    assert len(set(prompts)) == 4
+    tokenizer = read_tokenizer(DEMO_MODEL)
+    assert tokenizer
+    counts = [tokenizer.count(prompt) for prompt in prompts]
+    assert all(5 <= count <= 7 for count in counts)
+    assert trial.summary["input_tokens"] == sum(counts)
+    assert trial.summary["output_tokens"] == 4 * 6
+    assert {request["counted"] for request in trial.record["repetitions"][0]} == {"here"}
+    shown = "\n".join(trial_lines(trial))
+    assert "The server takes no token ids: prompts were sent as text" in shown
+    assert "they were counted here, by encoding its text" in shown
+
+
+def test_a_server_that_counts_is_believed_and_nothing_is_remarked() -> None:
+    with scripted(_completing()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    assert {request["counted"] for request in trial.record["repetitions"][0]} == {"server"}
+    assert "counted here" not in "\n".join(trial_lines(trial))
+
+
+def test_far_more_tokens_than_were_asked_for_are_found_also_where_they_were_counted_here() -> None:
+    with scripted(frontend(12, deaf=True)) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
+    assert trial.status == "invalid"
+    assert "it was asked for 6 output tokens and gave 12" in trial.record["reasons"][0]
+
+
+def test_what_takes_text_alone_needs_the_package_that_makes_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with scripted(frontend()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
+    assert trial.status == "failed"
+    assert "only single string input is supported" in trial.record["reasons"][0]
+    assert "pip install 'trtllm-workbench[trials]'" in trial.record["reasons"][0]
+
+
+def test_a_server_that_refuses_text_too_is_a_failed_trial_with_its_words() -> None:
+    def refuse(connection: Connection) -> None:
+        connection.answer("400 Bad Request", b'{"detail": "Unknown model: m"}')
+
+    with scripted(refuse) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
+    assert trial.status == "failed"
+    assert "Unknown model: m" in trial.record["reasons"][0]
+
+
+def test_a_spelled_prompt_has_as_many_tokens_as_its_ids() -> None:
+    tokenizer = read_tokenizer(DEMO_MODEL)
+    assert tokenizer
+    ids = vocabulary_of(DEMO_MODEL)[200:328]
+    assert abs(tokenizer.count(tokenizer.spell(ids)) - 128) <= 4
 
 
 def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,9 +20,11 @@ from tests.servers import llama_cpp
 from workbench import jobs
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
+from workbench.console import watch_server
 from workbench.errors import InputError, JobError
 from workbench.jobs import Job
 from workbench.journal import ENDED
+from workbench.listing import health_line
 from workbench.processes import processes_of
 from workbench.serving import Server, await_server, start_server
 from workbench.session import Session
@@ -211,6 +215,93 @@ def test_a_retried_server_belongs_to_who_retries(port: int) -> None:
     # Longer than it takes to notice that an owner is gone.
     with pytest.raises(TimeoutError):
         job.wait(1.0)
+
+
+FICKLE = """
+import http.server, pathlib, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(pathlib.Path(sys.argv[2]).read_text())); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def fickle(port: int, folder: Path) -> tuple[Server, Callable[[str], object]]:
+    """Return a server, and what changes the status that it answers."""
+    path = folder / "status"
+
+    def answer(status: str) -> None:
+        temporary = folder / "next"  # it is never read half written
+        temporary.write_text(status)
+        temporary.replace(path)
+
+    answer("200")
+    return _python(FICKLE, port, str(path)), answer
+
+
+def test_health_is_watched_and_only_its_changes_are_written(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, answer = fickle(port, tmp_path)
+    job, _ = start_server(server)
+    await_server(job, 60.0)
+
+    def asked() -> int:
+        return job.log.read_text().count("GET /health")
+
+    def told() -> list[str]:
+        lines = (job.path / "journal.jsonl").read_text().splitlines()
+        values = [json.loads(line).get("values", {}) for line in lines]
+        return [value["unhealthy"] for value in values if "unhealthy" in value]
+
+    answer("500")
+    until(told)
+    known = asked()
+    until(lambda: asked() >= known + 2)
+    (since,) = told()
+    assert since.endswith("(it answers status 500)")
+    assert main(["jobs"]) == 0
+    shown = f"serve on http://127.0.0.1:{port}, not healthy {since}"
+    assert shown in capsys.readouterr().out
+    answer("200")
+    until(lambda: told() == [since, ""])
+    assert main(["jobs"]) == 0
+    assert "not healthy" not in capsys.readouterr().out
+    assert job.state() == "running"
+
+
+def test_a_server_that_answers_nothing_is_not_healthy_and_is_left_alone(port: int) -> None:
+    job, _ = start_server(_python(LISTENING, port, "200"))
+    await_server(job, 60.0)
+    _server(job).suspend()
+    until(lambda: "(it answers nothing)" in health_line(job.view().facts))
+    assert job.state() == "running"
+    _server(job).resume()
+    until(lambda: not health_line(job.view().facts))
+
+
+def test_the_command_that_serves_tells_of_health(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, answer = fickle(port, tmp_path)
+    job, _ = start_server(server)
+    await_server(job, 60.0)
+    answer("500")
+    until(lambda: health_line(job.view().facts))
+    watching = threading.Thread(target=watch_server, args=(job,))
+    watching.start()
+    seen = ""
+
+    def shows(words: str) -> bool:
+        nonlocal seen
+        seen += capsys.readouterr().out
+        return words in seen
+
+    until(lambda: shows("It is not healthy since 2"))
+    answer("200")
+    until(lambda: shows("It is healthy again."))
+    job.cancel()
+    watching.join(30.0)
 
 
 def test_jobs_lists_servers(port: int, capsys: pytest.CaptureFixture[str]) -> None:

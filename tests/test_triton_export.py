@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,11 @@ import yaml
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from tests.servers.scripted import scripted
+from tests.servers.triton_frontend import frontend
 from tests.triton_templates import VERSIONS, write_templates
 from workbench import files
+from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.engine import Engine, sealed
 from workbench.errors import StoreError, ToolchainError
@@ -283,6 +287,19 @@ def test_nothing_starts_on_a_machine_that_does_not_fit(exported: Path, tmp_path:
             check=False,
         )
         assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", "no\n")
+
+
+def test_the_trial_that_the_readme_names_is_a_valid_one(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (exported / "README.md").read_text().replace("\\\n", "")
+    (line,) = (line for line in text.splitlines() if "workbench trial" in line)
+    # The model ends before the output length, which Triton cannot be asked to ignore.
+    with scripted(frontend(10), models=["ensemble", "preprocessing"]) as server:
+        told = {"http://127.0.0.1:9000/v1": server.url, "engine/tokenizer": str(DEMO_MODEL)}
+        words = [told.get(word, word) for word in shlex.split(line)]
+        assert main([*words[1:], "--requests=2"]) == 0
+    assert "they were counted here" in capsys.readouterr().out
 
 
 def _change(path: Path, old: str, new: str) -> None:

@@ -14,6 +14,7 @@ from workbench.generation import Generation
 from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
+from workbench.listing import health_line
 from workbench.recipe import stage_order
 from workbench.spec import BuildSpec
 from workbench.summaries import (
@@ -79,13 +80,16 @@ def follow(job: Job, plan: Plan | None) -> View:
     print(printable(f"Job      {job.id}, log in {job.log}"), flush=True)
     live = sys.stdout.isatty()
     printed: set[str] = set()
-    notes = 0
+    notes, health = 0, ""
     for view in job.follow():
         if live:
             print("\r\x1b[K", end="")
         for note in view.notes[notes:]:
             print(printable(note), flush=True)
         notes = len(view.notes)
+        if (told := health_line(view.facts)) != health:
+            print(printable(f"It is {told or 'healthy again'}."), flush=True)
+        health = told
         for stage in view.stages.values():
             if stage.ended and stage.name not in printed:
                 printed.add(stage.name)

@@ -14,7 +14,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from workbench.endpoint_calls import Caller, Patience, is_loopback
-from workbench.endpoint_stream import ServedGeneration, Stream
+from workbench.endpoint_clock import Clock
+from workbench.endpoint_stream import Count, ServedGeneration, Stream
 from workbench.errors import InputError, SessionError
 from workbench.generation import prompt_fields
 from workbench.openai_protocol import LACKS, PATHS, request_body
@@ -64,14 +65,17 @@ class Endpoint:
         what = "The key and the texts go" if self.key_env else "Texts go"
         return f"{what} to {parts.hostname} unencrypted; use https outside a trusted network."
 
-    def open(self) -> EndpointSession:
+    def open(self, count: Count | None = None) -> EndpointSession:
         """Ask the server for its models; return what generates with it.
+
+        Args:
+            count: Counts the tokens of a text, for servers that tell no number.
 
         Raises:
             InputError: The key is not there, or the model has to be named.
             SessionError: The server does not answer, or refuses the key.
         """
-        return EndpointSession(self)
+        return EndpointSession(self, count)
 
     def curl(self, prompt: Prompt, sampling: Sampling | None = None) -> str:
         """Return the shell line that asks the same; the key stays in its variable."""
@@ -88,11 +92,14 @@ class EndpointSession:
 
     lacks: Mapping[str, str] = LACKS
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, count: Count | None = None) -> None:
         self.endpoint = endpoint
+        self._count = count
         self._caller = Caller(endpoint.url, endpoint.key_env, endpoint.patience)
         self._streams: set[Stream] = set()
         self._lock = threading.Lock()
+        patience = endpoint.patience
+        self._clock = Clock(min(patience.first_token, patience.between_tokens))
         self._closed = False
         listed = self._caller.models()
         self.model = endpoint.model or _only(listed, endpoint.url)
@@ -171,13 +178,16 @@ class EndpointSession:
         with self._lock:
             if self._closed:
                 raise SessionError("This session is closed. Open the endpoint again.")
-            stream = Stream(self._caller, PATHS[next(iter(fields))], body, sampling, self._ended)
+            path = PATHS[next(iter(fields))]
+            stream = Stream(self._caller, path, body, sampling, self._ended, count=self._count)
             self._streams.add(stream)
+        self._clock.watch(stream)
         stream.start()
         return stream.generation
 
     def _ended(self, stream: Stream) -> None:
         self._streams.discard(stream)
+        self._clock.forget(stream)
 
     def close(self) -> None:
         """Close all connections; running generations fail. Closing twice changes nothing."""
@@ -188,6 +198,7 @@ class EndpointSession:
             stream.fail(SessionError("The session was closed while this generation ran."))
         for stream in running:
             stream.join(5.0)
+        self._clock.close(5.0)
 
 
 def _base(url: str) -> str:

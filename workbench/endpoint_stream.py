@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -22,6 +23,9 @@ from workbench.units import format_seconds
 
 DONE = "[DONE]"
 
+Count = Callable[[str], int]
+"""Returns the number of tokens of a text."""
+
 
 class ServedGeneration(Generation):
     """A generation of a server; its stamps are of chunks, taken when they arrived here.
@@ -32,8 +36,23 @@ class ServedGeneration(Generation):
         token_ids: Empty unless the server tells them.
     """
 
-    def __init__(self, sampling: Sampling, cancel: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        cancel: Callable[[], None],
+        prompt: str = "",
+        count: Count | None = None,
+    ) -> None:
+        """Prepare for a stream.
+
+        Args:
+            sampling: Options.
+            cancel: Ends the request.
+            prompt: Its text, where that is all that the model reads.
+            count: Counts tokens when it is over, if the server has told no number.
+        """
         super().__init__(sampling, cancel)
+        self._prompt, self._count = prompt, count
         self.chunks = 0
         self.usage: Mapping[str, Any] | None = None
 
@@ -44,14 +63,26 @@ class ServedGeneration(Generation):
         return Timings(self._requested, self._started, stamps, "chunk", self._counted())
 
     def _counted(self) -> int | None:
-        """Return the number of tokens: as the server counted, or by their log-probabilities."""
+        """Return the number of tokens: as the server told, or else as they are counted here."""
+        told = self._told()
+        if told is None and self._count and self.finished.is_set():
+            return self._count(self.text)
+        return told
+
+    def _told(self) -> int | None:
+        """Return the number of tokens as the server counted, or by their log-probabilities."""
         told = (self.usage or {}).get("completion_tokens")
         return told if isinstance(told, int) else len(self.logprobs) or None
 
     def record(self) -> dict[str, Any]:
         """Return everything about this generation as plain values."""
         usage = None if self.usage is None else dict(self.usage)
-        return {**super().record(), "chunks": self.chunks, "usage": usage}
+        record = {**super().record(), "chunks": self.chunks, "usage": usage, "counted": "server"}
+        if self._told() is None:
+            record["counted"] = "here" if self._count else None
+            if self._count and self._prompt:
+                record["input_tokens"] = self._count(self._prompt)
+        return record
 
     def take_chunk(self, chunk: Chunk, now: float) -> None:
         """Add what one event says (called by the stream's thread)."""
@@ -83,13 +114,17 @@ class Stream:
         body: Mapping[str, Any],
         sampling: Sampling,
         ended: Callable[[Stream], None],
+        *,
+        count: Count | None = None,
     ) -> None:
         """Prepare a request.
 
         Raises:
             InputError: The key is not there.
         """
-        self.generation = ServedGeneration(sampling, self._cancel)
+        prompt = body.get("prompt")
+        text = prompt if isinstance(prompt, str) else ""
+        self.generation = ServedGeneration(sampling, self._cancel, text, count)
         self._caller, self._path, self._body, self._on_end = caller, path, body, ended
         caller.headers()  # not kept: they hold the key
         # Reentrant: an iterator that is collected while we hold it cancels its generation.
@@ -100,17 +135,14 @@ class Stream:
         self._connected: float | None = None
         self._began = self._alive = time.monotonic()
         self._reader = threading.Thread(target=self._run, name="workbench-endpoint", daemon=True)
-        self._watch = threading.Thread(target=self._watch_time, name="workbench-clock", daemon=True)
 
     def start(self) -> None:
         """Send the request."""
         self._reader.start()
-        self._watch.start()
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads."""
+        """Wait for its thread."""
         self._reader.join(timeout)
-        self._watch.join(timeout)
 
     def _cancel(self) -> None:
         self._end(lambda: self._finish("cancelled"))
@@ -141,22 +173,22 @@ class Stream:
                 # Not SSLSocket.shutdown: that takes TLS away from a thread which still reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _watch_time(self) -> None:
-        """End a request that takes too long (runs in a thread)."""
+    def check_time(self) -> float:
+        """End it where it takes too long; return the seconds until it may (see `Clock`)."""
+        if self._over.is_set():
+            return math.inf
         patience = self._caller.patience
-        while True:
-            first = not self.generation.chunks
-            since, most = (
-                (self._began, patience.first_token)
-                if first
-                else (self._alive, patience.between_tokens)
-            )
-            left = since + most - time.monotonic()
-            if left <= 0:
-                break
-            # The first token may come meanwhile, and from then on the shorter patience counts.
-            if self._over.wait(min(left, patience.between_tokens)):
-                return
+        first = not self.generation.chunks
+        since, most = (
+            (self._began, patience.first_token) if first else (self._alive, patience.between_tokens)
+        )
+        left = since + most - time.monotonic()
+        if left <= 0:
+            self._give_up(most, first=first)
+        return left
+
+    def _give_up(self, most: float, *, first: bool) -> None:
+        """End a request that took longer than `most` seconds, for its first token or the next."""
         if self._reason is not None:
             # All text is there; only the connection stays open.
             self._end(lambda: self._finish(str(self._reason)))

@@ -18,6 +18,7 @@ from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL, read_model
 from workbench.engine import Engine
 from workbench.errors import ModelError, StoreError
+from workbench.history import built_on
 from workbench.model import Model
 from workbench.spec import BuildSpec, parameters_of
 from workbench.summaries import finding_lines
@@ -82,7 +83,7 @@ def report_page(engine: Engine, *, paths: bool = False) -> str:
         _heading("Limits", _pairs(engine.limits)),
         _heading("Build", _stages(build) + _pairs(_about_build(engine))),
         _heading("Versions", _pairs(identity["toolchain"])),
-        _heading("Device", _pairs(identity.get("device") or {"made for": "no certain GPU"})),
+        _heading("Device", _pairs(_about_device(engine))),
         _heading("Trials", _trials(engine)),
         _heading("How to get it again", "".join(_reproduce(spec))),
     ]
@@ -157,6 +158,12 @@ def _about_build(engine: Engine) -> dict[str, Any]:
         "peak memory": format_bytes(peak) if peak else "not known",
         "loaded before it was published": "yes" if smoke["ran"] else "no",
     }
+
+
+def _about_device(engine: Engine) -> dict[str, Any]:
+    """Return what the engine was made for, and what it was built on."""
+    made_for = engine.manifest["identity"].get("device") or {"made for": "no certain GPU"}
+    return {**made_for, "built on": built_on(engine) or "not known"}
 
 
 def _trials(engine: Engine) -> str:

@@ -11,8 +11,10 @@ written. Paths of this machine stay out unless they are asked for, and the envir
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +33,12 @@ FORMAT = 1
 
 _SMALL = 1 << 20
 """Bytes up to which a file of an engine is searched for paths; weights hold none."""
+
+_PATH = re.compile(r"(/|~/|[A-Za-z]:[/\\\\])[^/\\\\\n]+[/\\\\][^\n]+")
+"""A text that is an absolute path of two names or more, on any system."""
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json")
+"""Files whose texts are tokens, some of which look like paths and are none."""
 
 _WRITERS: Mapping[str, Callable[[Engine], Mapping[str, str]]] = {
     "openvino": embedded_export.texts,
@@ -166,7 +174,9 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _check_paths(engine: Engine) -> None:
-    """Refuse an engine whose own files name a place on this machine: they cannot be changed.
+    """Refuse an engine whose own files name a place on this machine, or on one before it.
+
+    They cannot be changed: the manifest has their checksums, and so has whoever gets the export.
 
     Raises:
         StoreError: Names the file.
@@ -177,11 +187,34 @@ def _check_paths(engine: Engine) -> None:
         if entry["bytes"] > _SMALL:
             continue
         data = files.read_file(engine.path / name) or b""
-        if any(place.encode() in data for place in places):
+        here = any(place.encode() in data for place in places)
+        field = _path_field(name, data)
+        if here or field:
+            what = "a path of this machine" if here else f"a path of some machine in {field}"
             raise StoreError(
-                f"{name} of the engine {engine.key} names a path of this machine, and was not "
-                "exported. Export it with paths (--with-paths) if whoever gets it may see that."
+                f"{name} of the engine {engine.key} names {what}, and was not exported. Export it "
+                "with paths (--with-paths) if whoever gets it may see that."
             )
+
+
+def _path_field(name: str, data: bytes) -> str:
+    """Return the field of a JSON file that holds an absolute path, or nothing.
+
+    Such as "input_timing_cache" in the config.json of a TensorRT-LLM engine, or "_name_or_path".
+    """
+    if not name.endswith(".json") or Path(name).name in _VOCABULARIES:
+        return ""
+    with contextlib.suppress(ValueError):
+        return _holder(json.loads(data), "it")
+    return ""
+
+
+def _holder(value: Any, field: str) -> str:
+    if isinstance(value, dict):
+        return next((found for k, v in value.items() if (found := _holder(v, str(k)))), "")
+    if isinstance(value, list):
+        return next((found for one in value if (found := _holder(one, field))), "")
+    return field if isinstance(value, str) and _PATH.fullmatch(value) else ""
 
 
 def _copy_engine(engine: Engine, directory: Path) -> None:

@@ -126,6 +126,17 @@ def keep(engines: Iterable[Engine]) -> None:
                 known[path].add((job, engine.created))
 
 
+def built_on(engine: Engine) -> str:
+    """Return the name of the processor or GPU that an engine was built on; empty if nobody knows.
+
+    It is no part of an engine's manifest where the engine is for no certain device, and not known
+    of one that was built elsewhere.
+    """
+    job = str(engine.manifest["build"].get("job") or engine.key)
+    found = [past for past in _read(_file(engine)) if past.build == (job, engine.created)]
+    return found[-1].device if found else ""
+
+
 def stage_ranges(
     backend: str, quantization: str, parameters: int, device: str = ""
 ) -> dict[str, Range]:

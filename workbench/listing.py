@@ -178,9 +178,20 @@ def _outcome(view: View, state: State) -> str:
     if place := queue_line(view.facts):
         return place
     running = [stage.title for stage in view.stages.values() if stage.ended is None]
+    if running and state != "killed" and (why := health_line(view.facts)):
+        return f"{running[-1]}, {why}"
     if state == "killed":
         return f"its process died in the stage '{running[-1]}'" if running else "its process died"
     return running[-1] if running else ""
+
+
+def health_line(facts: Mapping[str, Any]) -> str:
+    """Say since when a server is not healthy, and why; or nothing.
+
+    Args:
+        facts: Of its view.
+    """
+    return f"not healthy {why}" if (why := facts.get("unhealthy")) else ""
 
 
 def queue_line(facts: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ class Sent:
         """Return plain values; times in seconds, `scheduled`, `sent` and `ended` from the start.
 
         `ended` is when we saw the end, by our own clock: it checks the stamps of the session.
+        `counted` says of a server's tokens who counted them: "server", or "here".
         """
         told = self.generation.record() if self.generation else {}
         ended = None if self.ended is None else self.ended - start
@@ -59,6 +60,7 @@ class Sent:
             "input_tokens": told.get("input_tokens"),
             "output_tokens": told.get("output_tokens", 0),
             "stamped": told.get("stamped", "token"),
+            "counted": told.get("counted"),
             "queued": told.get("queued"),
             "ttft": told.get("ttft"),
             "itl": told.get("itl_seconds", []),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.checks import violations
 from workbench.load import Load, Target
 from workbench.measurement import summarize
-from workbench.prompts import WARMUP, make_requests, read_prompts
+from workbench.prompts import WARMUP, Request, is_ids, make_requests, read_prompts
 from workbench.sampling import Sampling
 from workbench.surroundings import Watch
 from workbench.units import format_seconds
@@ -18,6 +18,9 @@ from workbench.workload import Workload
 
 Report = Callable[[str], None]
 """Is told what a trial does now, in a few words."""
+
+Spell = Callable[[Sequence[int]], str]
+"""Returns a text of token ids."""
 
 
 def say_nothing(_: str) -> None:
@@ -39,6 +42,7 @@ def measure(
     *,
     deadline: float | None = None,
     salt: str = "",
+    spell: Spell | None = None,
     report: Report = say_nothing,
 ) -> Measured:
     """Send a workload to something that generates: its warm-up, then each repetition.
@@ -49,6 +53,7 @@ def measure(
         vocabulary: Ids that prompts are made of; not needed with a file of prompts.
         deadline: On the monotonic clock.
         salt: Makes other prompts of the same lengths, see `Workload.draws`.
+        spell: Turns prompts of token ids into text, for what takes no ids.
         report: Told which repetition runs.
 
     Raises:
@@ -59,6 +64,8 @@ def measure(
 
     def run(repetition: int, schedule: Sequence[float] | None) -> list[dict[str, Any]]:
         requests = make_requests(workload, repetition, vocabulary, salt)
+        if spell:
+            requests = [_spelled(request, spell) for request in requests]
         return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
 
     if workload.warmup:
@@ -70,6 +77,11 @@ def measure(
         found.repetitions.append(run(repetition, workload.schedule(repetition)))
     found.busy = watch.share()
     return found
+
+
+def _spelled(request: Request, spell: Spell) -> Request:
+    prompt: Any = request.prompt
+    return replace(request, prompt=spell(prompt)) if is_ids(prompt) else request
 
 
 def complete(

@@ -14,7 +14,6 @@ The last two need sessions that score texts, and the package `tokenizers` for th
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import math
 import statistics
@@ -30,6 +29,7 @@ from workbench.prompts import content, is_ids, read_prompts
 from workbench.sampling import Sampling
 from workbench.scores import Score
 from workbench.spec import BuildSpec, Declared, parameter, parameters_of, unknown_names
+from workbench.tokenizer import read_tokenizer
 
 PROMPTS = (
     "Explain in two sentences why the sky is blue.",
@@ -141,21 +141,7 @@ def encoder(places: Iterable[Path]) -> Encode | None:
 
     Also None where the package `tokenizers` is not installed: it is no part of the notebook side.
     """
-    try:
-        tokenizers = importlib.import_module("tokenizers")
-    except ModuleNotFoundError:
-        return None
-    file = next((p for place in places if (p := place / "tokenizer.json").is_file()), None)
-    if file is None:
-        return None
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(
-            f"{file} cannot be read by tokenizers {tokenizers.__version__}: {error}. Install the "
-            "version that wrote it (pip install -U tokenizers)."
-        ) from error
-    return lambda text: list(tokenizer.encode(text).ids)
+    return next((found.ids for place in places if (found := read_tokenizer(place))), None)
 
 
 def prompts_of(quality: Quality, encode: Encode | None) -> list[Any]:

@@ -43,6 +43,12 @@ TAIL = 600
 _INTERVAL = 0.2
 """Seconds between two looks at the server and at whoever started it."""
 
+_WATCH = 3.0
+"""Seconds between two questions for its health once it serves."""
+
+_ANSWER = 2.0
+"""Seconds that it has for an answer then, in which nobody looks for its owner."""
+
 _PATIENCE = 3.0
 """Seconds that a server has to end when it is asked; less than a cancelled job has."""
 
@@ -206,7 +212,8 @@ def await_server(job: Job, timeout: float | None = None) -> Endpoint:
 def run_server_job(journal: Journal) -> dict[str, Any]:
     """Run the server of a job to its end; return the last word of its journal.
 
-    Stages: `start` and `serve`. Facts: `serves` and `url` once it does.
+    Stages: `start` and `serve`. Facts: `serves` and `url` once it does, and `unhealthy`, since when
+    and why, which is empty when it is healthy again (`listing.health_line`).
 
     Raises:
         JobError: It could not be started, never served, or ended by itself.
@@ -227,7 +234,7 @@ def run_server_job(journal: Journal) -> dict[str, Any]:
             _await_health(server, process, job, owner)
             journal.fact(serves=True, url=server.url)
             journal.stage("serve", f"serve on {server.url}")
-            return {"text": _attend(process, job, owner)}
+            return {"text": _attend(server, process, journal, owner)}
         finally:
             _stop(process, job)
 
@@ -257,17 +264,14 @@ def _await_health(
         JobError: It ended before, or the time is over.
     """
     deadline = time.monotonic() + server.start_limit
-    answer = "nothing"
     with httpx.Client(timeout=5.0, trust_env=False) as client:
         while True:
             if (status := process.poll()) is not None:
                 raise JobError(f"The server {describe_exit(status)} while it started.{_tail(job)}")
-            with contextlib.suppress(httpx.HTTPError):
-                code = client.get(server.url + server.health).status_code
-                # It may have been another's answer, if ours has ended in the meantime.
-                if code == httpx.codes.OK and process.poll() is None:
-                    return
-                answer = f"status {code}"
+            answer = _answer(client, server)
+            # It may have been another's answer, if ours has ended in the meantime.
+            if not answer and process.poll() is None:
+                return
             if time.monotonic() > deadline:
                 raise JobError(
                     f"The server was ended: {server.url}{server.health} answered {answer} after "
@@ -279,20 +283,50 @@ def _await_health(
             time.sleep(_INTERVAL)
 
 
-def _attend(process: subprocess.Popen[bytes], job: Job, owner: Owner | None) -> str:
+def _answer(client: httpx.Client, server: Server) -> str:
+    """Return what a server answers in place of 200 when it is asked for its health, or nothing."""
+    try:
+        code = client.get(server.url + server.health).status_code
+    except httpx.HTTPError:
+        return "nothing"
+    return "" if code == httpx.codes.OK else f"status {code}"
+
+
+def _attend(
+    server: Server, process: subprocess.Popen[bytes], journal: Journal, owner: Owner | None
+) -> str:
     """Stay until the server ends, or whoever started it does; say which.
 
     Raises:
         JobError: The server ended by itself, and not well.
     """
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = process.wait(_INTERVAL)
-            if status == 0:
-                return "The server ended by itself."
-            raise JobError(f"The server {describe_exit(status)} while it served.{_tail(job)}")
-        if _is_gone(owner):
-            return "The server was ended: whoever started it is gone."
+    # A connection that is kept would be all that a server of one thread attends to.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    health, following = "", time.monotonic() + _WATCH
+    with httpx.Client(timeout=_ANSWER, limits=limits, trust_env=False) as client:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(_INTERVAL)
+                if status == 0:
+                    return "The server ended by itself."
+                tail = _tail(Job(journal.path))
+                raise JobError(f"The server {describe_exit(status)} while it served.{tail}")
+            if _is_gone(owner):
+                return "The server was ended: whoever started it is gone."
+            if time.monotonic() >= following:
+                health = _note_health(journal, health, _answer(client, server))
+                following = time.monotonic() + _WATCH
+
+
+def _note_health(journal: Journal, before: str, answer: str) -> str:
+    """Journal that a server is not healthy any more, or is again; return what was told last."""
+    if bool(before) == bool(answer):
+        return before
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(OSError):  # a full disk ends no server: the next look tries again
+        journal.fact(unhealthy=f"since {now} (it answers {answer})" if answer else "")
+        return answer
+    return before
 
 
 def _is_gone(owner: Owner | None) -> bool:

@@ -18,7 +18,7 @@ from workbench.gpu_table import GIGA, TERA, GpuModel, find
 from workbench.gpus import Gpu
 from workbench.history import Range
 from workbench.journal import ENDED, Stage, State, View
-from workbench.listing import Entry, queue_line
+from workbench.listing import Entry, health_line, queue_line
 from workbench.model import Model
 from workbench.rules import Finding
 from workbench.units import format_bytes, format_count, format_seconds, printable
@@ -199,6 +199,7 @@ def state_line(view: View, left: str, now: float) -> str:
         line = [f"{STATES[state][1]}, {format_seconds(max(0.0, now - view.created))}", left]
         if place := queue_line(view.facts):
             line[0] = f"waiting: {place}"
+        line.append(health_line(view.facts))
         if isinstance(memory := view.facts.get("memory_bytes"), int):
             line.append(f"memory {format_bytes(memory)}")
         line.append(f"last sign of life {max(0.0, view.silence()):.0f} s ago")

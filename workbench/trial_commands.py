@@ -65,7 +65,8 @@ def _endpoint(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         type=Path,
         metavar="FOLDER",
-        help="With the model's tokenizer.json, for prompts of exact lengths.",
+        help="With the model's tokenizer.json: for prompts of exact lengths, and to count the "
+        "tokens of a server that does not.",
     )
     group.add_argument(
         "--devices", type=int, default=1, metavar="N", help="GPUs that it has. Default: 1."

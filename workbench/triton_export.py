@@ -176,11 +176,15 @@ far. NVIDIA's `preprocessing` lets the tokenizer run Python code that lies in it
       '{{"model": "ensemble", "max_tokens": 32,
         "messages": [{{"role": "user", "content": "write a haiku about latency"}}]}}'
 
-It applies the model's chat template. Not beside `triton`: both want the GPU. Measure it as the
-engine was measured in the notebook:
+It applies the model's chat template. Not beside `triton`: both want the GPU. Measure it:
 
     workbench trial --url http://127.0.0.1:9000/v1 --served-model ensemble \\
-      --tokenizer engine/tokenizer
+      --tokenizer engine/tokenizer --no-ignore-eos
+
+It takes no token ids, so the workbench sends the prompts as text; and where its release does not
+tell how many tokens came, the workbench counts them. Both need the package tokenizers (pip install
+'trtllm-workbench[trials]'), and the trial says so. It hands no `ignore_eos` on: an answer ends
+where the model ends it.
 
 ## Not tried
 

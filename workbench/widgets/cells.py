@@ -27,11 +27,11 @@ _MADE: dict[str, tuple[str, weakref.WeakSet[Replaceable]]] = {}
 _LOCK = threading.Lock()
 
 
-def take_place(panel: Replaceable) -> None:
-    """Retire what the last run of the running cell has made."""
+def take_place(panel: Replaceable) -> list[Replaceable]:
+    """Retire what the last run of the running cell has made, and return it."""
     cell = running_cell()
     if cell is None:
-        return
+        return []
     name, run = cell
     with _LOCK:
         last, made = _MADE.get(name, (run, weakref.WeakSet()))
@@ -41,3 +41,4 @@ def take_place(panel: Replaceable) -> None:
         _MADE[name] = run, made
     for old in replaced:
         old.retire()
+    return replaced
