@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -14,7 +15,7 @@ from papermill.cli import papermill
 from tests.faults import Faulty, fault, job_of
 from workbench import docs
 from workbench.axes import THROUGHPUT
-from workbench.backends import get_backend
+from workbench.backends import get_backend, make_spec
 from workbench.cli import main
 from workbench.errors import InputError, SpecError
 from workbench.notebook import (
@@ -25,6 +26,7 @@ from workbench.notebook import (
     spec_from,
 )
 from workbench.notebook_runs import run_file
+from workbench.results import find_trial
 from workbench.spec import parameters_of
 from workbench.trial import Trial
 
@@ -283,6 +285,24 @@ def test_the_trial_notebook_measures_and_publishes(tmp_path: Path) -> None:
         assert words_ in shown
 
 
+@pytest.mark.usefixtures("shared")
+def test_the_trial_notebook_measures_another_backend_by_its_own_defaults(tmp_path: Path) -> None:
+    values = {"backend": "transformers", "max_output_len": "16", "input_len": "8",
+              "output_len": "4", "requests": "2"}  # fmt: skip
+    trial = find_trial(run_notebook(TRIAL, tmp_path / "out.ipynb", values)["trial"])
+    # What the notebook declares for openvino would be float32 and 512.
+    assert trial.spec == make_spec(backend="transformers", max_output_len=16).model_dump()
+
+
+def test_the_trial_notebook_refuses_what_another_backend_does_not_know(tmp_path: Path) -> None:
+    values = {"backend": "transformers", "quantization": "int8"}
+    with pytest.raises(SpecError, match="'quantization' is not a known parameter"):
+        run_notebook(TRIAL, tmp_path / "out.ipynb", values)
+    words = [word for pair in values.items() for word in ("-p", *pair)]
+    told = _papermill(TRIAL, tmp_path / "out.ipynb", *words)
+    assert "'quantization' is not a known parameter" in told
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -416,6 +436,35 @@ def test_types_are_compared_with_the_declared_defaults(
 def test_a_cell_that_a_person_begins_like_papermill_is_none() -> None:
     cells = ["", "# Parameters\nquantization = 'int4'"]
     assert spec_from({"In": cells, "quantization": "int4"}).model_dump()["quantization"] == "int4"
+
+
+DECLARED = "backend = 'openvino'\nmodel = 'demo'\nquantization = 'int8'\nmax_output_len = 64\n"
+
+
+def _run(*cells: str) -> dict[str, Any]:
+    """Return what the variables of a notebook are after some cells."""
+    namespace: dict[str, Any] = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace
+
+
+def test_values_that_stand_beside_another_backend_are_nobodys_wish() -> None:
+    passed = "# Parameters\nbackend = 'tensorrt_llm'\nmodel = 'owner/name'\ntp_size = 2"
+    assert spec_from(_run(DECLARED, passed)) == make_spec(
+        backend="tensorrt_llm", model="owner/name", tp_size=2
+    )
+    # The model is no matter of the backend.
+    alone = "# Parameters\nbackend = 'transformers'"
+    assert spec_from(_run(DECLARED, alone)) == make_spec(backend="transformers")
+    same = "# Parameters\nbackend = 'openvino'\nmax_output_len = 32"
+    assert spec_from(_run(DECLARED, same)) == make_spec(quantization="int8", max_output_len=32)
+
+
+def test_what_only_the_declared_backend_knows_is_refused_with_another() -> None:
+    passed = "# Parameters\nbackend = 'transformers'\nquantization = 'int4'"
+    with pytest.raises(SpecError, match="'quantization' is not a known parameter"):
+        spec_from(_run(DECLARED, passed))
 
 
 def test_a_branch_that_looks_like_a_number_is_a_text() -> None:

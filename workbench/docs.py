@@ -56,9 +56,15 @@ def record_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def _backend_line(backend: str) -> str:
+    """Return the line of a notebook that declares the backend; see `notebook.spec_from`."""
+    words = "the values below are for it, and do not count where another one is passed"
+    return f'backend = "{backend}"  # what compiles and runs the engine; {words}'
+
+
 def parameters_cell(backend: str) -> str:
     """Return the lines that declare a backend's parameters in a notebook."""
-    lines = [f'backend = "{backend}"  # what compiles and runs the engine']
+    lines = [_backend_line(backend)]
     lines += [
         declaration(parameter, parameter.default)
         for parameter in parameters_of(get_backend(backend).spec_class).values()
@@ -72,7 +78,7 @@ def chosen_cell(backend: str, lines: str) -> str:
     Names and values stay; what is said about them follows the declaration.
     """
     parameters = parameters_of(get_backend(backend).spec_class)
-    kept = [f'backend = "{backend}"  # what compiles and runs the engine']
+    kept = [_backend_line(backend)]
     for node in ast.parse(lines).body:
         assert isinstance(node, ast.Assign)  # noqa: S101 - nothing else belongs in there
         target = node.targets[0]
