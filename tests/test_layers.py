@@ -63,6 +63,7 @@ LAYERS = [
     {"opened", "openai_protocol", "scores"},
     {"session_peak"},
     {"endpoint", "endpoint_calls", "endpoint_stream", "session"},
+    {"server_spec"},
     {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers", "conversation"},

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from papermill.cli import papermill
 
 from tests.faults import Faulty, fault, job_of
+from tests.servers.scripted import completing, scripted
 from workbench import docs
 from workbench.axes import THROUGHPUT
 from workbench.backends import get_backend, make_spec
+from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.errors import InputError, SpecError
 from workbench.notebook import (
@@ -24,6 +26,7 @@ from workbench.notebook import (
     read_results,
     run_notebook,
     spec_from,
+    target_from,
 )
 from workbench.notebook_runs import run_file
 from workbench.results import find_trial
@@ -294,6 +297,35 @@ def test_the_trial_notebook_measures_another_backend_by_its_own_defaults(tmp_pat
     assert trial.spec == make_spec(backend="transformers", max_output_len=16).model_dump()
 
 
+def test_the_trial_notebook_measures_a_server_with_the_workload_of_an_engine(
+    tmp_path: Path,
+) -> None:
+    with scripted(completing()) as server:
+        values = {"url": server.url, "tokenizer": str(DEMO_MODEL), "devices": "2",
+                  "input_len": "5", "output_len": "4", "requests": "2"}  # fmt: skip
+        words = [word for pair in values.items() for word in ("-p", *pair)]
+        assert _papermill(TRIAL, tmp_path / "out.ipynb", *words) == ""
+    trial = find_trial(read_results(tmp_path / "out.ipynb")["trial"])
+    assert trial.spec["url"] == server.url
+    assert (trial.workload["input_len"], trial.record["devices"]) == (5, 2)
+    assert trial.summary["output_tokens"] == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("max_batch_size", 2, "max_batch_size cannot be chosen with url"),
+        ("backend", "transformers", "backend cannot be chosen with url"),
+        ("reference", "quantization=none", "reference cannot be chosen with url"),
+    ],
+)
+def test_the_trial_notebook_chooses_nothing_of_a_server(
+    name: str, value: Any, sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        target_from(_run(DECLARED, f"# Parameters\nurl = 'http://127.0.0.1:1'\n{name} = {value!r}"))
+
+
 def test_the_trial_notebook_refuses_what_another_backend_does_not_know(tmp_path: Path) -> None:
     values = {"backend": "transformers", "quantization": "int8"}
     with pytest.raises(SpecError, match="'quantization' is not a known parameter"):
@@ -438,7 +470,10 @@ def test_a_cell_that_a_person_begins_like_papermill_is_none() -> None:
     assert spec_from({"In": cells, "quantization": "int4"}).model_dump()["quantization"] == "int4"
 
 
-DECLARED = "backend = 'openvino'\nmodel = 'demo'\nquantization = 'int8'\nmax_output_len = 64\n"
+DECLARED = (
+    "backend = 'openvino'\nmodel = 'demo'\nquantization = 'int8'\nmax_output_len = 64\n"
+    "url = None\nreference = None"
+)
 
 
 def _run(*cells: str) -> dict[str, Any]:

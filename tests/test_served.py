@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.scripted import DONE, Connection, Script, event, scripted
+from tests.servers.scripted import Script, completing, scripted
 from workbench import results
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
@@ -18,28 +18,8 @@ from workbench.workload import Workload
 WORKLOAD = Workload(input_len=5, output_len=6, requests=4, warmup=1, concurrency=2)
 
 
-def _text(text: str, reason: str | None = None) -> bytes:
-    return event({"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
-
-
-def _completing(*, short: int = 0, count: bool = True) -> Script:
-    """Answer a completion in chunks of two tokens, with the count if there is one."""
-
-    def script(connection: Connection) -> None:
-        wanted = connection.body["max_tokens"] - short
-        usage = {
-            "prompt_tokens": len(connection.body["prompt"]),
-            "completion_tokens": wanted,
-        }
-        pieces = [_text("ab") for _ in range(wanted // 2)]
-        told = [event({"choices": [], "usage": usage})] if count else []
-        connection.stream(*pieces, _text("", "length"), *told, DONE)
-
-    return script
-
-
 def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         trial = run_endpoint_trial(
             Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL, devices=2
         ).require()
@@ -60,8 +40,8 @@ def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
-        (_completing(short=2), "it was asked for 6 output tokens and gave 4"),
-        (_completing(count=False), "nobody tells how many output tokens it had"),
+        (completing(short=2), "it was asked for 6 output tokens and gave 4"),
+        (completing(count=False), "nobody tells how many output tokens it had"),
     ],
 )
 def test_what_a_server_does_not_tell_or_do_makes_it_invalid(script: Script, sentence: str) -> None:
@@ -72,7 +52,7 @@ def test_what_a_server_does_not_tell_or_do_makes_it_invalid(script: Script, sent
 
 
 def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD)
         assert trial.status == "failed"
         assert "Give a file of prompts" in trial.record["reasons"][0]
@@ -85,7 +65,7 @@ def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_gone_is_a_failed_trial() -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         url = server.url
     trial = run_endpoint_trial(Endpoint(url), WORKLOAD, tokenizer=DEMO_MODEL)
     assert trial.status == "failed"
@@ -94,7 +74,7 @@ def test_a_server_that_is_gone_is_a_failed_trial() -> None:
 
 def test_the_command_line_measures_a_server(capsys: pytest.CaptureFixture) -> None:
     words = ["--input-len=5", "--output-len=6", "--requests=2", f"--tokenizer={DEMO_MODEL}"]
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         assert main(["trial", "--url", server.url, *words]) == 0
         assert "Sent     2 requests" in capsys.readouterr().out
         assert main(["trial", "--url", server.url, "--quantization=int4"]) == 2

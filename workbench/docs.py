@@ -15,13 +15,18 @@ import nbformat
 
 from workbench.backends import DEFAULT, get_backend
 from workbench.quality import Quality
+from workbench.server_spec import ServerSpec
 from workbench.spec import Declared, Parameter, parameters_of
 from workbench.spec_text import declaration
 from workbench.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 
-RECORDS: dict[str, type[Declared]] = {"workload": Workload, "quality": Quality}
+RECORDS: dict[str, type[Declared]] = {
+    "workload": Workload,
+    "quality": Quality,
+    "server": ServerSpec,
+}
 """What a notebook declares between "# --- NAME" and "# --- end" beside build parameters."""
 
 EFFECTS = {
@@ -107,7 +112,7 @@ def _choices(parameter: Parameter) -> str:
 
 
 _MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_TABLE = re.compile(r"(<!-- record: (workload|quality) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(rf"(<!-- record: ({'|'.join(RECORDS)}) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _readme(text: str) -> str:
@@ -117,7 +122,7 @@ def _readme(text: str) -> str:
 
 
 _CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
-_RECORD = re.compile(r"(# --- (workload|quality)\n).*?(# --- end)", re.DOTALL)
+_RECORD = re.compile(rf"(# --- ({'|'.join(RECORDS)})\n).*?(# --- end)", re.DOTALL)
 _CHOSEN = re.compile(r"(# --- some build parameters of (\w+)\n)(.*?)(# --- end)", re.DOTALL)
 
 

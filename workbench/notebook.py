@@ -6,11 +6,14 @@ import ast
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError, SpecError
 from workbench.spec import BuildSpec, Parameter, got, parameters_of, unknown_names
 from workbench.units import printable
+
+if TYPE_CHECKING:
+    from workbench.server_spec import ServerSpec
 
 RESULT = "application/vnd.trtllm-workbench.result+json"
 """Media type under which a notebook's results are kept in its outputs."""
@@ -86,6 +89,29 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
     return make_spec({"backend": backend.name, **values})
 
 
+def target_from(namespace: Mapping[str, Any]) -> BuildSpec | ServerSpec:
+    """Make what a trial measures from a notebook's variables: a server where there is a `url`.
+
+    Raises:
+        SpecError: As `spec_from`; or papermill passed something with a `url` that only an engine
+            has.
+    """
+    from workbench.backends import DEFAULT, get_backend  # noqa: PLC0415 - pydantic
+    from workbench.quality import Quality  # noqa: PLC0415 - pydantic
+    from workbench.server_spec import ServerSpec  # noqa: PLC0415 - pydantic
+
+    server = ServerSpec.of(namespace)
+    if server.url is None:
+        return spec_from(namespace)
+    backend = get_backend(str(namespace.get("backend", DEFAULT)))
+    names = parameters_of(backend.spec_class)
+    _check_injected(namespace, names, backend.name)
+    of_engines = {"backend", *names, *parameters_of(Quality)}
+    if chosen := [name for name in _passed(namespace)[0] if name in of_engines]:
+        raise SpecError(f"A server is what it is: {', '.join(chosen)} cannot be chosen with url.")
+    return server
+
+
 def check_injected(namespace: Mapping[str, Any]) -> None:
     """Refuse what papermill passed and the notebook does not declare: `check_injected(globals())`.
 
@@ -99,14 +125,20 @@ def _check_injected(
     namespace: Mapping[str, Any], known: Mapping[str, Parameter], backend: str = ""
 ) -> None:
     """Compare what papermill injected with what the notebook declared before it."""
+    injected, declared = _passed(namespace)
+    check_parameters(injected, _undeclared(known) | _meant_for(backend, declared))
+
+
+def _passed(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what papermill injected, and what the notebook declared."""
     cells = _cells(namespace)
     injected: dict[str, Any] = {}
     declared: dict[str, Any] = {}
     for cell in cells:
         (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
     # A person may begin a cell with the same words: papermill's comes after one that declares.
-    if injected and declared and not cells[0].startswith(_INJECTED):
-        check_parameters(injected, _undeclared(known) | _meant_for(backend, declared))
+    by_papermill = declared and not cells[0].startswith(_INJECTED)
+    return (injected if by_papermill else {}), declared
 
 
 def _cells(namespace: Mapping[str, Any]) -> list[str]:

@@ -19,9 +19,33 @@ from workbench.endpoint import Endpoint
 from workbench.errors import InputError, WorkbenchError
 from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.prompts import content, vocabulary_of
+from workbench.server_spec import ServerSpec
 from workbench.surroundings import surroundings
 from workbench.trial import Trial, new_record
 from workbench.workload import Workload
+
+
+def run_server_trial(
+    server: ServerSpec,
+    workload: Workload,
+    *,
+    time_limit: float | None = None,
+    report: Report = say_nothing,
+) -> Trial:
+    """Measure a workload on a server as it was declared, see `run_endpoint_trial`.
+
+    Raises:
+        InputError: No server is named, or as `run_endpoint_trial`.
+        OSError: The record cannot be written.
+    """
+    return run_endpoint_trial(
+        server.endpoint,
+        workload,
+        tokenizer=Path(server.tokenizer) if server.tokenizer else None,
+        devices=server.devices or 1,
+        time_limit=time_limit,
+        report=report,
+    )
 
 
 def run_endpoint_trial(

@@ -11,14 +11,14 @@ from typing import Any
 from workbench import results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
-from workbench.endpoint import Endpoint
 from workbench.errors import InputError
 from workbench.fit_commands import add_spec_flags
 from workbench.flags import add_flags, given
 from workbench.foreign import import_trials
 from workbench.freshness import Demand
 from workbench.quality import Quality
-from workbench.served import run_endpoint_trial
+from workbench.served import run_server_trial
+from workbench.server_spec import ServerSpec
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
@@ -34,7 +34,7 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     add_flags(parser, Workload, "workload")
     add_flags(parser, Quality, "quality")
     spec_class = add_spec_flags(parser, words)
-    _endpoint(parser)
+    add_flags(parser, ServerSpec, "a server in place of an engine")
     _time_limit(parser)
     _json_flag(parser)
 
@@ -42,8 +42,9 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         workload = Workload.parse(given(parsed, Workload))
         quality = Quality.parse(given(parsed, Quality))
         values = given(parsed, spec_class)
-        if parsed.url:
-            trial = _served(parsed, workload, values | given(parsed, Quality))
+        server = ServerSpec.parse(given(parsed, ServerSpec))
+        if server.url:
+            trial = _served(server, workload, values | given(parsed, Quality), parsed.time_limit)
         else:
             spec = spec_class.parse({"backend": parsed.backend, **values})
             trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
@@ -56,23 +57,9 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _endpoint(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a server in place of an engine")
-    group.add_argument("--url", help="Where its API begins, such as http://127.0.0.1:8000/v1.")
-    group.add_argument("--served-model", metavar="NAME", help="Its name there. Default: the only.")
-    group.add_argument("--key-env", metavar="NAME", help="Variable that holds the key.")
-    group.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="FOLDER",
-        help="With the model's tokenizer.json, for prompts of exact lengths.",
-    )
-    group.add_argument(
-        "--devices", type=int, default=1, metavar="N", help="GPUs that it has. Default: 1."
-    )
-
-
-def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str, Any]) -> Trial:
+def _served(
+    server: ServerSpec, workload: Workload, values: Mapping[str, Any], time_limit: float | None
+) -> Trial:
     """Measure a server.
 
     Raises:
@@ -82,14 +69,7 @@ def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str,
         raise InputError(
             f"A server is what it is: {', '.join(values)} cannot be chosen with --url."
         )
-    return run_endpoint_trial(
-        Endpoint(parsed.url, model=parsed.served_model, key_env=parsed.key_env),
-        workload,
-        tokenizer=parsed.tokenizer,
-        devices=parsed.devices,
-        time_limit=parsed.time_limit,
-        report=_tell,
-    )
+    return run_server_trial(server, workload, time_limit=time_limit, report=_tell)
 
 
 def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
