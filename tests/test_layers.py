@@ -67,7 +67,7 @@ LAYERS = [
     {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "offers", "conversation"},
-    {"sources"},
+    {"sources", "serving"},
     {"shared", "divergence", "many"},
     {"steering"},
     {"sides"},
@@ -78,7 +78,7 @@ LAYERS = [
     {"results", "yardsticks"},
     {"freshness"},
     {"bench", "references", "foreign", "served"},
-    {"sweep", "sweep_plan", "trial_words", "axes", "serving"},
+    {"sweep", "sweep_plan", "trial_words", "axes"},
     {"candidates", "cluster"},
     {"comparison"},
     {

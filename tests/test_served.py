@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DEMO
 from tests.servers.scripted import Script, completing, scripted
 from workbench import results
+from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL
+from workbench.candidates import candidates_of
 from workbench.cli import main
+from workbench.comparison import Comparison
 from workbench.endpoint import Endpoint
+from workbench.engine import Engine
 from workbench.errors import InputError
+from workbench.hardware import host
 from workbench.served import run_endpoint_trial
+from workbench.serving import Server
+from workbench.trial_words import trial_lines
+from workbench.widgets.compare import ComparePanel
 from workbench.workload import Workload
 
 WORKLOAD = Workload(input_len=5, output_len=6, requests=4, warmup=1, concurrency=2)
@@ -49,6 +58,55 @@ def test_what_a_server_does_not_tell_or_do_makes_it_invalid(script: Script, sent
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
     assert trial.status == "invalid"
     assert sentence in trial.record["reasons"][0]
+
+
+def test_a_server_of_ours_is_a_point_beside_its_engine(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run_trial(DEMO, WORKLOAD)
+    with scripted(completing()) as server:
+        ours = Server(("x",), server.url, engine=stocked.key)
+        monkeypatch.setattr("workbench.served.server_at", lambda _: ours)
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    assert trial.record["engine"]["key"] == stocked.key
+    assert trial.record["environment"]["device"] == host().name
+    assert (trial.spec["model"], trial.spec["served_model"]) == ("demo", "m")
+    assert "Engine   " in "\n".join(trial_lines(trial))
+    candidates = candidates_of([alone.require(), trial])
+    assert [candidate.group for candidate in candidates] == ["", ""]
+    panel = ComparePanel()
+    panel.choose(trial.id)
+    panel.use()
+    assert panel.engine
+    assert panel.engine.key == stocked.key
+
+
+def test_nothing_is_known_of_what_a_server_of_others_runs_on() -> None:
+    with scripted(completing()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+        again = server.url.replace("127.0.0.1", "localhost")
+        other = run_endpoint_trial(Endpoint(again), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    assert trial.record["environment"]["device"] is None
+    assert trial.record["engine"] == {}
+    # Two names of one server are no two devices.
+    assert [candidate.group for candidate in candidates_of([trial, other])] == ["", ""]
+
+
+def test_a_command_measures_the_same_server_again(capsys: pytest.CaptureFixture) -> None:
+    words = ["--input-len=5", "--output-len=6", "--requests=2", f"--tokenizer={DEMO_MODEL}"]
+    with scripted(completing(), models=["m", "n"]) as server:
+        assert main(["trial", f"--url={server.url}", "--served-model=n", *words]) == 0
+        (candidate,) = Comparison.make().candidates
+        assert f"--url={server.url} --served-model=n --tokenizer=" in candidate.command
+        assert main(candidate.command.split()[1:]) == 0
+    capsys.readouterr()
+    (candidate,) = Comparison.make().candidates
+    assert len(candidate.trials) == 2
+
+
+def test_what_only_a_server_has_is_refused_without_one(capsys: pytest.CaptureFixture) -> None:
+    assert main(["trial", "--served-model=m"]) == 2
+    assert "served_model: only a server has that. Give its url too." in capsys.readouterr().err
 
 
 def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Trials of endpoints: the same workload on a server that speaks OpenAI's protocol.
 
 What is not known of a server stays empty: its memory, its build, how many devices it has unless
-the user says so. Its stamps are of chunks, taken when they arrived here, so the network counts.
+the user says so. Of one that the workbench runs itself (`workbench.serving`) device, model and
+engine are known, so that it competes with what was measured without a server. Its stamps are of
+chunks, taken when they arrived here, so the network counts.
 """
 
 from __future__ import annotations
@@ -11,15 +13,21 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from workbench import results
+from workbench import results, store
+from workbench.backends import get_backend
+from workbench.build import DEMO_MODEL
 from workbench.endpoint import Endpoint
+from workbench.engine import Engine
 from workbench.errors import InputError, WorkbenchError
+from workbench.gpus import list_gpus
 from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.prompts import content, vocabulary_of
 from workbench.server_spec import ServerSpec
+from workbench.serving import server_at
 from workbench.surroundings import surroundings
 from workbench.trial import Trial, new_record
 from workbench.workload import Workload
@@ -42,7 +50,7 @@ def run_server_trial(
         server.endpoint,
         workload,
         tokenizer=Path(server.tokenizer) if server.tokenizer else None,
-        devices=server.devices or 1,
+        devices=server.devices,
         time_limit=time_limit,
         report=report,
     )
@@ -53,7 +61,7 @@ def run_endpoint_trial(
     workload: Workload,
     *,
     tokenizer: Path | None = None,
-    devices: int = 1,
+    devices: int | None = None,
     time_limit: float | None = None,
     report: Report = say_nothing,
 ) -> Trial:
@@ -65,7 +73,8 @@ def run_endpoint_trial(
             take for completions (vLLM, SGLang, trtllm-serve, llama.cpp).
         tokenizer: Folder with the tokenizer.json of the model that is served, which such prompts
             are made from; not needed with a file of prompts.
-        devices: How many the server runs on, for the throughput per device.
+        devices: How many the server runs on, for the throughput per device; by default those of
+            the engine, where the workbench serves one there, else 1.
         time_limit: Seconds for all requests.
         report: Told what goes on.
 
@@ -74,9 +83,15 @@ def run_endpoint_trial(
         OSError: The record cannot be written.
     """
     spec = {"backend": "endpoint", "url": endpoint.url, "model": endpoint.model}
-    point = _point(spec, workload, devices)
-    record = new_record(point, spec, workload.model_dump(mode="json"))
-    record["devices"] = devices
+    count = devices or 1
+    record = new_record(_point(spec, workload, count), spec, workload.model_dump(mode="json"))
+    record["devices"] = count
+    record["asked"] = {
+        "served_model": endpoint.model,
+        "key_env": endpoint.key_env,
+        "tokenizer": str(tokenizer.expanduser().absolute()) if tokenizer else None,
+        "devices": devices,
+    }
     # A server lives on, and may answer known prompts from its cache of prefixes.
     record["salt"] = salt = uuid.uuid4().hex
     vocabulary = vocabulary_of(tokenizer.expanduser()) if tokenizer else []
@@ -85,13 +100,14 @@ def run_endpoint_trial(
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     try:
-        record["environment"] = surroundings({}, uses_gpu=False)
-        # What it runs on is not this machine, as far as anybody knows here.
-        record["environment"]["device"] = None
+        about = _About.of(endpoint)
+        record["environment"] = about.environment()
+        record["engine"] = about.engine_words()
+        record["devices"] = count = devices or about.devices
         report(f"ask {endpoint.url}")
         with endpoint.open() as session:
-            record["spec"]["model"] = session.model
-            record["point"] = _point(record["spec"], workload, devices)
+            record["point"] = _point({**spec, "model": session.model}, workload, count)
+            record["spec"] |= about.model_words(session.model)
             measured = measure(
                 session, workload, vocabulary, deadline=deadline, salt=salt, report=report
             )
@@ -100,6 +116,76 @@ def run_endpoint_trial(
         record |= {"status": "failed", "reasons": [str(error)]}
     record["seconds"] = time.monotonic() - started
     return results.save(record)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known of a server beside its address: all of one of ours, of others nothing.
+
+    `runs_here` says that it runs on this machine.
+    """
+
+    runs_here: bool = False
+    model: str = ""
+    engine: Engine | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Self:
+        """Look among the servers that the workbench runs.
+
+        Raises:
+            StoreError: The engine that it serves is gone.
+        """
+        server = server_at(endpoint.url)
+        if server is None:
+            return cls()
+        if not server.engine:
+            return cls(runs_here=True, model=server.model)
+        engine = store.find_engine(server.engine)
+        source = str(engine.manifest["model"].get("source") or engine.model_name)
+        name = "demo" if source == str(DEMO_MODEL) else source
+        spec = engine.manifest["identity"]["spec"]
+        return cls(runs_here=True, model=server.model or name, engine=engine, spec=spec)
+
+    @property
+    def devices(self) -> int:
+        """How many devices its engine runs on."""
+        return int(self.spec.get("tp_size", 1)) * int(self.spec.get("pp_size", 1))
+
+    def environment(self) -> dict[str, Any]:
+        """Return versions and device of a measurement that is about to start.
+
+        Raises:
+            ToolchainError: There is a GPU driver that does not answer.
+        """
+        versions = self.engine.manifest["identity"]["toolchain"] if self.engine else {}
+        uses_gpu = self.engine is not None and get_backend(self.engine.backend).uses_gpu
+        told = surroundings(versions, uses_gpu=uses_gpu)
+        # A command of the user's may compute on a GPU, where there is one.
+        if not self.runs_here or (self.engine is None and list_gpus()):
+            told["device"] = None
+        return told
+
+    def engine_words(self) -> dict[str, Any]:
+        """Return what a trial records of the engine; nothing where there is none of ours."""
+        if self.engine is None:
+            return {}
+        manifest = self.engine.manifest
+        return {
+            "key": self.engine.key,
+            "weights": manifest["identity"]["weights"],
+            "bytes": self.engine.bytes,
+            "build_seconds": sum(stage["seconds"] for stage in manifest["build"]["stages"]),
+        }
+
+    def model_words(self, served: str) -> dict[str, str]:
+        """Return the model as a build spec names it, and its name on the server.
+
+        Args:
+            served: The latter; also the former, where nobody knows better.
+        """
+        return {"model": self.model, "served_model": served} if self.model else {"model": served}
 
 
 def _point(spec: Mapping[str, Any], workload: Workload, devices: int) -> str:

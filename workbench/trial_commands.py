@@ -83,6 +83,12 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         metavar="FILE",
         help="Take in a report of trtllm-bench, GuideLLM or AIPerf, and show its trials.",
     )
+    parser.add_argument(
+        "--model", help="With --import: what it is about, as in a build, to compare it with those."
+    )
+    parser.add_argument(
+        "--device", help="With --import: what that runs on, as our trials name it, such as a GPU."
+    )
     parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
     _json_flag(parser)
 
@@ -91,7 +97,10 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             trial = results.find_trial(parsed.id)
             print(printable_json(trial.record) if parsed.json else "\n".join(trial_lines(trial)))
             return 0
-        found = import_trials(parsed.file) if parsed.file else results.list_trials()
+        if (parsed.model or parsed.device) and not parsed.file:
+            raise InputError("--model and --device are said of a report: give it as --import FILE.")
+        about = {"model": parsed.model, "device": parsed.device}
+        found = import_trials(parsed.file, **about) if parsed.file else results.list_trials()
         found = [trial for trial in found if trial.valid or not parsed.valid]
         if parsed.json:
             print(printable_json(results.rows(found)))

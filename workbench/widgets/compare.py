@@ -143,10 +143,12 @@ class ComparePanel(ListPanel):
                     "This was measured on a server or by another tool: there is no engine of it "
                     "here."
                 )
-            spec = make_spec(candidate.newest.spec)
             engine = store.find_engine(candidate.key)
-            # Candidates that share an engine differ in the limits that they load it with.
-            self._hand_out(engine.under(get_backend(spec.backend).limits(spec)))
+            if candidate.newest.spec.get("backend") != "endpoint":  # else a server of ours had it
+                # Candidates that share an engine differ in the limits that they load it with.
+                spec = make_spec(candidate.newest.spec)
+                engine = engine.under(get_backend(spec.backend).limits(spec))
+            self._hand_out(engine)
 
     def make_baseline(self) -> None:
         """Compare all others with the chosen point; once more, with none."""
