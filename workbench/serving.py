@@ -212,7 +212,8 @@ def place_of(url: str) -> str:
     if host is None:
         return url
     here = is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - all of its addresses
-    return f"{'localhost' if here else host}:{port}"
+    name = "localhost" if here else host
+    return f"{name}:{port}" if port else name
 
 
 def _wanted(server: Server) -> dict[str, Any]:
