@@ -29,7 +29,7 @@ RUNTIMES = {
 LAYERS = [
     {"errors", "units", "releases", "tarball", "latest", "sse", "pareto", "shipped"},
     {"files", "owner", "spec", "hardware", "metrics", "gpus", "gpu_table"},
-    {"fit", "digests"},
+    {"fit", "digests", "grid"},
     {"configuration", "shapes"},
     {"llama_shapes", "expert_shapes", "gpt_shapes"},
     {
@@ -55,6 +55,7 @@ LAYERS = [
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
     {"jobs", "archive", "guard", "heartbeat", "history", "leash"},
+    {"silence"},
     {"embedded_export", "trtllm_export", "triton_values"},
     {"triton_export", "triton_check"},
     {"export"},

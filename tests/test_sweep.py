@@ -22,6 +22,7 @@ from workbench.freshness import ANY, Demand
 from workbench.jobs import Job
 from workbench.opening import open_engine
 from workbench.session import Session
+from workbench.silence import SILENCE_LIMIT
 from workbench.store import list_engines
 from workbench.sweep import Point, Sweep, run_sweep, start_sweep, sweep_of
 from workbench.sweep_plan import SweepPlan
@@ -246,6 +247,38 @@ def test_a_point_that_hangs_is_ended_at_its_limit_and_leaves_nothing(
     assert [trial.status for trial in trials] == ["failed", "done"]
     assert "The time limit of 3 s was over" in trials[0].record["reasons"][0]
     until(lambda: not faulty.processes())
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("compile", "gave no sign of life for 1.5 s and was given up; it was in the stage 'compi"),
+        ("open", "Loading the engine gave no sign of life for 1.5 s and was ended"),
+        ("decode", "No token came for 1.5 s, with 1 requests under way"),
+    ],
+)
+def test_a_point_that_hangs_is_given_up_without_a_time_limit(
+    faulty: Faulty, where: str, sentence: str
+) -> None:
+    hung = {"spec": {"seed": 3, "fault": json.dumps([fault(where, "stall")])}}
+    values = _values(faulty, points=[hung, {"spec": {"seed": 1}}], silence_limit=1.5)
+    del values["grid"]
+    if where != "compile":
+        # The smoke stage of a build would hang as well.
+        faulty.start(seed=3).wait()
+    trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["failed", "done"]
+    assert sentence in trials[0].record["reasons"][0]
+    until(lambda: not faulty.processes())
+
+
+def test_a_sweep_has_a_limit_of_silence_that_can_be_changed(faulty: Faulty) -> None:
+    values = _values(faulty)
+    assert Sweep.parse(values).silence_limit == SILENCE_LIMIT
+    assert Sweep.parse({**values, "silence_limit": 60}).silence_limit == 60
+    assert Sweep.parse({**values, "silence_limit": 0}).silence_limit is None
+    with pytest.raises(SpecError, match="silence_limit must be a number of seconds"):
+        Sweep.parse({**values, "silence_limit": -1})
 
 
 def test_a_worker_that_dies_makes_a_failed_or_invalid_trial(faulty: Faulty) -> None:

@@ -133,6 +133,7 @@ def _submit(client: Any, job: Job, sweep: Sweep, demand: Demand, point: Point) -
     order = {
         "name": sweep.name,
         "time_limit": sweep.time_limit,
+        "silence_limit": sweep.silence_limit,
         "points": [point.record()],
         **asdict(demand),
         "parent": job.id,

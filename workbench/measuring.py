@@ -38,6 +38,7 @@ def measure(
     vocabulary: Sequence[int] = (),
     *,
     deadline: float | None = None,
+    silence: float | None = None,
     salt: str = "",
     report: Report = say_nothing,
 ) -> Measured:
@@ -48,18 +49,21 @@ def measure(
         workload: What to send, and when.
         vocabulary: Ids that prompts are made of; not needed with a file of prompts.
         deadline: On the monotonic clock.
+        silence: Seconds in which at least one token must come.
         salt: Makes other prompts of the same lengths, see `Workload.draws`.
         report: Told which repetition runs.
 
     Raises:
         InputError: There are no prompts and no vocabulary.
-        TimeoutError: The deadline has passed.
+        TimeoutError: The deadline has passed, or no token came for too long.
     """
     sampling = Sampling(ignore_eos=workload.ignore_eos, seed=workload.seed % 2**31)
 
     def run(repetition: int, schedule: Sequence[float] | None) -> list[dict[str, Any]]:
         requests = make_requests(workload, repetition, vocabulary, salt)
-        return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
+        concurrency = workload.concurrency
+        load = Load(target, requests, sampling, concurrency, schedule, deadline, silence)
+        return load.run()
 
     if workload.warmup:
         report("warm up")

@@ -28,6 +28,7 @@ from workbench.measuring import Report, complete, measure, say_nothing
 from workbench.prompts import content, vocabulary_of
 from workbench.server_spec import ServerSpec
 from workbench.serving import server_at
+from workbench.silence import SILENCE_LIMIT
 from workbench.surroundings import surroundings
 from workbench.trial import Trial, new_record
 from workbench.workload import Workload
@@ -38,6 +39,7 @@ def run_server_trial(
     workload: Workload,
     *,
     time_limit: float | None = None,
+    silence_limit: float | None = SILENCE_LIMIT,
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on a server as it was declared, see `run_endpoint_trial`.
@@ -52,6 +54,7 @@ def run_server_trial(
         tokenizer=Path(server.tokenizer) if server.tokenizer else None,
         devices=server.devices,
         time_limit=time_limit,
+        silence_limit=silence_limit,
         report=report,
     )
 
@@ -63,6 +66,7 @@ def run_endpoint_trial(
     tokenizer: Path | None = None,
     devices: int | None = None,
     time_limit: float | None = None,
+    silence_limit: float | None = SILENCE_LIMIT,
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on a server; whatever comes out is in the store.
@@ -76,6 +80,8 @@ def run_endpoint_trial(
         devices: How many the server runs on, for the throughput per device; by default those of
             the engine, where the workbench serves one there, else 1.
         time_limit: Seconds for all requests.
+        silence_limit: Seconds in which no token comes of any request, after which they are given
+            up; None leaves that to the endpoint's own patience.
         report: Told what goes on.
 
     Raises:
@@ -109,7 +115,13 @@ def run_endpoint_trial(
             record["point"] = _point({**spec, "model": session.model}, workload, count)
             record["spec"] |= about.model_words(session.model)
             measured = measure(
-                session, workload, vocabulary, deadline=deadline, salt=salt, report=report
+                session,
+                workload,
+                vocabulary,
+                deadline=deadline,
+                silence=silence_limit,
+                salt=salt,
+                report=report,
             )
         complete(record, workload, measured, several_at_once=True)
     except (WorkbenchError, TimeoutError) as error:

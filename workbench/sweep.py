@@ -2,6 +2,7 @@
 
     name = "precision"
     time_limit = 600                # seconds a point may build, and again measure
+    silence_limit = 1800            # seconds without a sign of life; the default, 0 for no limit
     [spec]                          # what all points share
     model = "demo"
     [workload]
@@ -24,11 +25,10 @@ closing the notebook or the terminal does not stop it. On several machines: `wor
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,11 +40,13 @@ from workbench.bench import run_trial
 from workbench.build import with_absolute_paths
 from workbench.errors import InputError, JobError, SpecError, WorkbenchError
 from workbench.freshness import ANY, Demand, Here, Standing
+from workbench.grid import KEYS, combinations, seconds
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import Journal
 from workbench.measuring import Report
 from workbench.quality import Quality
+from workbench.silence import SILENCE_LIMIT
 from workbench.spec import BuildSpec, unknown_names
 from workbench.trial import Trial, new_record, point_of
 from workbench.workload import Workload
@@ -112,12 +114,14 @@ def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
 class Sweep:
     """What to measure: points in their order, each once.
 
-    `time_limit` is in seconds, see `run_trial`; None lets a point take as long as it takes.
+    Limits are in seconds, see `run_trial`. Without a `time_limit` a point takes as long as it
+    takes; one that gives no sign of life for as long as `silence_limit` hangs, and is given up.
     """
 
     name: str
     points: tuple[Point, ...]
     time_limit: float | None = None
+    silence_limit: float | None = SILENCE_LIMIT
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -127,10 +131,10 @@ class Sweep:
             SpecError: A name is unknown, or a value is not what it should be; with the point.
             InputError: A file of prompts is not there, or there is no point at all.
         """
-        if wrong := unknown_names(list(values), dict.fromkeys(_KEYS)):
+        if wrong := unknown_names(list(values), dict.fromkeys(KEYS)):
             raise SpecError(wrong)
         points: dict[str, Point] = {}
-        for number, combination in enumerate(_combinations(values), start=1):
+        for number, combination in enumerate(combinations(values), start=1):
             try:
                 point = Point.parse(combination)
             except SpecError as error:
@@ -141,10 +145,9 @@ class Sweep:
                 "This sweep has no points. Give lists of values in [grid.spec] or "
                 "[grid.workload], or single ones in [[points]]."
             )
-        limit = values.get("time_limit")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
-            raise SpecError(f"time_limit must be a number of seconds; got {limit!r}.")
-        return cls(str(values.get("name", "sweep")), tuple(points.values()), limit)
+        limit, silence = seconds(values, "time_limit"), seconds(values, "silence_limit")
+        silence = SILENCE_LIMIT if silence is None else silence or None
+        return cls(str(values.get("name", "sweep")), tuple(points.values()), limit, silence)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -191,58 +194,6 @@ class Sweep:
         return [trial for trial in found if trial]
 
 
-_KEYS = ("name", "time_limit", "spec", "workload", "quality", "grid", "points")
-_PARTS = ("spec", "workload", "quality")
-
-
-def _combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield the plain values of each point: the grid first, the last field varying fastest.
-
-    Raises:
-        SpecError: A part is not what it should be.
-    """
-    shared = {part: _table(values.get(part, {}), f"[{part}]") for part in _PARTS}
-    grid = _table(values.get("grid", {}), "[grid]")
-    single = values.get("points", [])
-    if not isinstance(single, Sequence) or isinstance(single, str):
-        raise SpecError("points must be a list of tables, each [[points]] with spec or workload.")
-    _check_parts(grid, "[grid]")
-    axes = [
-        [(part, name, value) for value in _values(part, name, given)]
-        for part in _PARTS
-        for name, given in _table(grid.get(part, {}), f"[grid.{part}]").items()
-    ]
-    for combination in itertools.product(*axes) if axes else ():
-        point = {part: dict(shared[part]) for part in _PARTS}
-        for part, name, value in combination:
-            point[part][name] = value
-        yield point
-    for given in single:
-        table = _table(given, "[[points]]")
-        _check_parts(table, "[[points]]")
-        yield {
-            part: shared[part] | _table(table.get(part, {}), f"{part} of [[points]]")
-            for part in _PARTS
-        }
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{where} must be a table of names and values; got {value!r}.")
-    return dict(value)
-
-
-def _check_parts(table: Mapping[str, Any], where: str) -> None:
-    if unknown := [name for name in table if name not in _PARTS]:
-        raise SpecError(f"{where} has {', '.join(_PARTS)}; '{unknown[0]}' is none of them.")
-
-
-def _values(part: str, name: str, given: Any) -> list[Any]:
-    if not isinstance(given, list) or not given:
-        raise SpecError(f"{name} in [grid.{part}] must be a list of values; got {given!r}.")
-    return given
-
-
 Progress = Callable[[int, Point], Report]
 """Is told the place of a point that begins, from 0; what it returns is told what goes on."""
 
@@ -265,6 +216,7 @@ def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Tr
                 point.workload,
                 point.quality,
                 time_limit=sweep.time_limit,
+                silence_limit=sweep.silence_limit,
                 again=False,
                 demand=demand,
                 report=progress(number, point),
@@ -311,6 +263,7 @@ def start_sweep(
     request = {
         "name": sweep.name,
         "time_limit": sweep.time_limit,
+        "silence_limit": sweep.silence_limit,
         "points": [point.record() for point in sweep.points],
         **asdict(demand),
         "scheduler": scheduler,
@@ -327,7 +280,8 @@ def start_sweep(
 
 def _unlike(running: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Say in what the request of a job that runs differs from what was asked for."""
-    usual = {"time_limit": None, "retry_failed": False, "again": False, "scheduler": ""}
+    usual = {"time_limit": None, "silence_limit": SILENCE_LIMIT, "retry_failed": False,
+             "again": False, "scheduler": ""}  # fmt: skip
     pairs = [(name, running.get(name, value), asked[name]) for name, value in usual.items()]
     return ", ".join(f"{n} is {a!r} there and {b!r} here" for n, a, b in pairs if a != b)
 
@@ -344,7 +298,8 @@ def sweep_of(job: Job) -> tuple[Sweep, Demand]:
     # Jobs of earlier versions know of less.
     known = {name: request[name] for name in ("retry_failed", "again", "begun") if name in request}
     demand = Demand(**known, anywhere=bool(request.get("scheduler")))
-    return Sweep(str(request["name"]), points, request["time_limit"]), demand
+    silence = request.get("silence_limit", SILENCE_LIMIT)
+    return Sweep(str(request["name"]), points, request["time_limit"], silence), demand
 
 
 def run_sweep_job(journal: Journal) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from workbench.freshness import Demand
 from workbench.quality import Quality
 from workbench.served import run_server_trial
 from workbench.server_spec import ServerSpec
+from workbench.silence import SILENCE_LIMIT
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
@@ -35,7 +36,7 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     add_flags(parser, Quality, "quality")
     spec_class = add_spec_flags(parser, words)
     add_flags(parser, ServerSpec, "a server in place of an engine")
-    _time_limit(parser)
+    _limits(parser)
     _json_flag(parser)
 
     def run(parsed: argparse.Namespace) -> int:
@@ -43,11 +44,12 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         quality = Quality.parse(given(parsed, Quality))
         values = given(parsed, spec_class)
         server = ServerSpec.parse(given(parsed, ServerSpec))
+        limits = {"time_limit": parsed.time_limit, "silence_limit": parsed.silence_limit or None}
         if server.url:
-            trial = _served(server, workload, values | given(parsed, Quality), parsed.time_limit)
+            trial = _served(server, workload, values | given(parsed, Quality), limits)
         else:
             spec = spec_class.parse({"backend": parsed.backend, **values})
-            trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
+            trial = run_trial(spec, workload, quality, **limits, report=_tell)
         if parsed.json:
             print(printable_json(trial.record))
         else:
@@ -58,7 +60,10 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
 
 
 def _served(
-    server: ServerSpec, workload: Workload, values: Mapping[str, Any], time_limit: float | None
+    server: ServerSpec,
+    workload: Workload,
+    values: Mapping[str, Any],
+    limits: Mapping[str, float | None],
 ) -> Trial:
     """Measure a server.
 
@@ -69,7 +74,7 @@ def _served(
         raise InputError(
             f"A server is what it is: {', '.join(values)} cannot be chosen with --url."
         )
-    return run_server_trial(server, workload, time_limit=time_limit, report=_tell)
+    return run_server_trial(server, workload, **limits, report=_tell)
 
 
 def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
@@ -167,12 +172,20 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _time_limit(parser: argparse.ArgumentParser) -> None:
+def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=float,
         metavar="SECONDS",
         help="Give up when building takes longer, or measuring. Default: no limit.",
+    )
+    parser.add_argument(
+        "--silence-limit",
+        type=float,
+        default=SILENCE_LIMIT,
+        metavar="SECONDS",
+        help="Give up when there is no token or other sign of life for so long; 0: never. "
+        f"Default: {SILENCE_LIMIT:g}.",
     )
 
 
