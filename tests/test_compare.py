@@ -402,6 +402,18 @@ def test_a_report_says_where_each_figure_comes_from_and_needs_no_network(
     assert not [tag for tag, found in page.elements if {"src", "href"} & set(found)]
 
 
+def test_a_report_replaces_a_file_only_where_that_is_asked_for(
+    measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    assert main(["compare", "--report", str(path)]) == 2
+    assert "is there already and was not overwritten" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert main(["compare", "--report", str(path), "--overwrite"]) == 0
+    assert path.read_text().startswith("<!doctype html>")
+
+
 def test_a_report_that_cannot_be_written_is_a_sentence(
     measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -425,6 +425,25 @@ def test_a_notebook_runs_once_for_each_line_of_a_file(
     ]
 
 
+def test_a_kernel_or_a_process_that_dies_takes_no_other_notebook_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    notebook = _small(tmp_path / "small.ipynb")
+    content = nbformat.read(notebook, as_version=4)
+    # The parent of a kernel is the process that executes the notebook.
+    victim = "import os, signal\nvictim = {1: os.getpid(), 2: os.getppid()}.get(value)\n"
+    kill = f"{victim}if victim:\n    os.kill(victim, signal.SIGKILL)"
+    content.cells.insert(1, nbformat.v4.new_code_cell(kill))
+    nbformat.write(content, notebook)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(json.dumps({"value": number}) for number in (1, 2, 4, 5)))
+    assert run_file(notebook, tmp_path / "out", lines, jobs=2) == 1
+    told = sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda t: t["line"])
+    assert "The kernel that ran the notebook is gone: Kernel died." in told[0]["error"]
+    assert told[1]["error"].startswith("The process that ran the notebook is gone.")
+    assert [one.get("results") for one in told[2:]] == [{"value": 4}, {"value": 5}]
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

@@ -46,23 +46,35 @@ MEANING = (
 
 
 def write_report(
-    comparison: Comparison, path: Path | str, *, x: str = "e2e.p50", y: str = THROUGHPUT
+    comparison: Comparison,
+    path: Path | str,
+    *,
+    x: str = "e2e.p50",
+    y: str = THROUGHPUT,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a comparison into a file; one that is there is replaced.
+    """Write a comparison into a file.
 
     Args:
         comparison: What is compared.
         path: An HTML file.
         x: Name of the axis across.
         y: Name of the axis upwards.
+        overwrite: Replace a file of that name.
 
     Raises:
-        InputError: There is no such axis, or the file cannot be written.
+        InputError: There is no such axis, the file is there already, or it cannot be written.
     """
     path = Path(path).expanduser().absolute()
     text = report_html(comparison, x=x, y=y)
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            f"{path} is there already and was not overwritten. Give another name, or ask for it "
+            "with overwrite."
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path

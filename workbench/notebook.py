@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, JobError, SpecError
 from workbench.spec import BuildSpec, Parameter, got, parameters_of, unknown_names
 from workbench.units import printable
 
@@ -259,6 +259,7 @@ def run_notebook(
 
     Raises:
         InputError: The notebook is missing or does not declare a parameter.
+        JobError: Its kernel died, or did not start.
         WorkbenchError: A cell failed; with its sentence.
     """
     import jupyter_client.kernelspec  # noqa: PLC0415 - takes a second
@@ -278,6 +279,11 @@ def run_notebook(
         raise InputError(
             f"The notebook stopped at cell {error.exec_count}: {error.ename}: {error.evalue} "
             f"(the executed notebook is {output})"
+        ) from error
+    except RuntimeError as error:  # of nbclient, DeadKernelError, and before it of jupyter_client
+        raise JobError(
+            f"The kernel that ran the notebook is gone: {error}. It crashed, or was killed, as the "
+            f"system does for want of memory (as far as it came, the executed notebook is {output})"
         ) from error
     return read_results(output)
 
