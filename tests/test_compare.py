@@ -450,6 +450,21 @@ def test_choosing_a_point_shows_its_command_and_hands_its_engine_over(
     assert panel._error_text == ""
 
 
+def test_a_click_in_the_chart_chooses_its_point(measured: Measured) -> None:
+    panel = ComparePanel()
+    record = trade_off_record(panel.comparison, "e2e.p50", THROUGHPUT)
+    (points,) = [trace for trace in record["data"] if trace["mode"] == "markers+text"]
+    second = panel.comparison.candidates[1]
+    clicked = points["ids"][points["text"].index(str(second.number))]
+    panel.points._handle_custom_msg({"kind": "choose", "id": clicked}, [])
+    assert "Point 2" in panel._title.value
+    assert second.command in panel.plain()
+    # What is no point changes nothing.
+    panel.points._handle_custom_msg({"kind": "choose", "id": "other"}, [])
+    panel.points._handle_custom_msg({"kind": "choose", "id": 3}, [])
+    assert "Point 2" in panel._title.value
+
+
 def test_an_engine_is_handed_over_with_the_limits_that_were_measured(
     measured: Measured, stocked: Engine
 ) -> None:

@@ -39,6 +39,16 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.88em; margin:
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """What the page may do: nothing that leaves it."""
 
+OPEN = """
+document.getElementById("figure-0").on?.("plotly_click", (event) => {
+  const where = document.getElementById(`trial-${event.points[0].id}`);
+  if (!where) return;
+  where.open = true;
+  where.scrollIntoView({ block: "nearest" });
+});
+"""
+"""Shows where the figures of a point come from when that is clicked."""
+
 MEANING = (
     "Figures are medians over repetitions. Times are those of the requests' own tokens: TTFT to "
     "the first, ITL between two, TPOT the mean ITL of a request, E2E to the last."
@@ -117,13 +127,13 @@ def report_html(comparison: Comparison, *, x: str = "e2e.p50", y: str = THROUGHP
 
 
 def _script(figures: Iterable[Mapping[str, Any]]) -> str:
-    """Return the calls that draw the figures."""
+    """Return the calls that draw the figures, and what happens on a click."""
     calls = [
         f'Plotly.newPlot("figure-{number}", {_json(figure["data"])}, {_json(figure["layout"])}, '
         "{responsive: true, displaylogo: false});"
         for number, figure in enumerate(figures)
     ]
-    return "\n".join(calls)
+    return "\n".join([*calls, OPEN])
 
 
 def _json(value: object) -> str:
@@ -165,7 +175,8 @@ def _provenance(candidate: Candidate) -> str:
     )
     found = _text("\n".join(trial_lines(trial)))
     return (
-        f"<details><summary>{candidate.number}: {_text(candidate.label)}</summary>"
+        f'<details id="trial-{_text(trial.id)}">'
+        f"<summary>{candidate.number}: {_text(candidate.label)}</summary>"
         f"<pre>{found}</pre><table><tbody>{rows}</tbody></table></details>"
     )
 
