@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.faults import Faulty, fault, until
+from tests.servers.scripted import completing, nowhere, scripted
 from workbench import jobs, results
 from workbench.bench import run_trial
+from workbench.build import DEMO_MODEL
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, SpecError
 from workbench.freshness import ANY, Demand
@@ -279,6 +281,53 @@ def test_a_sweep_has_a_limit_of_silence_that_can_be_changed(faulty: Faulty) -> N
     assert Sweep.parse({**values, "silence_limit": 0}).silence_limit is None
     with pytest.raises(SpecError, match="silence_limit must be a number of seconds"):
         Sweep.parse({**values, "silence_limit": -1})
+
+
+def test_a_server_is_a_point_beside_engines(faulty: Faulty) -> None:
+    with scripted(completing()) as server:
+        points = [{"server": {"url": server.url}}, {"spec": {"seed": 1}}]
+        values = _values(faulty, points=points, server={"tokenizer": str(DEMO_MODEL)})
+        del values["grid"]
+        values["workload"] = {**LOAD, "output_len": 4}
+        sweep = Sweep.parse(values)
+        plan = SweepPlan.make(sweep)
+        assert (plan.points, plan.done, plan.builds) == (2, 0, 1)
+        # In a job, which reads the points from its request.
+        job, _ = start_sweep(sweep)
+        assert job.wait(60).facts["sound"] == 2
+        served, _ = sweep.trials()
+        assert served.spec["url"] == server.url
+        assert served.summary["output_tokens"] == 3 * 4
+        assert sweep.left() == []
+        again = Demand(again=True)
+        assert [trial.valid for trial in _run(sweep, again)] == [True, True]
+        assert len(_ids()) == 4
+    assert f"endpoint url={server.url}" in sweep.points[0].title
+
+
+def test_a_server_that_is_gone_fails_its_point_alone(faulty: Faulty) -> None:
+    with nowhere() as url:
+        points = [{"server": {"url": url, "tokenizer": str(DEMO_MODEL)}}, {"spec": {"seed": 1}}]
+        values = _values(faulty, points=points)
+        del values["grid"]
+        trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("point", "sentence"),
+    [
+        ({"server": {"url": "http://a:1"}, "spec": {"seed": 1}}, "with a server has no spec"),
+        ({"server": {"url": "http://a:1"}, "quality": {}}, "with a server has no quality"),
+        ({"server": {}}, "A server needs the url"),
+        ({"server": {"urll": "x"}}, "Did you mean 'url'"),
+    ],
+)
+def test_a_point_that_is_no_servers_is_refused(
+    faulty: Faulty, point: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        Sweep.parse(_values(faulty, points=[point]))
 
 
 def test_a_worker_that_dies_makes_a_failed_or_invalid_trial(faulty: Faulty) -> None:

@@ -8,8 +8,18 @@ from typing import Any
 
 from workbench.errors import SpecError
 
-KEYS = ("name", "time_limit", "silence_limit", "spec", "workload", "quality", "grid", "points")
-_PARTS = ("spec", "workload", "quality")
+KEYS = (
+    "name",
+    "time_limit",
+    "silence_limit",
+    "spec",
+    "workload",
+    "quality",
+    "server",
+    "grid",
+    "points",
+)
+_PARTS = ("spec", "workload", "quality", "server")
 
 
 def seconds(values: Mapping[str, Any], name: str) -> float | None:
@@ -28,6 +38,8 @@ def seconds(values: Mapping[str, Any], name: str) -> float | None:
 def combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
     """Yield the plain values of each point: the grid first, the last field varying fastest.
 
+    A point that names something of a server is that server's, and has neither spec nor quality.
+
     Raises:
         SpecError: A part is not what it should be.
     """
@@ -43,17 +55,35 @@ def combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]
         for name, given in _table(grid.get(part, {}), f"[grid.{part}]").items()
     ]
     for combination in itertools.product(*axes) if axes else ():
-        point = {part: dict(shared[part]) for part in _PARTS}
+        own: dict[str, dict[str, Any]] = {}
         for part, name, value in combination:
-            point[part][name] = value
-        yield point
+            own.setdefault(part, {})[name] = value
+        yield _merged(shared, own)
     for given in single:
         table = _table(given, "[[points]]")
         _check_parts(table, "[[points]]")
-        yield {
-            part: shared[part] | _table(table.get(part, {}), f"{part} of [[points]]")
-            for part in _PARTS
-        }
+        yield _merged(
+            shared, {part: _table(value, f"{part} of [[points]]") for part, value in table.items()}
+        )
+
+
+def _merged(
+    shared: Mapping[str, dict[str, Any]], own: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the parts of a point: its own values over the shared ones.
+
+    Raises:
+        SpecError: It is a server's, and chooses what only an engine has.
+    """
+    if "server" not in own:
+        parts: tuple[str, ...] = ("spec", "workload", "quality")
+    elif chosen := [part for part in ("spec", "quality") if part in own]:
+        raise SpecError(
+            f"A server is what it is: a point with a server has no {' and no '.join(chosen)}."
+        )
+    else:
+        parts = ("server", "workload")
+    return {part: shared[part] | own.get(part, {}) for part in parts}
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:

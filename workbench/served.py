@@ -40,6 +40,7 @@ def run_server_trial(
     *,
     time_limit: float | None = None,
     silence_limit: float | None = SILENCE_LIMIT,
+    point: str = "",
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on a server as it was declared, see `run_endpoint_trial`.
@@ -55,8 +56,19 @@ def run_server_trial(
         devices=server.devices,
         time_limit=time_limit,
         silence_limit=silence_limit,
+        point=point,
         report=report,
     )
+
+
+def server_point(server: ServerSpec, workload: Workload) -> str:
+    """Return what tells a point of a sweep that measures a server from all others.
+
+    Raises:
+        InputError: There is no such file of prompts.
+    """
+    spec = {"backend": "endpoint", "url": server.endpoint.url, "model": server.served_model}
+    return _point(spec, workload, server.devices or 1)
 
 
 def run_endpoint_trial(
@@ -67,6 +79,7 @@ def run_endpoint_trial(
     devices: int | None = None,
     time_limit: float | None = None,
     silence_limit: float | None = SILENCE_LIMIT,
+    point: str = "",
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on a server; whatever comes out is in the store.
@@ -82,6 +95,7 @@ def run_endpoint_trial(
         time_limit: Seconds for all requests.
         silence_limit: Seconds in which no token comes of any request, after which they are given
             up; None leaves that to the endpoint's own patience.
+        point: Under which a sweep finds the trial; by default that of server, model and workload.
         report: Told what goes on.
 
     Raises:
@@ -90,7 +104,8 @@ def run_endpoint_trial(
     """
     spec = {"backend": "endpoint", "url": endpoint.url, "model": endpoint.model}
     count = devices or 1
-    record = new_record(_point(spec, workload, count), spec, workload.model_dump(mode="json"))
+    named = point or _point(spec, workload, count)
+    record = new_record(named, spec, workload.model_dump(mode="json"))
     record["devices"] = count
     record["asked"] = {
         "served_model": endpoint.model,
@@ -112,7 +127,7 @@ def run_endpoint_trial(
         record["devices"] = count = devices or about.devices
         report(f"ask {endpoint.url}")
         with endpoint.open() as session:
-            record["point"] = _point({**spec, "model": session.model}, workload, count)
+            record["point"] = point or _point({**spec, "model": session.model}, workload, count)
             record["spec"] |= about.model_words(session.model)
             measured = measure(
                 session,

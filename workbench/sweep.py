@@ -15,6 +15,8 @@
     reference = "quantization=none"
     [[points]]                      # ... and each of these is one
     spec = { quantization = "int4", max_batch_size = 8 }
+    [[points]]                      # a server in place of an engine, with the shared workload
+    server = { url = "http://127.0.0.1:8000", tokenizer = "FOLDER" }
 
 A sweep keeps no state of its own. What is done stands in the store of trials, under the name of
 each point (a hash of spec and workload), so a sweep that was killed and is started again does what
@@ -46,6 +48,8 @@ from workbench.jobs import Job, attach_or_start
 from workbench.journal import Journal
 from workbench.measuring import Report
 from workbench.quality import Quality
+from workbench.served import run_server_trial, server_point
+from workbench.server_spec import ServerSpec
 from workbench.silence import SILENCE_LIMIT
 from workbench.spec import BuildSpec, unknown_names
 from workbench.trial import Trial, new_record, point_of
@@ -54,9 +58,9 @@ from workbench.workload import Workload
 
 @dataclass(frozen=True)
 class Point:
-    """One trial of a sweep."""
+    """One trial of a sweep: of an engine, or of a server."""
 
-    spec: BuildSpec
+    spec: BuildSpec | ServerSpec
     workload: Workload
     quality: Quality = field(default_factory=Quality)
     known_as: str = ""
@@ -69,20 +73,30 @@ class Point:
         Raises:
             InputError: A file that it names is not there.
         """
-        return self.known_as or point_of(self.spec, self.workload, self.quality)
+        if self.known_as:
+            return self.known_as
+        if isinstance(self.spec, ServerSpec):
+            return server_point(self.spec, self.workload)
+        return point_of(self.spec, self.workload, self.quality)
 
     @property
     def title(self) -> str:
         """What is special about it, in a few words."""
         spec = self.spec.model_dump(mode="json", exclude_defaults=True, exclude={"backend"})
         words = {**spec, **self.workload.words()}
-        return " ".join([self.spec.backend, *(f"{name}={value}" for name, value in words.items())])
+        return " ".join([self.backend, *(f"{name}={value}" for name, value in words.items())])
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs it, as its trial has it."""
+        return self.spec.backend if isinstance(self.spec, BuildSpec) else "endpoint"
 
     def record(self) -> dict[str, Any]:
         """Return plain values that `Point.parse` takes."""
+        what = "server" if isinstance(self.spec, ServerSpec) else "spec"
         return {
             "id": self.id,
-            "spec": self.spec.model_dump(mode="json"),
+            what: self.spec.model_dump(mode="json"),
             "workload": self.workload.model_dump(mode="json"),
             "quality": self.quality.model_dump(mode="json"),
         }
@@ -94,14 +108,20 @@ class Point:
         Raises:
             SpecError: A value is unknown or ill-typed.
         """
+        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
+        known_as = str(values.get("id", ""))
+        if "server" in values:
+            server = ServerSpec.parse(_absolute(values["server"], "tokenizer"))
+            if server.url is None:
+                raise SpecError("A server needs the url at which its API begins.")
+            return cls(server, workload, known_as=known_as)
         spec = make_spec(values.get("spec", {}))
         model = Path(spec.model).expanduser()
         spec = with_absolute_paths(spec, model if model.is_dir() else None)
-        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
         quality = Quality.parse(
             _absolute(values.get("quality", {}), "quality_prompts", "quality_text")
         )
-        return cls(spec, workload, quality, str(values.get("id", "")))
+        return cls(spec, workload, quality, known_as)
 
 
 def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -169,10 +189,7 @@ class Sweep:
     def standings(self, demand: Demand = ANY) -> list[tuple[Point, Standing]]:
         """Return each point with the trial that is taken for it, and why where there is none."""
         here = Here()
-        return [
-            (point, here.standing(point.id, point.spec, point.quality, demand))
-            for point in self.points
-        ]
+        return [(point, _standing(here, point, demand)) for point in self.points]
 
     def left(self, demand: Demand = ANY) -> list[Point]:
         """Return the points that have to be measured.
@@ -194,6 +211,14 @@ class Sweep:
         return [trial for trial in found if trial]
 
 
+def _standing(here: Here, point: Point, demand: Demand) -> Standing:
+    """Return what is known of a point; of a server nobody can tell what has changed in it."""
+    if isinstance(point.spec, BuildSpec):
+        return here.standing(point.id, point.spec, point.quality, demand)
+    trial = results.latest(point.id)
+    return Standing(trial if trial and demand.takes(trial) else None)
+
+
 Progress = Callable[[int, Point], Report]
 """Is told the place of a point that begins, from 0; what it returns is told what goes on."""
 
@@ -211,19 +236,34 @@ def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Tr
     before = len(sweep.points) - len(left)
     for number, point in enumerate(left, start=before):
         try:
-            run_trial(
-                point.spec,
-                point.workload,
-                point.quality,
-                time_limit=sweep.time_limit,
-                silence_limit=sweep.silence_limit,
-                again=False,
-                demand=demand,
-                report=progress(number, point),
-            )
+            _run_point(sweep, point, demand, progress(number, point))
         except Exception as error:  # noqa: BLE001 - the boundary: a point never ends its sweep
             record_failure(point, error)
     return sweep.trials(demand)
+
+
+def _run_point(sweep: Sweep, point: Point, demand: Demand, report: Report) -> None:
+    """Measure a point; what comes out, also a failure that was foreseen, is in the store."""
+    if isinstance(point.spec, ServerSpec):
+        run_server_trial(
+            point.spec,
+            point.workload,
+            time_limit=sweep.time_limit,
+            silence_limit=sweep.silence_limit,
+            point=point.id,
+            report=report,
+        )
+        return
+    run_trial(
+        point.spec,
+        point.workload,
+        point.quality,
+        time_limit=sweep.time_limit,
+        silence_limit=sweep.silence_limit,
+        again=False,
+        demand=demand,
+        report=report,
+    )
 
 
 def record_failure(point: Point, error: Exception) -> Trial:
@@ -233,7 +273,7 @@ def record_failure(point: Point, error: Exception) -> Trial:
         OSError: The record cannot be written.
     """
     spec, workload = (part.model_dump(mode="json") for part in (point.spec, point.workload))
-    record = new_record(point.id, spec, workload)
+    record = new_record(point.id, {**spec, "backend": point.backend}, workload)
     record["quality_asked"] = point.quality.model_dump(mode="json", exclude_defaults=True)
     if isinstance(error, WorkbenchError):
         return results.save({**record, "reasons": [str(error)]})
