@@ -127,12 +127,13 @@ def check_lengths(spec: BuildSpec, workload: Workload) -> None:
     """
     if workload.prompts:
         return  # nobody knows their lengths before they are encoded
-    longest = {
-        "max_input_len": workload.longest_input,
-        "max_output_len": workload.longest_output,
-        "max_seq_len": workload.longest_input + workload.longest_output,
+    longest = workload.longest()
+    needs = {
+        "max_input_len": longest.input,
+        "max_output_len": longest.output,
+        "max_seq_len": longest.both,
     }
-    for name, needed in longest.items():
+    for name, needed in needs.items():
         limit = getattr(spec, name, None)
         if limit is not None and needed > limit:
             raise SpecError(

@@ -10,11 +10,11 @@ from typing import Any
 from workbench.checks import violations
 from workbench.load import Load, Target
 from workbench.measurement import summarize
-from workbench.prompts import WARMUP, make_requests, read_prompts
+from workbench.prompts import make_requests, read_prompts
 from workbench.sampling import Sampling
 from workbench.surroundings import Watch
 from workbench.units import format_seconds
-from workbench.workload import Workload
+from workbench.workload import WARMUP, Workload
 
 Report = Callable[[str], None]
 """Is told what a trial does now, in a few words."""
