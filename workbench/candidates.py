@@ -195,9 +195,16 @@ def _number(name: str, value: Any) -> Any:
 def _model(trial: Trial) -> Any:
     """Return the model of a trial; a directory in one form, however it was named."""
     model = trial.spec.get("model")
-    if not isinstance(model, str) or not (folder := Path(model).expanduser()).is_dir():
+    if model == "demo":
         return model
-    return "demo" if folder.absolute() == DEMO_MODEL else str(folder.absolute())
+    try:
+        folder = Path(str(model)).expanduser().absolute()
+        known = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a text from elsewhere that can be no path
+        return model
+    if not known:
+        return model
+    return "demo" if folder == DEMO_MODEL else str(folder)
 
 
 def differing(fields: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:

@@ -109,6 +109,9 @@ class BuildSigns:
 def ended_when_silent(limit: float | None, what: str, pid: int | None = None) -> Iterator[None]:
     """End the processes that the body waits for when they have computed nothing for too long.
 
+    What computes inside a container is not seen from here, so all of it must be over within the
+    limit.
+
     Args:
         limit: In seconds; None lets them be.
         what: What they do, as the beginning of a sentence.
