@@ -53,8 +53,8 @@ class Pulse:
         found = 0.0
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                times = process.cpu_times()
-                found += times.user + times.system
+                user, kernel, *_ = process.cpu_times()
+                found += user + kernel
         return found
 
 

@@ -63,7 +63,7 @@ def _served(
     server: ServerSpec,
     workload: Workload,
     values: Mapping[str, Any],
-    limits: Mapping[str, float | None],
+    limits: Mapping[str, Any],
 ) -> Trial:
     """Measure a server.
 
