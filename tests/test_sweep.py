@@ -302,7 +302,7 @@ def test_a_server_is_a_point_beside_engines(faulty: Faulty) -> None:
         again = Demand(again=True)
         assert [trial.valid for trial in _run(sweep, again)] == [True, True]
         assert len(_ids()) == 4
-    assert f"endpoint url={server.url}" in sweep.points[0].title
+    assert f"endpoint url={served.spec['url']}" in sweep.points[0].title
 
 
 def test_a_server_that_is_gone_fails_its_point_alone(faulty: Faulty) -> None:
