@@ -126,8 +126,12 @@ def test_lengths_are_compared_with_limits_as_far_as_they_are_known() -> None:
     check_lengths(spec, Workload(input_len=5, output_len=10))
     with pytest.raises(SpecError, match="needs max_seq_len 16"):
         check_lengths(spec, Workload(input_len=6, output_len=10))
-    with pytest.raises(SpecError, match="needs max_input_len 11"):
-        check_lengths(spec, Workload(input_len=6, input_stdev=1.0, output_len=1))
+    # As they are drawn: the longest of these has 7, where 11 would be possible.
+    spread = Workload(input_len=6, input_stdev=1.0, output_len=1)
+    longest = spread.longest().input
+    check_lengths(make_spec(max_input_len=longest), spread)
+    with pytest.raises(SpecError, match=f"needs max_input_len {longest}, and the engine has"):
+        check_lengths(make_spec(max_input_len=longest - 1), spread)
 
 
 def _played(workload: Workload, session: Replay) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 from tests.faults import until
+from tests.test_foreign import guidellm, trtllm_bench
 from workbench import files, results
 from workbench.axes import AXES, THROUGHPUT
 from workbench.cli import main
@@ -21,6 +22,7 @@ from workbench.compare_report import report_html
 from workbench.comparison import Comparison
 from workbench.engine import Engine
 from workbench.errors import InputError
+from workbench.foreign import import_trials
 from workbench.trial import Trial, point_of
 from workbench.widgets.compare import ComparePanel
 
@@ -124,6 +126,37 @@ def test_only_what_was_asked_the_same_on_the_same_device_competes(measured: Meas
     assert ids in [{c.newest.id for c in line} for line in found.values()]
 
 
+def test_what_another_tool_measured_competes_with_our_own(
+    measured: Measured, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(trtllm_bench()))
+    benchmarks = tmp_path / "benchmarks.json"
+    benchmarks.write_text(json.dumps(guidellm(4)))
+    gpu = "NVIDIA H100 80GB HBM3"
+    ours = [
+        like(
+            measured[0],
+            spec__model="meta/x",
+            environment__device=gpu,
+            devices=devices,
+            workload__input_len=input_len,
+            workload__output_len=output_len,
+        )
+        for devices, input_len, output_len in ((2, 512, 128), (1, 100, 50))
+    ]
+    pairs = [
+        (ours[0], import_trials(report)[0]),
+        (ours[1], import_trials(benchmarks, model="meta/x", device=gpu)[0]),
+    ]
+    groups = {c.newest.id: c.group for c in Comparison.make().candidates}
+    for own, theirs in pairs:
+        assert groups[own.id] == groups[theirs.id]
+    assert groups[ours[0].id] != groups[ours[1].id]
+    # Said of a report or not, it is another trial.
+    assert import_trials(benchmarks)[0].id != pairs[1][1].id
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -161,7 +194,7 @@ def test_a_command_measures_the_very_same_point_again(
 def test_a_command_asks_for_the_same_quality(measured: Measured) -> None:
     trial = like(measured[0], quality_asked={"reference": "quantization=none", "quality_len": 16})
     (found,) = [c for c in Comparison.make().candidates if c.newest.id == trial.id]
-    assert found.command.endswith("--reference=quantization=none --quality-len=16")
+    assert "--reference=quantization=none --quality-len=16" in found.command
 
 
 def test_what_others_measured_has_no_command(measured: Measured) -> None:
@@ -369,6 +402,18 @@ def test_a_report_says_where_each_figure_comes_from_and_needs_no_network(
     assert not [tag for tag, found in page.elements if {"src", "href"} & set(found)]
 
 
+def test_a_report_replaces_a_file_only_where_that_is_asked_for(
+    measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    assert main(["compare", "--report", str(path)]) == 2
+    assert "is there already and was not overwritten" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert main(["compare", "--report", str(path), "--overwrite"]) == 0
+    assert path.read_text().startswith("<!doctype html>")
+
+
 def test_a_report_that_cannot_be_written_is_a_sentence(
     measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -403,6 +448,21 @@ def test_choosing_a_point_shows_its_command_and_hands_its_engine_over(
     assert [engine.key for engine in heard] == [stocked.key]
     assert panel.engine == heard[0]
     assert panel._error_text == ""
+
+
+def test_a_click_in_the_chart_chooses_its_point(measured: Measured) -> None:
+    panel = ComparePanel()
+    record = trade_off_record(panel.comparison, "e2e.p50", THROUGHPUT)
+    (points,) = [trace for trace in record["data"] if trace["mode"] == "markers+text"]
+    second = panel.comparison.candidates[1]
+    clicked = points["ids"][points["text"].index(str(second.number))]
+    panel.points._handle_custom_msg({"kind": "choose", "id": clicked}, [])
+    assert "Point 2" in panel._title.value
+    assert second.command in panel.plain()
+    # What is no point changes nothing.
+    panel.points._handle_custom_msg({"kind": "choose", "id": "other"}, [])
+    panel.points._handle_custom_msg({"kind": "choose", "id": 3}, [])
+    assert "Point 2" in panel._title.value
 
 
 def test_an_engine_is_handed_over_with_the_limits_that_were_measured(

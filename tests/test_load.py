@@ -106,6 +106,18 @@ def test_the_deadline_cancels_what_runs() -> None:
         assert session._running == {}
 
 
+def test_silence_cancels_what_runs_and_slow_tokens_are_none() -> None:
+    with Replay(0.04) as session:
+        records = Load(session, _requests(2, tokens=8), SAMPLING, 2, silence=0.25).run()
+    # They took longer than the limit, and each token came within it.
+    assert min(record["e2e"] for record in records) > 0.25
+    with Replay(30.0) as session:
+        load = Load(session, _requests(3), SAMPLING, 2, silence=0.2)
+        with pytest.raises(TimeoutError, match="No token came for 200 ms, with 2 requests under"):
+            load.run()
+        assert session._running == {}
+
+
 def test_who_asks_after_the_end_is_told_at_once_and_everybody_once() -> None:
     generation = Generation(SAMPLING, lambda: None)
     told: list[Generation] = []

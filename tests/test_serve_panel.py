@@ -16,11 +16,13 @@ from tests.faults import until
 from tests.servers import llama_cpp
 from tests.test_serving import LISTENING, fickle
 from workbench.build import DEMO_MODEL
+from workbench.candidates import candidates_of
 from workbench.endpoint import Endpoint
 from workbench.errors import InputError, JobError
 from workbench.jobs import Job
 from workbench.notebook import run_notebook
 from workbench.processes import processes_of
+from workbench.results import find_trial
 from workbench.serving import Server
 from workbench.widgets import cells
 from workbench.widgets.serve import ServePanel
@@ -169,7 +171,8 @@ def test_the_notebook_exports_serves_and_measures(
     monkeypatch.setenv("WORKBENCH_HOME", str(shared_home))
     gguf = str(tmp_path / "demo.gguf")
     words = [sys.executable, llama_cpp.__file__, str(DEMO_MODEL), gguf, str(port)]
-    values = {"quantization": "none", "folder": str(tmp_path / "out"), "port": port}
+    load = {"input_len": 16, "output_len": 16, "requests": 4, "warmup": 1}
+    values = {"quantization": "none", "folder": str(tmp_path / "out"), "port": port, **load}
     results = run_notebook(
         NOTEBOOK, tmp_path / "out.ipynb", {**values, "command": shlex.join(words)}
     )
@@ -177,6 +180,10 @@ def test_the_notebook_exports_serves_and_measures(
     assert results["served_text"] == results["session_text"]
     assert results["trial"]["output_tokens"] == 4 * 16
     assert "stream.py" in results["exported"]
+    trials = [find_trial(results[name]) for name in ("engine_trial", "served_trial")]
+    # The same workload, model and device: the server and the engine compete.
+    assert [candidate.group for candidate in candidates_of(trials)] == ["", ""]
+    assert trials[0].workload == trials[1].workload
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 1.0)
 

@@ -7,45 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.scripted import DONE, Connection, Script, event, scripted
+from tests.conftest import DEMO
+from tests.servers.scripted import Connection, completing, scripted
 from tests.servers.triton_frontend import frontend
 from workbench import results
+from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL
+from workbench.candidates import candidates_of
 from workbench.cli import main
+from workbench.comparison import Comparison
 from workbench.endpoint import Endpoint
+from workbench.engine import Engine
 from workbench.errors import InputError
+from workbench.hardware import host
 from workbench.prompts import vocabulary_of
 from workbench.served import run_endpoint_trial
+from workbench.serving import Server
 from workbench.tokenizer import read_tokenizer
 from workbench.trial_words import trial_lines
+from workbench.widgets.compare import ComparePanel
 from workbench.workload import Workload
 
 WORKLOAD = Workload(input_len=5, output_len=6, requests=4, warmup=1, concurrency=2)
 
 
-def _text(text: str, reason: str | None = None) -> bytes:
-    return event({"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
-
-
-def _completing(*, short: int = 0) -> Script:
-    """Answer a completion in chunks of two tokens, with the count."""
-
-    def script(connection: Connection) -> None:
-        wanted = connection.body["max_tokens"] - short
-        usage = {
-            "prompt_tokens": len(connection.body["prompt"]),
-            "completion_tokens": wanted,
-        }
-        pieces = [_text("ab") for _ in range(wanted // 2)]
-        connection.stream(
-            *pieces, _text("", "length"), event({"choices": [], "usage": usage}), DONE
-        )
-
-    return script
-
-
 def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         trial = run_endpoint_trial(
             Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL, devices=2
         ).require()
@@ -66,7 +53,7 @@ def test_a_server_is_measured_with_the_workload_of_an_engine() -> None:
 
 
 def test_a_server_that_gives_fewer_tokens_than_it_should_makes_it_invalid() -> None:
-    with scripted(_completing(short=2)) as server:
+    with scripted(completing(short=2)) as server:
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL)
     assert trial.status == "invalid"
     assert "it was asked for 6 output tokens and gave 4" in trial.record["reasons"][0]
@@ -101,7 +88,7 @@ def test_a_server_that_takes_text_alone_and_counts_nothing_is_measured() -> None
 
 
 def test_a_server_that_counts_is_believed_and_nothing_is_remarked() -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
     assert {request["counted"] for request in trial.record["repetitions"][0]} == {"server"}
     assert "counted here" not in "\n".join(trial_lines(trial))
@@ -142,8 +129,57 @@ def test_a_spelled_prompt_has_as_many_tokens_as_its_ids() -> None:
     assert abs(tokenizer.count(tokenizer.spell(ids)) - 128) <= 4
 
 
+def test_a_server_of_ours_is_a_point_beside_its_engine(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run_trial(DEMO, WORKLOAD)
+    with scripted(completing()) as server:
+        ours = Server(("x",), server.url, engine=stocked.key)
+        monkeypatch.setattr("workbench.served.server_at", lambda _: ours)
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    assert trial.record["engine"]["key"] == stocked.key
+    assert trial.record["environment"]["device"] == host().name
+    assert (trial.spec["model"], trial.spec["served_model"]) == ("demo", "m")
+    assert "Engine   " in "\n".join(trial_lines(trial))
+    candidates = candidates_of([alone.require(), trial])
+    assert [candidate.group for candidate in candidates] == ["", ""]
+    panel = ComparePanel()
+    panel.choose(trial.id)
+    panel.use()
+    assert panel.engine
+    assert panel.engine.key == stocked.key
+
+
+def test_nothing_is_known_of_what_a_server_of_others_runs_on() -> None:
+    with scripted(completing()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+        again = server.url.replace("127.0.0.1", "localhost")
+        other = run_endpoint_trial(Endpoint(again), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    assert trial.record["environment"]["device"] is None
+    assert trial.record["engine"] == {}
+    # Two names of one server are no two devices.
+    assert [candidate.group for candidate in candidates_of([trial, other])] == ["", ""]
+
+
+def test_a_command_measures_the_same_server_again(capsys: pytest.CaptureFixture) -> None:
+    words = ["--input-len=5", "--output-len=6", "--requests=2", f"--tokenizer={DEMO_MODEL}"]
+    with scripted(completing(), models=["m", "n"]) as server:
+        assert main(["trial", f"--url={server.url}", "--served-model=n", *words]) == 0
+        (candidate,) = Comparison.make().candidates
+        assert f"--url={server.url} --served-model=n --tokenizer=" in candidate.command
+        assert main(candidate.command.split()[1:]) == 0
+    capsys.readouterr()
+    (candidate,) = Comparison.make().candidates
+    assert len(candidate.trials) == 2
+
+
+def test_what_only_a_server_has_is_refused_without_one(capsys: pytest.CaptureFixture) -> None:
+    assert main(["trial", "--served-model=m"]) == 2
+    assert "served_model: only a server has that. Give its url too." in capsys.readouterr().err
+
+
 def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD)
         assert trial.status == "failed"
         assert "Give a file of prompts" in trial.record["reasons"][0]
@@ -156,7 +192,7 @@ def test_without_a_tokenizer_prompts_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_gone_is_a_failed_trial() -> None:
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         url = server.url
     trial = run_endpoint_trial(Endpoint(url), WORKLOAD, tokenizer=DEMO_MODEL)
     assert trial.status == "failed"
@@ -165,7 +201,7 @@ def test_a_server_that_is_gone_is_a_failed_trial() -> None:
 
 def test_the_command_line_measures_a_server(capsys: pytest.CaptureFixture) -> None:
     words = ["--input-len=5", "--output-len=6", "--requests=2", f"--tokenizer={DEMO_MODEL}"]
-    with scripted(_completing()) as server:
+    with scripted(completing()) as server:
         assert main(["trial", "--url", server.url, *words]) == 0
         assert "Sent     2 requests" in capsys.readouterr().out
         assert main(["trial", "--url", server.url, "--quantization=int4"]) == 2

@@ -26,7 +26,7 @@ from workbench.jobs import Job
 from workbench.journal import ENDED
 from workbench.listing import health_line
 from workbench.processes import processes_of
-from workbench.serving import Server, await_server, start_server
+from workbench.serving import Server, await_server, place_of, server_at, start_server
 from workbench.session import Session
 
 LISTENING = """
@@ -115,6 +115,30 @@ def test_a_program_that_is_not_there_is_a_sentence(port: int) -> None:
         "no-such-server cannot be started: No such file or directory. Check that it is installed, "
         "and give its path."
     )
+
+
+def test_a_server_of_ours_is_known_by_its_address_while_it_runs(port: int) -> None:
+    server = _python(LISTENING, port, "200", model="owner/name")
+    job, _ = start_server(server)
+    await_server(job, 60.0)
+    assert server_at(f"http://localhost:{port}/v1") == server
+    assert server_at(f"http://localhost:{port + 1}/v1") is None
+    job.cancel()
+    assert server_at(f"http://localhost:{port}/v1") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://127.0.0.1:8000/v1", "localhost:8000"),
+        ("http://0.0.0.0:8000", "localhost:8000"),
+        ("https://api.example.org/v1", "api.example.org"),
+        ("http://a:b", "http://a:b"),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_an_address_has_one_form(url: str, place: str) -> None:
+    assert place_of(url) == place
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "http://127.0.0.1", "http://a:b", "https://a:1"])

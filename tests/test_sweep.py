@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from tests.faults import Faulty, fault, until
+from tests.servers.scripted import completing, nowhere, scripted
 from workbench import jobs, results
 from workbench.bench import run_trial
+from workbench.build import DEMO_MODEL
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, SpecError
 from workbench.freshness import ANY, Demand
 from workbench.jobs import Job
 from workbench.opening import open_engine
 from workbench.session import Session
+from workbench.silence import SILENCE_LIMIT
 from workbench.store import list_engines
 from workbench.sweep import Point, Sweep, run_sweep, start_sweep, sweep_of
 from workbench.sweep_plan import SweepPlan
@@ -246,6 +249,85 @@ def test_a_point_that_hangs_is_ended_at_its_limit_and_leaves_nothing(
     assert [trial.status for trial in trials] == ["failed", "done"]
     assert "The time limit of 3 s was over" in trials[0].record["reasons"][0]
     until(lambda: not faulty.processes())
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("compile", "gave no sign of life for 1.5 s and was given up; it was in the stage 'compi"),
+        ("open", "Loading the engine gave no sign of life for 1.5 s and was ended"),
+        ("decode", "No token came for 1.5 s, with 1 requests under way"),
+    ],
+)
+def test_a_point_that_hangs_is_given_up_without_a_time_limit(
+    faulty: Faulty, where: str, sentence: str
+) -> None:
+    hung = {"spec": {"seed": 3, "fault": json.dumps([fault(where, "stall")])}}
+    values = _values(faulty, points=[hung, {"spec": {"seed": 1}}], silence_limit=1.5)
+    del values["grid"]
+    if where != "compile":
+        # The smoke stage of a build would hang as well.
+        faulty.start(seed=3).wait()
+    trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["failed", "done"]
+    assert sentence in trials[0].record["reasons"][0]
+    until(lambda: not faulty.processes())
+
+
+def test_a_sweep_has_a_limit_of_silence_that_can_be_changed(faulty: Faulty) -> None:
+    values = _values(faulty)
+    assert Sweep.parse(values).silence_limit == SILENCE_LIMIT
+    assert Sweep.parse({**values, "silence_limit": 60}).silence_limit == 60
+    assert Sweep.parse({**values, "silence_limit": 0}).silence_limit is None
+    with pytest.raises(SpecError, match="silence_limit must be a number of seconds"):
+        Sweep.parse({**values, "silence_limit": -1})
+
+
+def test_a_server_is_a_point_beside_engines(faulty: Faulty) -> None:
+    with scripted(completing()) as server:
+        points = [{"server": {"url": server.url}}, {"spec": {"seed": 1}}]
+        values = _values(faulty, points=points, server={"tokenizer": str(DEMO_MODEL)})
+        del values["grid"]
+        values["workload"] = {**LOAD, "output_len": 4}
+        sweep = Sweep.parse(values)
+        plan = SweepPlan.make(sweep)
+        assert (plan.points, plan.done, plan.builds) == (2, 0, 1)
+        # In a job, which reads the points from its request.
+        job, _ = start_sweep(sweep)
+        assert job.wait(60).facts["sound"] == 2
+        served, _ = sweep.trials()
+        assert served.spec["url"] == server.url
+        assert served.summary["output_tokens"] == 3 * 4
+        assert sweep.left() == []
+        again = Demand(again=True)
+        assert [trial.valid for trial in _run(sweep, again)] == [True, True]
+        assert len(_ids()) == 4
+    assert f"endpoint url={served.spec['url']}" in sweep.points[0].title
+
+
+def test_a_server_that_is_gone_fails_its_point_alone(faulty: Faulty) -> None:
+    with nowhere() as url:
+        points = [{"server": {"url": url, "tokenizer": str(DEMO_MODEL)}}, {"spec": {"seed": 1}}]
+        values = _values(faulty, points=points)
+        del values["grid"]
+        trials = _run(Sweep.parse(values))
+    assert [trial.status for trial in trials] == ["failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("point", "sentence"),
+    [
+        ({"server": {"url": "http://a:1"}, "spec": {"seed": 1}}, "with a server has no spec"),
+        ({"server": {"url": "http://a:1"}, "quality": {}}, "with a server has no quality"),
+        ({"server": {}}, "A server needs the url"),
+        ({"server": {"urll": "x"}}, "Did you mean 'url'"),
+    ],
+)
+def test_a_point_that_is_no_servers_is_refused(
+    faulty: Faulty, point: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        Sweep.parse(_values(faulty, points=[point]))
 
 
 def test_a_worker_that_dies_makes_a_failed_or_invalid_trial(faulty: Faulty) -> None:

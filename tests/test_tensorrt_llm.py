@@ -42,6 +42,7 @@ from workbench.errors import (
 from workbench.model import Model
 from workbench.notebook import read_results, run_notebook
 from workbench.opening import open_engine
+from workbench.results import find_trial
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.spec import Parameter, parameters_of
@@ -638,6 +639,16 @@ def test_the_notebook_runs_the_well_known_first_example(
     assert store.find_engine(results["engine"]).limits["max_seq_len"] == 1280
     assert results["facts"]["dtype"] == "bfloat16"
     assert results["generation"]["output_tokens"] > 0
+
+
+def test_the_trial_notebook_takes_no_value_that_is_meant_for_another_backend(
+    gpu: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu.setenv("WORKBENCH_STANDIN_STEP", "0.1")
+    given = {**SMALL, "input_len": 8, "output_len": 4, "requests": 2, "warmup": 0}
+    results = run_notebook(NOTEBOOK.with_name("04_trial.ipynb"), tmp_path / "out.ipynb", given)
+    # The notebook declares int8, float32 and limits of its own for openvino.
+    assert find_trial(results["trial"]).spec == make_spec(SMALL).model_dump()
 
 
 @pytest.mark.usefixtures("gpu")

@@ -11,9 +11,9 @@ import pytest
 
 from workbench.build import DEMO_MODEL
 from workbench.errors import InputError, SpecError
-from workbench.prompts import WARMUP, content, make_requests, read_prompts, vocabulary_of
+from workbench.prompts import content, make_requests, read_prompts, vocabulary_of
 from workbench.spec import parameters_of
-from workbench.workload import Workload
+from workbench.workload import WARMUP, Workload
 
 VOCABULARY = range(10, 500)
 
@@ -49,11 +49,31 @@ def test_fixed_lengths_are_exact_and_random_ones_keep_their_mean() -> None:
     spread = Workload(input_len=100, input_stdev=60.0, output_len=50, output_stdev=10.0)
     inputs, outputs = zip(*spread.lengths(0, 5000), strict=True)
     assert min(inputs) >= 1
-    assert max(inputs) <= spread.longest_input == 199
-    assert max(outputs) <= spread.longest_output
+    assert max(inputs) <= 199
     assert statistics.fmean(inputs) == pytest.approx(100, abs=2)
     assert statistics.fmean(outputs) == pytest.approx(50, abs=1)
     assert statistics.stdev(outputs) == pytest.approx(10, abs=1)
+
+
+def test_the_longest_request_is_one_that_is_sent() -> None:
+    workload = Workload(
+        input_len=100, input_stdev=20.0, output_len=50, output_stdev=10.0,
+        requests=6, warmup=4, repetitions=3,
+    )  # fmt: skip
+    sent = [
+        (request.input_len or 0, request.output_len)
+        for repetition in (WARMUP, 0, 1, 2)
+        for request in make_requests(workload, repetition, VOCABULARY)
+    ]
+    inputs, outputs = zip(*sent, strict=True)
+    longest = workload.longest()
+    assert longest == (max(inputs), max(outputs), max(map(sum, sent)))
+    # No request is the longest in both, and none comes near what could be drawn.
+    assert longest.both < longest.input + longest.output
+    assert longest.input < 199
+    assert Workload(input_len=7, output_len=5).longest() == (7, 5, 12)
+    only_warmup = workload.replace(requests=1, repetitions=1, warmup=40).longest()
+    assert only_warmup.input > workload.replace(requests=1, repetitions=1, warmup=0).longest().input
 
 
 def test_a_rate_spreads_requests_evenly_or_as_independent_users_do() -> None:

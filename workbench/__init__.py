@@ -26,14 +26,22 @@ if TYPE_CHECKING:
     from workbench.jobs import find_job, list_jobs
     from workbench.measuring import measure
     from workbench.model import Model
-    from workbench.notebook import check_injected, headless, publish_result, run_notebook, spec_from
+    from workbench.notebook import (
+        check_injected,
+        headless,
+        publish_result,
+        run_notebook,
+        spec_from,
+        target_from,
+    )
     from workbench.offers import covering
     from workbench.opening import open_engine
     from workbench.plots import latency_figure, show, stages_figure
     from workbench.quality import Quality
     from workbench.results import find_trial, frame, list_trials, rows
     from workbench.sampling import Sampling
-    from workbench.served import run_endpoint_trial
+    from workbench.served import run_endpoint_trial, run_server_trial
+    from workbench.server_spec import ServerSpec
     from workbench.serving import Server, await_server, engine_server, start_server
     from workbench.session import Session
     from workbench.sources import baseline_of
@@ -85,12 +93,14 @@ _HOMES = {
         "publish_result",
         "run_notebook",
         "spec_from",
+        "target_from",
     ),
     "workbench.plots": ("latency_figure", "show", "stages_figure"),
     "workbench.quality": ("Quality",),
     "workbench.results": ("find_trial", "frame", "list_trials", "rows"),
     "workbench.sampling": ("Sampling",),
-    "workbench.served": ("run_endpoint_trial",),
+    "workbench.served": ("run_endpoint_trial", "run_server_trial"),
+    "workbench.server_spec": ("ServerSpec",),
     "workbench.serving": ("Server", "await_server", "engine_server", "start_server"),
     "workbench.session": ("Session",),
     "workbench.sources": ("baseline_of",),
@@ -134,6 +144,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "Sampling",
     "ServePanel",
     "Server",
+    "ServerSpec",
     "Session",
     "SideBySidePanel",
     "StorePanel",
@@ -172,6 +183,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "rows",
     "run_endpoint_trial",
     "run_notebook",
+    "run_server_trial",
     "run_sweep",
     "run_trial",
     "save_report",
@@ -182,6 +194,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
     "start_build",
     "start_server",
     "start_sweep",
+    "target_from",
     "trade_off_figure",
     "trial_lines",
     "write_report",

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -32,6 +32,7 @@ from workbench.queues import Place, Slot, turn
 from workbench.recipe import slots
 from workbench.references import Comparison, vocabulary_of_engine
 from workbench.session import Session
+from workbench.silence import SILENCE_LIMIT, BuildSigns, ended_when_silent
 from workbench.spec import BuildSpec
 from workbench.surroundings import doubts, surroundings
 from workbench.trial import Trial, new_record, point_of
@@ -44,6 +45,7 @@ def run_trial(
     quality: Quality | Mapping[str, Any] | None = None,
     *,
     time_limit: float | None = None,
+    silence_limit: float | None = SILENCE_LIMIT,
     again: bool = True,
     demand: Demand = ANY,
     report: Report = say_nothing,
@@ -59,6 +61,8 @@ def run_trial(
         quality: What its answers are compared with, if with anything; a reference is built too.
         time_limit: Seconds that building may take, and measuring again as many; waiting for the
             device counts for neither.
+        silence_limit: Seconds without a sign of life, see `workbench.silence`, after which it is
+            given up; None waits for ever.
         again: Measure also what was measured before. Without it that trial is returned where it
             still stands (see `workbench.freshness`), also one that another process writes while
             this one waits for the device.
@@ -86,18 +90,19 @@ def run_trial(
         if trial := known():
             return trial
         check_lengths(spec, workload)
+        limits = _Limits(time_limit, silence_limit)
         subject = _Subject(
-            _engine(spec, record, time_limit, report),
+            _engine(spec, record, limits, report),
             workload,
             quality,
-            _reference(spec, quality, time_limit, report),
+            _reference(spec, quality, limits, report),
         )
         with _device(spec, point, report):
             if trial := known():
                 return trial
             # While it has the device: a prediction computes, which would falsify others' figures.
             record["predicted"] = predicted(spec, workload)
-            _measure_in_time(subject, record, time_limit, report)
+            _measure_in_time(subject, record, limits, report)
             return results.save(record)
     except (WorkbenchError, TimeoutError) as error:
         if trial := known():
@@ -105,6 +110,13 @@ def run_trial(
         record |= {"status": "failed", "reasons": [str(error)]}
         record["environment"] = record["environment"] or here.circumstances(spec)
         return results.save(record)
+
+
+class _Limits(NamedTuple):
+    """When work is given up: what it may take, and how long it may be silent, in seconds."""
+
+    time: float | None
+    silence: float | None
 
 
 def check_lengths(spec: BuildSpec, workload: Workload) -> None:
@@ -115,12 +127,13 @@ def check_lengths(spec: BuildSpec, workload: Workload) -> None:
     """
     if workload.prompts:
         return  # nobody knows their lengths before they are encoded
-    longest = {
-        "max_input_len": workload.longest_input,
-        "max_output_len": workload.longest_output,
-        "max_seq_len": workload.longest_input + workload.longest_output,
+    longest = workload.longest()
+    needs = {
+        "max_input_len": longest.input,
+        "max_output_len": longest.output,
+        "max_seq_len": longest.both,
     }
-    for name, needed in longest.items():
+    for name, needed in needs.items():
         limit = getattr(spec, name, None)
         if limit is not None and needed > limit:
             raise SpecError(
@@ -129,14 +142,12 @@ def check_lengths(spec: BuildSpec, workload: Workload) -> None:
             )
 
 
-def _engine(
-    spec: BuildSpec, record: dict[str, Any], time_limit: float | None, report: Report
-) -> Engine:
-    """Return the engine of a spec; built, within the time limit, where it is not there."""
+def _engine(spec: BuildSpec, record: dict[str, Any], limits: _Limits, report: Report) -> Engine:
+    """Return the engine of a spec; built, within the limits, where it is not there."""
     build = start_build(spec)
     if build.job:
         report("build the engine")
-    engine = _await_engine(build, time_limit)
+    engine = _await_engine(build, limits)
     stages = engine.manifest["build"]["stages"]
     record["engine"] = {
         "key": engine.key,
@@ -149,11 +160,12 @@ def _engine(
     return engine
 
 
-def _await_engine(build: Build, time_limit: float | None) -> Engine:
+def _await_engine(build: Build, limits: _Limits) -> Engine:
     """Wait for an engine as `Build.wait` does.
 
     Raises:
-        TimeoutError: Building took too long; a build that was started for this is cancelled.
+        TimeoutError: Building took too long, or nothing was heard of it; a build that was started
+            for this is cancelled.
         JobError: The build failed.
     """
     if build.job is None:
@@ -161,9 +173,9 @@ def _await_engine(build: Build, time_limit: float | None) -> Engine:
     job = build.job
     mine = not build.explanation  # nobody else had asked for it before
     try:
-        view = _follow(job, time_limit)
+        view = _follow(job, limits)
         if after := successor(job, view):
-            job, view = after, _follow(after, time_limit)
+            job, view = after, _follow(after, limits)
     except TimeoutError:
         if mine:
             cancel(job)
@@ -176,21 +188,24 @@ def _await_engine(build: Build, time_limit: float | None) -> Engine:
     return engine_of(job, view, build.spec)
 
 
-def _follow(job: Job, time_limit: float | None) -> View:
+def _follow(job: Job, limits: _Limits) -> View:
     """Return the view of a job at its end.
 
     Raises:
-        TimeoutError: It has worked for longer than the limit.
+        TimeoutError: It has worked, or was silent, for longer than the limits.
     """
     view = job.view()
+    signs = BuildSigns(job, limits.silence) if limits.silence else None
     for view in job.follow(interval=0.2):
         now = time.time()
         stages = (stage for stage in view.stages.values() if stage.name != WAIT)
-        if time_limit and sum(stage.seconds(now) for stage in stages) > time_limit:
+        if limits.time and sum(stage.seconds(now) for stage in stages) > limits.time:
             raise TimeoutError(
-                f"The time limit of {time_limit:g} s was over, and the build {job.id} had not "
+                f"The time limit of {limits.time:g} s was over, and the build {job.id} had not "
                 f"ended; it was in the stage '{list(view.stages)[-1]}'."
             )
+        if signs and view.end is None:
+            signs.check(view)
     return view
 
 
@@ -214,16 +229,14 @@ def _device(spec: BuildSpec, point: str, report: Report) -> Iterator[None]:
         yield
 
 
-def _reference(
-    spec: BuildSpec, quality: Quality, time_limit: float | None, report: Report
-) -> Engine | None:
+def _reference(spec: BuildSpec, quality: Quality, limits: _Limits, report: Report) -> Engine | None:
     """Return the reference engine, built where it is not there; None where none is wanted."""
     if quality.reference is None:
         return None
     build = start_build(quality.reference_of(spec))
     if build.job:
         report("build the reference engine")
-    return _await_engine(build, time_limit)
+    return _await_engine(build, limits)
 
 
 @dataclass(frozen=True)
@@ -237,48 +250,58 @@ class _Subject:
 
 
 def _measure_in_time(
-    subject: _Subject, record: dict[str, Any], time_limit: float | None, report: Report
+    subject: _Subject, record: dict[str, Any], limits: _Limits, report: Report
 ) -> None:
-    """Measure an engine, at most as long as the limit says.
+    """Measure an engine, at most as long as the limits say.
 
     Raises:
-        TimeoutError: The limit was over.
+        TimeoutError: A limit was over.
     """
     started = time.monotonic()
-    deadline = None if time_limit is None else started + time_limit
+    deadline = None if limits.time is None else started + limits.time
     try:
         with kill_children_at(deadline):
-            _measure_engine(subject, record, deadline, report)
+            _measure_engine(subject, record, deadline, limits.silence, report)
     except (WorkbenchError, TimeoutError) as error:
         if deadline is None or time.monotonic() < deadline:
             raise
-        raise TimeoutError(f"The time limit of {time_limit:g} s was over. {error}") from error
+        raise TimeoutError(f"The time limit of {limits.time:g} s was over. {error}") from error
     finally:
         record["seconds"] = time.monotonic() - started
 
 
 def _measure_engine(
-    subject: _Subject, record: dict[str, Any], deadline: float | None, report: Report
+    subject: _Subject,
+    record: dict[str, Any],
+    deadline: float | None,
+    silence: float | None,
+    report: Report,
 ) -> None:
     """Load an engine, measure it, and complete its record."""
     engine, workload = subject.engine, subject.workload
     comparison = None
     if subject.quality.wanted:
         report("ask the reference")
-        comparison = Comparison.prepare(engine, subject.quality, subject.reference)
+        with ended_when_silent(silence, "The reference"):
+            comparison = Comparison.prepare(engine, subject.quality, subject.reference)
     uses_gpu = get_backend(engine.backend).uses_gpu
     versions = engine.manifest["identity"]["toolchain"]
     record["environment"] = surroundings(versions, uses_gpu=uses_gpu)
     record["warnings"] += doubts(record["environment"])
     report("load the engine")
-    with open_engine(engine) as session:
+    with ended_when_silent(silence, "Loading the engine"):
+        opened = open_engine(engine)
+    with opened as session:
         record["engine"]["load_seconds"] = session.facts["seconds"]
         vocabulary = vocabulary_of_engine(engine)
-        measured = measure(session, workload, vocabulary, deadline=deadline, report=report)
+        measured = measure(
+            session, workload, vocabulary, deadline=deadline, silence=silence, report=report
+        )
         record["memory"] = _memory(session, record["devices"] if uses_gpu else 0)
         if comparison:
             report("compare the answers")
-            record["quality"] = comparison.measure(session)
+            with ended_when_silent(silence, "The engine", session.pid):
+                record["quality"] = comparison.measure(session)
     complete(record, workload, measured, several_at_once=_speculates(record["spec"]))
 
 

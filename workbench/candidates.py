@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from workbench.axes import THROUGHPUT, Axis, Interval, values_of
 from workbench.backends import DEFAULT, make_spec
+from workbench.build import DEMO_MODEL
 from workbench.errors import WorkbenchError
 from workbench.flags import words
 from workbench.quality import Quality
+from workbench.server_spec import ServerSpec
+from workbench.serving import place_of
+from workbench.spec import parameters_of
 from workbench.trial import Trial
 from workbench.workload import Workload
 from workbench.yardsticks import yardstick_of
@@ -22,6 +28,9 @@ LOAD = frozenset(
     ("concurrency", "request_rate", "arrivals", "requests", "warmup", "repetitions", "seed")
 )
 """What of a workload says how it is sent. The rest is what is asked: only equals compete."""
+
+LENGTHS = ("input_len", "output_len")
+"""What of a workload other tools tell as the mean of what they found."""
 
 SERIES = ("model", "backend", "quantization")
 """Which fields make a colour, where they differ."""
@@ -52,7 +61,7 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Of its engine; empty for an endpoint or an import."""
+        """Of its engine; empty for an import, and a server that the workbench does not run."""
         return str(self.newest.record["engine"].get("key", ""))
 
     @property
@@ -91,8 +100,10 @@ class Candidate:
 def device_of(trial: Trial) -> str:
     """Return what a trial ran on, with the number of devices where it is more than one."""
     environment = trial.record.get("environment") or {}
-    # Of a server nobody here knows what it runs on; two of them need not run on the same.
-    name = str(environment.get("device") or trial.spec.get("url") or "unknown device")
+    url = trial.spec.get("url")
+    # Of a server nobody here may know what it runs on; two of them need not run on the same.
+    server = f"server at {place_of(str(url))}" if url else "unknown device"
+    name = str(environment.get("device") or server)
     count = trial.record.get("devices") or 1
     return f"{count} x {name}" if count != 1 else name
 
@@ -123,7 +134,7 @@ def _labels(trials: Sequence[Trial]) -> list[str]:
     fields = [
         {
             **trial.spec,
-            **trial.workload,
+            **_workload(trial),
             **(trial.record.get("quality_asked") or {}),
             "device": device_of(trial),
         }
@@ -152,12 +163,48 @@ def _series(trials: Sequence[Trial]) -> list[str]:
 def _groups(trials: Sequence[Trial]) -> list[str]:
     """Return in what each trial differs from those that it cannot be compared with."""
     fields = [
-        {"device": device_of(trial), "model": trial.spec.get("model")}
-        | {name: value for name, value in trial.workload.items() if name not in LOAD}
+        {"device": device_of(trial), "model": _model(trial)}
+        | {name: value for name, value in _workload(trial).items() if name not in LOAD}
         for trial in trials
     ]
     names = differing(fields, dict.fromkeys(name for values in fields for name in values))
     return [" ".join(f"{name}={values.get(name)}" for name in names) for values in fields]
+
+
+def _workload(trial: Trial) -> dict[str, Any]:
+    """Return a workload in one form, whoever wrote it down.
+
+    128.0 is 128; what another tool does not know of is what it is here unless one asks for it.
+    """
+    usual = {
+        name: parameter.default
+        for name, parameter in parameters_of(Workload).items()
+        if name not in LOAD and name not in LENGTHS
+    }
+    told = usual | {name: value for name, value in trial.workload.items() if value is not None}
+    return {name: _number(name, value) for name, value in told.items()}
+
+
+def _number(name: str, value: Any) -> Any:
+    """Return a value without a fraction that means nothing."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    return round(value) if name in LENGTHS or value.is_integer() else value
+
+
+def _model(trial: Trial) -> Any:
+    """Return the model of a trial; a directory in one form, however it was named."""
+    model = trial.spec.get("model")
+    if model == "demo":
+        return model
+    try:
+        folder = Path(str(model)).expanduser().absolute()
+        known = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a text from elsewhere that can be no path
+        return model
+    if not known:
+        return model
+    return "demo" if folder == DEMO_MODEL else str(folder)
 
 
 def differing(fields: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
@@ -169,18 +216,37 @@ def differing(fields: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list
 def command_of(trial: Trial) -> str:
     """Return the command that measures the same once more.
 
-    Nothing for what another tool measured, an endpoint (whose key nobody wrote down), and a spec
-    of a version that knew other parameters.
+    Nothing for what another tool measured, a server of which an early version did not write down
+    what was said of it, and a spec of a version that knew other parameters.
     """
-    record = trial.record
-    if record.get("source") != "workbench" or trial.spec.get("backend") == "endpoint":
+    if trial.record.get("source") != "workbench":
         return ""
+    served = trial.spec.get("backend") == "endpoint"
     try:
-        spec = make_spec(trial.spec)
-        workload = Workload.parse(trial.workload)
-        compared = Quality.parse(record.get("quality_asked") or {})
+        subject = _server_words(trial) if served else _engine_words(trial)
+        workload = words(Workload.parse(trial.workload))
     except WorkbenchError:
         return ""
+    return shlex.join(["workbench", "trial", *subject, *workload]) if subject is not None else ""
+
+
+def _engine_words(trial: Trial) -> list[str]:
+    """Return the flags that mean the engine of a trial, and what it is compared with.
+
+    Raises:
+        SpecError: They are of a version that knew other parameters.
+    """
+    spec = make_spec(trial.spec)
+    compared = Quality.parse(trial.record.get("quality_asked") or {})
     backend = [] if spec.backend == DEFAULT else ["--backend", spec.backend]
-    flags = [*words(spec), *words(workload), *words(compared)]
-    return shlex.join(["workbench", "trial", *backend, *flags])
+    return [*backend, *words(spec), *words(compared)]
+
+
+def _server_words(trial: Trial) -> list[str] | None:
+    """Return the flags that mean the server of a trial; the key stays in its variable.
+
+    Raises:
+        SpecError: As `_engine_words`.
+    """
+    asked = trial.record.get("asked")
+    return None if asked is None else words(ServerSpec.parse({**asked, "url": trial.spec["url"]}))

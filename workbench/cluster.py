@@ -42,6 +42,7 @@ from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import ENDED, Journal, View, append
 from workbench.leash import leash
+from workbench.server_spec import ServerSpec
 from workbench.spec import BuildSpec
 from workbench.sweep import Point, Sweep, closing_words, record_failure, run_sweep_job, sweep_of
 from workbench.units import printable
@@ -133,6 +134,7 @@ def _submit(client: Any, job: Job, sweep: Sweep, demand: Demand, point: Point) -
     order = {
         "name": sweep.name,
         "time_limit": sweep.time_limit,
+        "silence_limit": sweep.silence_limit,
         "points": [point.record()],
         **asdict(demand),
         "parent": job.id,
@@ -148,9 +150,11 @@ def _submit(client: Any, job: Job, sweep: Sweep, demand: Demand, point: Point) -
     )
 
 
-def resources_of(spec: BuildSpec) -> dict[str, int]:
-    """Return what of a worker's resources a point takes; a processor needs no label."""
-    return {"GPU": gpus_needed(spec)} if get_backend(spec.backend).uses_gpu else {}
+def resources_of(spec: BuildSpec | ServerSpec) -> dict[str, int]:
+    """Return what of a worker's resources a point takes; processors and servers need no label."""
+    if isinstance(spec, ServerSpec) or not get_backend(spec.backend).uses_gpu:
+        return {}
+    return {"GPU": gpus_needed(spec)}
 
 
 def _ended(

@@ -36,6 +36,9 @@ def declare_compare(parser: argparse.ArgumentParser, words: list[str]) -> Action
         "--report", type=Path, metavar="FILE.html", help="Also write a page with figures."
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="Let the page replace a file of that name."
+    )
+    parser.add_argument(
         "-x", default="e2e.p50", metavar="AXIS", help="Of the report's figure. Default: e2e.p50."
     )
     parser.add_argument("-y", default=THROUGHPUT, metavar="AXIS", help=f"Default: {THROUGHPUT}.")
@@ -51,7 +54,9 @@ def declare_compare(parser: argparse.ArgumentParser, words: list[str]) -> Action
             # plotly is imported only where something is drawn.
             from workbench.compare_report import write_report  # noqa: PLC0415
 
-            path = write_report(comparison, parsed.report, x=parsed.x, y=parsed.y)
+            path = write_report(
+                comparison, parsed.report, x=parsed.x, y=parsed.y, overwrite=parsed.overwrite
+            )
             if not parsed.json:
                 print(f"Report   {path}, {format_bytes(path.stat().st_size)}")
         return 0

@@ -117,6 +117,8 @@ class _Plane:
             "error_x": _bars([across for across, _ in found], self.x, colour),
             "error_y": _bars([up for _, up in found], self.y, colour),
             "text": [str(c.number) for c in members],
+            # By which whoever hears of a click knows the point.
+            "ids": [c.newest.id for c in members],
             "textposition": "top center",
             "textfont": {"color": TEXT},
             "cliponaxis": False,

@@ -39,6 +39,16 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.88em; margin:
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """What the page may do: nothing that leaves it."""
 
+OPEN = """
+document.getElementById("figure-0").on?.("plotly_click", (event) => {
+  const where = document.getElementById(`trial-${event.points[0].id}`);
+  if (!where) return;
+  where.open = true;
+  where.scrollIntoView({ block: "nearest" });
+});
+"""
+"""Shows where the figures of a point come from when that is clicked."""
+
 MEANING = (
     "Figures are medians over repetitions. Times are those of the requests' own tokens: TTFT to "
     "the first, ITL between two, TPOT the mean ITL of a request, E2E to the last."
@@ -46,23 +56,35 @@ MEANING = (
 
 
 def write_report(
-    comparison: Comparison, path: Path | str, *, x: str = "e2e.p50", y: str = THROUGHPUT
+    comparison: Comparison,
+    path: Path | str,
+    *,
+    x: str = "e2e.p50",
+    y: str = THROUGHPUT,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a comparison into a file; one that is there is replaced.
+    """Write a comparison into a file.
 
     Args:
         comparison: What is compared.
         path: An HTML file.
         x: Name of the axis across.
         y: Name of the axis upwards.
+        overwrite: Replace a file of that name.
 
     Raises:
-        InputError: There is no such axis, or the file cannot be written.
+        InputError: There is no such axis, the file is there already, or it cannot be written.
     """
     path = Path(path).expanduser().absolute()
     text = report_html(comparison, x=x, y=y)
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            f"{path} is there already and was not overwritten. Give another name, or ask for it "
+            "with overwrite."
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
@@ -105,13 +127,13 @@ def report_html(comparison: Comparison, *, x: str = "e2e.p50", y: str = THROUGHP
 
 
 def _script(figures: Iterable[Mapping[str, Any]]) -> str:
-    """Return the calls that draw the figures."""
+    """Return the calls that draw the figures, and what happens on a click."""
     calls = [
         f'Plotly.newPlot("figure-{number}", {_json(figure["data"])}, {_json(figure["layout"])}, '
         "{responsive: true, displaylogo: false});"
         for number, figure in enumerate(figures)
     ]
-    return "\n".join(calls)
+    return "\n".join([*calls, OPEN])
 
 
 def _json(value: object) -> str:
@@ -153,7 +175,8 @@ def _provenance(candidate: Candidate) -> str:
     )
     found = _text("\n".join(trial_lines(trial)))
     return (
-        f"<details><summary>{candidate.number}: {_text(candidate.label)}</summary>"
+        f'<details id="trial-{_text(trial.id)}">'
+        f"<summary>{candidate.number}: {_text(candidate.label)}</summary>"
         f"<pre>{found}</pre><table><tbody>{rows}</tbody></table></details>"
     )
 

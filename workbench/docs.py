@@ -15,13 +15,18 @@ import nbformat
 
 from workbench.backends import DEFAULT, get_backend
 from workbench.quality import Quality
+from workbench.server_spec import ServerSpec
 from workbench.spec import Declared, Parameter, parameters_of
 from workbench.spec_text import declaration
 from workbench.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 
-RECORDS: dict[str, type[Declared]] = {"workload": Workload, "quality": Quality}
+RECORDS: dict[str, type[Declared]] = {
+    "workload": Workload,
+    "quality": Quality,
+    "server": ServerSpec,
+}
 """What a notebook declares between "# --- NAME" and "# --- end" beside build parameters."""
 
 EFFECTS = {
@@ -56,9 +61,15 @@ def record_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def _backend_line(backend: str) -> str:
+    """Return the line of a notebook that declares the backend; see `notebook.spec_from`."""
+    words = "the values below are for it, and do not count where another one is passed"
+    return f'backend = "{backend}"  # what compiles and runs the engine; {words}'
+
+
 def parameters_cell(backend: str) -> str:
     """Return the lines that declare a backend's parameters in a notebook."""
-    lines = [f'backend = "{backend}"  # what compiles and runs the engine']
+    lines = [_backend_line(backend)]
     lines += [
         declaration(parameter, parameter.default)
         for parameter in parameters_of(get_backend(backend).spec_class).values()
@@ -72,7 +83,7 @@ def chosen_cell(backend: str, lines: str) -> str:
     Names and values stay; what is said about them follows the declaration.
     """
     parameters = parameters_of(get_backend(backend).spec_class)
-    kept = [f'backend = "{backend}"  # what compiles and runs the engine']
+    kept = [_backend_line(backend)]
     for node in ast.parse(lines).body:
         assert isinstance(node, ast.Assign)  # noqa: S101 - nothing else belongs in there
         target = node.targets[0]
@@ -101,7 +112,7 @@ def _choices(parameter: Parameter) -> str:
 
 
 _MARKED = re.compile(r"(<!-- parameters: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_TABLE = re.compile(r"(<!-- record: (workload|quality) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(rf"(<!-- record: ({'|'.join(RECORDS)}) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _readme(text: str) -> str:
@@ -111,7 +122,7 @@ def _readme(text: str) -> str:
 
 
 _CELL = re.compile(r"(# --- build parameters\n).*?(# --- end)", re.DOTALL)
-_RECORD = re.compile(r"(# --- (workload|quality)\n).*?(# --- end)", re.DOTALL)
+_RECORD = re.compile(rf"(# --- ({'|'.join(RECORDS)})\n).*?(# --- end)", re.DOTALL)
 _CHOSEN = re.compile(r"(# --- some build parameters of (\w+)\n)(.*?)(# --- end)", re.DOTALL)
 
 

@@ -29,10 +29,19 @@ FORMS = (
 )
 
 
-def import_trials(path: Path) -> list[Trial]:
+def import_trials(
+    path: Path, *, model: str | None = None, device: str | None = None
+) -> list[Trial]:
     """Bring the measurements in a report of another tool into the store.
 
-    A report that was imported before is found again, not kept twice.
+    A report that was imported before with the same words is found again, not kept twice.
+
+    Args:
+        path: The report.
+        model: What it is about, as a build spec names it; by default what the report says, which
+            may be the name on a server, or nothing.
+        device: What that runs on, as our own trials name it; reports of GuideLLM and AIPerf do
+            not say. Only what has the same model and device is compared.
 
     Raises:
         InputError: There is no such file, or it is none of the reports that are known.
@@ -40,7 +49,8 @@ def import_trials(path: Path) -> list[Trial]:
     data = files.read_file(path)
     if data is None:
         raise InputError(f"There is no report {path}.")
-    digest = hashlib.sha256(data).hexdigest()[:12]
+    said = json.dumps([model, device]).encode() if model or device else b""
+    digest = hashlib.sha256(data + said).hexdigest()[:12]
     try:
         records = list(_read(data))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -50,6 +60,9 @@ def import_trials(path: Path) -> list[Trial]:
         ) from error
     if not records:
         raise InputError(f"{path} has no measurement in it. Known are {FORMS}.")
+    for record in records:
+        record["spec"] |= {"model": model} if model else {}
+        record["environment"] |= {"device": device} if device else {}
     return [_keep(f"{digest}{place:04d}", record) for place, record in enumerate(records)]
 
 

@@ -17,6 +17,7 @@ from workbench.errors import WorkbenchError
 from workbench.generation import Generation
 from workbench.prompts import Request
 from workbench.sampling import Sampling
+from workbench.units import format_seconds
 
 TIDY = 5.0
 """Seconds that cancelled requests are given to end when time is up."""
@@ -80,6 +81,7 @@ class Load:
     concurrency: int = 1
     schedule: Sequence[float] | None = None
     deadline: float | None = None
+    silence: float | None = None
 
     def run(self) -> list[dict[str, Any]]:
         """Send all requests, wait for their ends, and return their records in order.
@@ -89,7 +91,8 @@ class Load:
         with its error.
 
         Raises:
-            TimeoutError: The deadline (monotonic clock) has passed; what ran was cancelled.
+            TimeoutError: The deadline (monotonic clock) has passed, or no token of any request has
+                come for longer than `silence` seconds; what ran was cancelled.
         """
         self._sent: list[Sent] = []
         self._ended: queue.SimpleQueue[tuple[Sent, float]] = queue.SimpleQueue()
@@ -112,7 +115,7 @@ class Load:
         return time.monotonic() >= start + self.schedule[number]
 
     def _send(self, number: int, request: Request, start: float) -> None:
-        now = time.monotonic()
+        now = self._heard = time.monotonic()
         scheduled = now if self.schedule is None else start + self.schedule[number]
         sent = Sent(number, request, scheduled, now)
         self._sent.append(sent)
@@ -129,8 +132,10 @@ class Load:
         sent.generation.when_finished(lambda _: self._ended.put((sent, time.monotonic())))
 
     def _patience(self, following: int | None, start: float) -> float | None:
-        """Return how long to wait for an end: to the next time to send, at most to the deadline."""
+        """Return how long to wait for an end: to the next time to send, at most to a limit."""
         until = [] if self.deadline is None else [self.deadline]
+        if self.silence is not None and self._running:
+            until.append(self._heard + self.silence)
         if following is not None and self.schedule is not None:
             until.append(start + self.schedule[following])
         return max(0.0, min(until) - time.monotonic()) if until else None
@@ -139,7 +144,7 @@ class Load:
         """Take all that have ended, waiting for the first one.
 
         Raises:
-            TimeoutError: The deadline has passed.
+            TimeoutError: The deadline has passed, or nothing comes any more.
         """
         try:
             while self._running:
@@ -155,10 +160,29 @@ class Load:
                 f"Time was up with {len(self._running)} requests under way and "
                 f"{len(self.requests) - len(self._sent)} not sent yet."
             )
+        self._check_silence()
+
+    def _check_silence(self) -> None:
+        """Look for the last token where none was known for longer than may be.
+
+        Raises:
+            TimeoutError: There is none since then either.
+        """
+        if self.silence is None or not self._running:
+            return
+        if time.monotonic() - self._heard <= self.silence:
+            return
+        timings = (sent.generation.timings for sent in self._running.values() if sent.generation)
+        self._heard = max([self._heard, *(told.tokens[-1] for told in timings if told.tokens)])
+        if time.monotonic() - self._heard > self.silence:
+            raise TimeoutError(
+                f"No token came for {format_seconds(self.silence)}, with {len(self._running)} "
+                "requests under way: they were cancelled. A longer silence_limit waits longer."
+            )
 
     def _finish(self, sent: Sent, ended: float) -> None:
         del self._running[sent.number]
-        sent.ended = ended
+        sent.ended = self._heard = ended
         if sent.generation is not None and sent.generation.error is not None:
             sent.error = str(sent.generation.error)
 

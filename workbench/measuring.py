@@ -10,11 +10,11 @@ from typing import Any
 from workbench.checks import violations
 from workbench.load import Load, Target
 from workbench.measurement import summarize
-from workbench.prompts import WARMUP, Request, is_ids, make_requests, read_prompts
+from workbench.prompts import Request, is_ids, make_requests, read_prompts
 from workbench.sampling import Sampling
 from workbench.surroundings import Watch
 from workbench.units import format_seconds
-from workbench.workload import Workload
+from workbench.workload import WARMUP, Workload
 
 Report = Callable[[str], None]
 """Is told what a trial does now, in a few words."""
@@ -41,6 +41,7 @@ def measure(
     vocabulary: Sequence[int] = (),
     *,
     deadline: float | None = None,
+    silence: float | None = None,
     salt: str = "",
     spell: Spell | None = None,
     report: Report = say_nothing,
@@ -52,13 +53,14 @@ def measure(
         workload: What to send, and when.
         vocabulary: Ids that prompts are made of; not needed with a file of prompts.
         deadline: On the monotonic clock.
+        silence: Seconds in which at least one token must come.
         salt: Makes other prompts of the same lengths, see `Workload.draws`.
         spell: Turns prompts of token ids into text, for what takes no ids.
         report: Told which repetition runs.
 
     Raises:
         InputError: There are no prompts and no vocabulary.
-        TimeoutError: The deadline has passed.
+        TimeoutError: The deadline has passed, or no token came for too long.
     """
     sampling = Sampling(ignore_eos=workload.ignore_eos, seed=workload.seed % 2**31)
 
@@ -66,7 +68,9 @@ def measure(
         requests = make_requests(workload, repetition, vocabulary, salt)
         if spell:
             requests = [_spelled(request, spell) for request in requests]
-        return Load(target, requests, sampling, workload.concurrency, schedule, deadline).run()
+        concurrency = workload.concurrency
+        load = Load(target, requests, sampling, concurrency, schedule, deadline, silence)
+        return load.run()
 
     if workload.warmup:
         report("warm up")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workbench.errors import InputError, SpecError
+from workbench.errors import InputError, JobError, SpecError
 from workbench.spec import BuildSpec, Parameter, got, parameters_of, unknown_names
 from workbench.units import printable
+
+if TYPE_CHECKING:
+    from workbench.server_spec import ServerSpec
 
 RESULT = "application/vnd.trtllm-workbench.result+json"
 """Media type under which a notebook's results are kept in its outputs."""
@@ -64,19 +67,49 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
 
     Args:
         namespace: Variables, of which the declared parameters are taken. papermill may pass any
-            parameter of the backend, also one that the notebook's own cell leaves out.
+            parameter of the backend, also one that the notebook's own cell leaves out. Where it
+            passes another backend than that cell declares, the values which stand beside that one
+            are nobody's wish: only the model counts, and what was passed.
 
     Raises:
-        SpecError: A parameter is ill-typed, or papermill passed one that the notebook does not
-            know (papermill itself only logs that).
+        SpecError: A parameter is ill-typed, or papermill passed one that the notebook or the
+            backend does not know (papermill itself only logs that).
     """
     from workbench.backends import DEFAULT, get_backend, make_spec  # noqa: PLC0415 - pydantic
 
     backend = get_backend(str(namespace.get("backend", DEFAULT)))
     names = parameters_of(backend.spec_class)
-    _check_injected(namespace, names)
-    values = {name: namespace[name] for name in names if name in namespace}
+    _check_injected(namespace, names, backend.name)
+    beside, common = _beside(map(_assigned, _cells(namespace))), parameters_of(BuildSpec)
+    values = {
+        name: namespace[name]
+        for name in names
+        if name in namespace and (name in common or beside.get(name, backend.name) == backend.name)
+    }
     return make_spec({"backend": backend.name, **values})
+
+
+def target_from(namespace: Mapping[str, Any]) -> BuildSpec | ServerSpec:
+    """Make what a trial measures from a notebook's variables: a server where there is a `url`.
+
+    Raises:
+        SpecError: As `spec_from`; or papermill passed something with a `url` that only an engine
+            has.
+    """
+    from workbench.backends import DEFAULT, get_backend  # noqa: PLC0415 - pydantic
+    from workbench.quality import Quality  # noqa: PLC0415 - pydantic
+    from workbench.server_spec import ServerSpec  # noqa: PLC0415 - pydantic
+
+    server = ServerSpec.of(namespace)
+    if server.url is None:
+        return spec_from(namespace)
+    backend = get_backend(str(namespace.get("backend", DEFAULT)))
+    names = parameters_of(backend.spec_class)
+    _check_injected(namespace, names, backend.name)
+    of_engines = {"backend", *names, *parameters_of(Quality)}
+    if chosen := [name for name in _passed(namespace)[0] if name in of_engines]:
+        raise SpecError(f"A server is what it is: {', '.join(chosen)} cannot be chosen with url.")
+    return server
 
 
 def check_injected(namespace: Mapping[str, Any]) -> None:
@@ -88,16 +121,55 @@ def check_injected(namespace: Mapping[str, Any]) -> None:
     _check_injected(namespace, {})
 
 
-def _check_injected(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
+def _check_injected(
+    namespace: Mapping[str, Any], known: Mapping[str, Parameter], backend: str = ""
+) -> None:
     """Compare what papermill injected with what the notebook declared before it."""
-    cells = [cell for cell in namespace.get("In", []) if cell.strip()]
+    injected, declared = _passed(namespace)
+    check_parameters(injected, _undeclared(known) | _meant_for(backend, declared))
+
+
+def _passed(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what papermill injected, and what the notebook declared."""
+    cells = _cells(namespace)
     injected: dict[str, Any] = {}
     declared: dict[str, Any] = {}
     for cell in cells:
         (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
     # A person may begin a cell with the same words: papermill's comes after one that declares.
-    if injected and declared and not cells[0].startswith(_INJECTED):
-        check_parameters(injected, _undeclared(known) | declared)
+    by_papermill = declared and not cells[0].startswith(_INJECTED)
+    return (injected if by_papermill else {}), declared
+
+
+def _cells(namespace: Mapping[str, Any]) -> list[str]:
+    """Return the sources of the cells that were run, in their order; none outside IPython."""
+    return [cell for cell in namespace.get("In", []) if cell.strip()]
+
+
+def _beside(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the backend that stood when each name was assigned, where one did.
+
+    Args:
+        cells: The assigned values of each cell by their names, in the order of the cells.
+    """
+    found: dict[str, str] = {}
+    stands = ""
+    for assigned in cells:
+        stands = str(assigned.get("backend") or stands)
+        if stands:
+            found |= dict.fromkeys(assigned, stands)
+    return found
+
+
+def _meant_for(backend: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a notebook declares, without the build parameters of another backend."""
+    from workbench.backends import get_backend  # noqa: PLC0415 - pydantic
+
+    own = str(declared.get("backend") or backend)
+    if not backend or own == backend:
+        return dict(declared)
+    others = parameters_of(get_backend(own).spec_class).keys() - parameters_of(BuildSpec).keys()
+    return {name: value for name, value in declared.items() if name not in others}
 
 
 def _undeclared(known: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -187,6 +259,7 @@ def run_notebook(
 
     Raises:
         InputError: The notebook is missing or does not declare a parameter.
+        JobError: Its kernel died, or did not start.
         WorkbenchError: A cell failed; with its sentence.
     """
     import jupyter_client.kernelspec  # noqa: PLC0415 - takes a second
@@ -207,6 +280,11 @@ def run_notebook(
             f"The notebook stopped at cell {error.exec_count}: {error.ename}: {error.evalue} "
             f"(the executed notebook is {output})"
         ) from error
+    except RuntimeError as error:  # of nbclient, DeadKernelError, and before it of jupyter_client
+        raise JobError(
+            f"The kernel that ran the notebook is gone: {error}. It crashed, or was killed, as the "
+            f"system does for want of memory (as far as it came, the executed notebook is {output})"
+        ) from error
     return read_results(output)
 
 
@@ -220,7 +298,8 @@ def typed_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str,
     if not notebook.is_file():
         raise InputError(f"There is no notebook {notebook}.")
     declared = _declared(notebook)
-    known = _known({**declared, **parameters})
+    backend = str({**declared, **parameters}.get("backend", ""))
+    known, declared = _known(backend), _meant_for(backend, declared)
     values = {
         name: _typed_like(name, value, declared.get(name), known)
         for name, value in parameters.items()
@@ -287,7 +366,7 @@ def _plain_text(source: str) -> Any:
         return None
 
 
-def _known(values: Mapping[str, Any]) -> dict[str, Parameter]:
+def _known(backend: str) -> dict[str, Parameter]:
     """Return the parameters of the backend that a notebook runs; none where it names none.
 
     Raises:
@@ -295,9 +374,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Parameter]:
     """
     from workbench.backends import get_backend  # noqa: PLC0415 - pydantic
 
-    if "backend" not in values:
-        return {}
-    return parameters_of(get_backend(str(values["backend"])).spec_class)
+    return parameters_of(get_backend(backend).spec_class) if backend else {}
 
 
 def _typed_like(name: str, value: Any, default: Any, known: Mapping[str, Parameter]) -> Any:

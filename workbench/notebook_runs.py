@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.errors import InputError, SpecError, WorkbenchError
+from workbench.errors import InputError, JobError, SpecError, WorkbenchError
 from workbench.notebook import run_notebook, typed_parameters
 from workbench.units import printable
 
@@ -44,11 +45,9 @@ def run_file(
         raise InputError(f"At least one notebook has to run at a time; got --jobs {jobs}.")
     lines = read_parameters(notebook, path, shared or {})
     failed = 0
-    # A process each: nbclient and the signal handlers of one must not meet those of another.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(lines)), mp_context=context) as pool:
+    with ThreadPoolExecutor(min(jobs, len(lines))) as pool:
         running = {
-            pool.submit(run_notebook, notebook, _output(notebook, folder, number), values): number
+            pool.submit(_run_alone, notebook, _output(notebook, folder, number), values): number
             for number, values in lines.items()
         }
         for future in as_completed(running):
@@ -62,6 +61,27 @@ def run_file(
                 told["error"] = str(error)
             print(printable(json.dumps(told)), flush=True)
     return 1 if failed else 0
+
+
+def _run_alone(notebook: Path, output: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute a notebook in a process of its own, and return its results.
+
+    nbclient and the signal handlers of one must not meet those of another, and a process that
+    dies takes no other along.
+
+    Raises:
+        WorkbenchError: As `run_notebook`.
+        JobError: The process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        try:
+            return process.submit(run_notebook, notebook, output, values).result()
+        except BrokenProcessPool as error:
+            raise JobError(
+                "The process that ran the notebook is gone. It crashed, or was killed, as the "
+                "system does for want of memory."
+            ) from error
 
 
 def _output(notebook: Path, folder: Path, number: int) -> Path:

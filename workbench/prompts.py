@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench import files
 from workbench.errors import InputError
-from workbench.workload import Workload
+from workbench.workload import WARMUP, Workload
 
 Prompt = str | list[int] | list[dict[str, str]]
 
@@ -40,10 +40,6 @@ def is_ids(prompt: Any) -> bool:
     return isinstance(prompt, list) and all(type(number) is int for number in prompt)
 
 
-WARMUP = -1
-"""Number of the repetition that is not counted."""
-
-
 def make_requests(
     workload: Workload, repetition: int, vocabulary: Sequence[int] = (), salt: str = ""
 ) -> list[Request]:
@@ -58,8 +54,7 @@ def make_requests(
     Raises:
         InputError: The file cannot be used, or there is no vocabulary and no file.
     """
-    count = workload.warmup if repetition == WARMUP else workload.requests
-    lengths = workload.lengths(repetition, count)
+    lengths = workload.lengths(repetition, workload.count(repetition))
     if workload.prompts:
         known = read_prompts(Path(workload.prompts))
         # Repetitions go on in the file where the one before ended, and the warm-up after all of

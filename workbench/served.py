@@ -1,7 +1,9 @@
 """Trials of endpoints: the same workload on a server that speaks OpenAI's protocol.
 
 What is not known of a server stays empty: its memory, its build, how many devices it has unless
-the user says so. Its stamps are of chunks, taken when they arrived here, so the network counts.
+the user says so. Of one that the workbench runs itself (`workbench.serving`) device, model and
+engine are known, so that it competes with what was measured without a server. Its stamps are of
+chunks, taken when they arrived here, so the network counts.
 """
 
 from __future__ import annotations
@@ -10,19 +12,65 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from workbench import results
-from workbench.endpoint import Endpoint, EndpointSession
-from workbench.errors import InputError, RequestError, WorkbenchError
-from workbench.measuring import Measured, Report, Spell, complete, measure, say_nothing
-from workbench.prompts import Prompt, content, vocabulary_of
+from workbench import results, store
+from workbench.backends import get_backend
+from workbench.build import DEMO_MODEL
+from workbench.endpoint import Endpoint
+from workbench.engine import Engine
+from workbench.errors import InputError, WorkbenchError
+from workbench.gpus import list_gpus
+from workbench.measuring import Report, complete, measure, say_nothing
+from workbench.prompts import content, vocabulary_of
+from workbench.server_spec import ServerSpec
+from workbench.serving import server_at
+from workbench.silence import SILENCE_LIMIT
+from workbench.spelling import speller_for, spelling_notes
 from workbench.surroundings import surroundings
-from workbench.tokenizer import Tokenizer, read_tokenizer
+from workbench.tokenizer import read_tokenizer
 from workbench.trial import Trial, new_record
 from workbench.workload import Workload
+
+
+def run_server_trial(
+    server: ServerSpec,
+    workload: Workload,
+    *,
+    time_limit: float | None = None,
+    silence_limit: float | None = SILENCE_LIMIT,
+    point: str = "",
+    report: Report = say_nothing,
+) -> Trial:
+    """Measure a workload on a server as it was declared, see `run_endpoint_trial`.
+
+    Raises:
+        InputError: No server is named, or as `run_endpoint_trial`.
+        OSError: The record cannot be written.
+    """
+    return run_endpoint_trial(
+        server.endpoint,
+        workload,
+        tokenizer=Path(server.tokenizer) if server.tokenizer else None,
+        devices=server.devices,
+        time_limit=time_limit,
+        silence_limit=silence_limit,
+        point=point,
+        report=report,
+    )
+
+
+def server_point(server: ServerSpec, workload: Workload) -> str:
+    """Return what tells a point of a sweep that measures a server from all others.
+
+    Raises:
+        InputError: There is no such file of prompts.
+    """
+    spec = {"backend": "endpoint", "url": server.endpoint.url, "model": server.served_model}
+    return _point(spec, workload, server.devices or 1)
 
 
 def run_endpoint_trial(
@@ -30,8 +78,10 @@ def run_endpoint_trial(
     workload: Workload,
     *,
     tokenizer: Path | None = None,
-    devices: int = 1,
+    devices: int | None = None,
     time_limit: float | None = None,
+    silence_limit: float | None = SILENCE_LIMIT,
+    point: str = "",
     report: Report = say_nothing,
 ) -> Trial:
     """Measure a workload on a server; whatever comes out is in the store.
@@ -44,8 +94,12 @@ def run_endpoint_trial(
         tokenizer: Folder with the tokenizer.json of the model that is served, which such prompts
             are made from; not needed with a file of prompts. It counts the output tokens where the
             server does not tell.
-        devices: How many the server runs on, for the throughput per device.
+        devices: How many the server runs on, for the throughput per device; by default those of
+            the engine, where the workbench serves one there, else 1.
         time_limit: Seconds for all requests.
+        silence_limit: Seconds in which no token comes of any request, after which they are given
+            up; None leaves that to the endpoint's own patience.
+        point: Under which a sweep finds the trial; by default that of server, model and workload.
         report: Told what goes on.
 
     Raises:
@@ -53,9 +107,16 @@ def run_endpoint_trial(
         OSError: The record cannot be written.
     """
     spec = {"backend": "endpoint", "url": endpoint.url, "model": endpoint.model}
-    point = _point(spec, workload, devices)
-    record = new_record(point, spec, workload.model_dump(mode="json"))
-    record["devices"] = devices
+    count = devices or 1
+    named = point or _point(spec, workload, count)
+    record = new_record(named, spec, workload.model_dump(mode="json"))
+    record["devices"] = count
+    record["asked"] = {
+        "served_model": endpoint.model,
+        "key_env": endpoint.key_env,
+        "tokenizer": str(tokenizer.expanduser().absolute()) if tokenizer else None,
+        "devices": devices,
+    }
     # A server lives on, and may answer known prompts from its cache of prefixes.
     record["salt"] = salt = uuid.uuid4().hex
     vocabulary = vocabulary_of(tokenizer.expanduser()) if tokenizer else []
@@ -65,82 +126,101 @@ def run_endpoint_trial(
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     try:
-        record["environment"] = surroundings({}, uses_gpu=False)
-        # What it runs on is not this machine, as far as anybody knows here.
-        record["environment"]["device"] = None
+        about = _About.of(endpoint)
+        record["environment"] = about.environment()
+        record["engine"] = about.engine_words()
+        record["devices"] = count = devices or about.devices
         report(f"ask {endpoint.url}")
         with endpoint.open(known.count if known else None) as session:
-            record["spec"]["model"] = session.model
-            record["point"] = _point(record["spec"], workload, devices)
-            spell = _speller(session, vocabulary, known, deadline) if vocabulary else None
+            record["point"] = point or _point({**spec, "model": session.model}, workload, count)
+            record["spec"] |= about.model_words(session.model)
+            spell = speller_for(session, vocabulary, known, deadline) if vocabulary else None
             measured = measure(
                 session,
                 workload,
                 vocabulary,
                 deadline=deadline,
+                silence=silence_limit,
                 salt=salt,
                 spell=spell,
                 report=report,
             )
         complete(record, workload, measured, several_at_once=True)
-        record["warnings"] += _notes(measured, spelled=spell is not None)
+        record["warnings"] += spelling_notes(measured, spelled=spell is not None)
     except (WorkbenchError, TimeoutError) as error:
         record |= {"status": "failed", "reasons": [str(error)]}
     record["seconds"] = time.monotonic() - started
     return results.save(record)
 
 
-def _speller(
-    session: EndpointSession,
-    vocabulary: Sequence[int],
-    tokenizer: Tokenizer | None,
-    deadline: float | None,
-) -> Spell | None:
-    """Return what makes texts of prompts where a server takes no token ids; None where it does.
+@dataclass(frozen=True)
+class _About:
+    """What is known of a server beside its address: all of one of ours, of others nothing.
 
-    Triton's OpenAI frontend takes one text alone (triton-inference-server/server python/openai,
-    engine/triton_engine.py, _validate_completion_request).
-
-    Raises:
-        RequestError: It refuses a text, too, or none can be made here.
-        SessionError: It does not answer.
-        TimeoutError: The deadline has passed.
+    `runs_here` says that it runs on this machine.
     """
-    middle = len(vocabulary) // 2  # of a vocabulary: whole words rather than single bytes
-    ids = list(vocabulary[middle : middle + 8])
 
-    def ask(prompt: Prompt) -> None:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        session.generate(prompt, max_tokens=1).wait(left)
+    runs_here: bool = False
+    model: str = ""
+    engine: Engine | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
-    try:
-        ask(ids)
-    except RequestError as refusal:
-        if tokenizer is None:
-            raise RequestError(
-                f"{refusal} If it is token ids that it refuses: texts are sent where the package "
-                "tokenizers is installed (pip install 'trtllm-workbench[trials]')."
-            ) from refusal
-        ask(tokenizer.spell(ids))
-        return tokenizer.spell
-    return None
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Self:
+        """Look among the servers that the workbench runs.
 
+        Raises:
+            StoreError: The engine that it serves is gone.
+        """
+        server = server_at(endpoint.url)
+        if server is None:
+            return cls()
+        if not server.engine:
+            return cls(runs_here=True, model=server.model)
+        engine = store.find_engine(server.engine)
+        source = str(engine.manifest["model"].get("source") or engine.model_name)
+        name = "demo" if source == str(DEMO_MODEL) else source
+        spec = engine.manifest["identity"]["spec"]
+        return cls(runs_here=True, model=server.model or name, engine=engine, spec=spec)
 
-def _notes(measured: Measured, *, spelled: bool) -> list[str]:
-    """Say so where prompts were sent as text, or their tokens counted here."""
-    sent = [request for requests in measured.repetitions for request in requests]
-    found = []
-    if spelled:
-        found.append(
-            "The server takes no token ids: prompts were sent as text, and may have a few tokens "
-            "more or fewer than input_len."
-        )
-    if any(request["counted"] == "here" for request in sent):
-        found.append(
-            "The server does not tell how many tokens it generated: they were counted here, by "
-            "encoding its text, which may give a few more or fewer."
-        )
-    return found
+    @property
+    def devices(self) -> int:
+        """How many devices its engine runs on."""
+        return int(self.spec.get("tp_size", 1)) * int(self.spec.get("pp_size", 1))
+
+    def environment(self) -> dict[str, Any]:
+        """Return versions and device of a measurement that is about to start.
+
+        Raises:
+            ToolchainError: There is a GPU driver that does not answer.
+        """
+        versions = self.engine.manifest["identity"]["toolchain"] if self.engine else {}
+        uses_gpu = self.engine is not None and get_backend(self.engine.backend).uses_gpu
+        told = surroundings(versions, uses_gpu=uses_gpu)
+        # A command of the user's may compute on a GPU, where there is one.
+        if not self.runs_here or (self.engine is None and list_gpus()):
+            told["device"] = None
+        return told
+
+    def engine_words(self) -> dict[str, Any]:
+        """Return what a trial records of the engine; nothing where there is none of ours."""
+        if self.engine is None:
+            return {}
+        manifest = self.engine.manifest
+        return {
+            "key": self.engine.key,
+            "weights": manifest["identity"]["weights"],
+            "bytes": self.engine.bytes,
+            "build_seconds": sum(stage["seconds"] for stage in manifest["build"]["stages"]),
+        }
+
+    def model_words(self, served: str) -> dict[str, str]:
+        """Return the model as a build spec names it, and its name on the server.
+
+        Args:
+            served: The latter; also the former, where nobody knows better.
+        """
+        return {"model": self.model, "served_model": served} if self.model else {"model": served}
 
 
 def _point(spec: Mapping[str, Any], workload: Workload, devices: int) -> str:

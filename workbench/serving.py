@@ -21,12 +21,13 @@ import httpx
 
 from workbench import store, usage
 from workbench.endpoint import Endpoint
+from workbench.endpoint_calls import is_loopback
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
 from workbench.files import read_end
 from workbench.gpus import list_gpus
 from workbench.heartbeat import heartbeat
-from workbench.jobs import Job, attach_or_start, end_leftovers, newest, running
+from workbench.jobs import Job, attach_or_start, end_leftovers, list_jobs, newest, running
 from workbench.journal import ENDED, Journal
 from workbench.owner import Owner
 from workbench.process import describe_exit
@@ -67,6 +68,8 @@ class Server:
         start_limit: Seconds that it may take until then.
         stay: Whether it goes on when the process that started it has ended.
         engine: Key of the engine of the store that it reads, which nobody removes meanwhile.
+        model: What it serves, as a build spec names it, where that is known; of an engine nobody
+            has to say it.
         variables: Added to its environment. They stand in the job's request: no secrets.
     """
 
@@ -76,6 +79,7 @@ class Server:
     start_limit: float = 600.0
     stay: bool = False
     engine: str = ""
+    model: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -187,6 +191,37 @@ def _goes_with_its_owner(job: Job) -> bool:
 def find_server(server: Server) -> Job | None:
     """Return the job that runs this very command on this address, or None."""
     return running(KIND, _wanted(server))
+
+
+def server_at(url: str) -> Server | None:
+    """Return the server of ours that serves on this machine at an address, or None.
+
+    Args:
+        url: Where its API begins, in whatever form people write it.
+    """
+    for job in list_jobs():
+        with contextlib.suppress(JobError):  # of another kind, or gone meanwhile
+            server = Server.of(job)
+            if place_of(server.url) == place_of(url) and job.state() not in ENDED:
+                return server
+    return None
+
+
+def place_of(url: str) -> str:
+    """Return host and port of a server in one form, since this machine has several names.
+
+    What is no address, as other tools may write one down, is returned as it is.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None:
+        return url
+    here = is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - all of its addresses
+    name = "localhost" if here else host
+    return f"{name}:{port}" if port else name
 
 
 def _wanted(server: Server) -> dict[str, Any]:

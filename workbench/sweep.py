@@ -2,6 +2,7 @@
 
     name = "precision"
     time_limit = 600                # seconds a point may build, and again measure
+    silence_limit = 1800            # seconds without a sign of life; the default, 0 for no limit
     [spec]                          # what all points share
     model = "demo"
     [workload]
@@ -14,6 +15,8 @@
     reference = "quantization=none"
     [[points]]                      # ... and each of these is one
     spec = { quantization = "int4", max_batch_size = 8 }
+    [[points]]                      # a server in place of an engine, with the shared workload
+    server = { url = "http://127.0.0.1:8000", tokenizer = "FOLDER" }
 
 A sweep keeps no state of its own. What is done stands in the store of trials, under the name of
 each point (a hash of spec and workload), so a sweep that was killed and is started again does what
@@ -24,11 +27,10 @@ closing the notebook or the terminal does not stop it. On several machines: `wor
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,11 +42,15 @@ from workbench.bench import run_trial
 from workbench.build import with_absolute_paths
 from workbench.errors import InputError, JobError, SpecError, WorkbenchError
 from workbench.freshness import ANY, Demand, Here, Standing
+from workbench.grid import KEYS, combinations, seconds
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start
 from workbench.journal import Journal
 from workbench.measuring import Report
 from workbench.quality import Quality
+from workbench.served import run_server_trial, server_point
+from workbench.server_spec import ServerSpec
+from workbench.silence import SILENCE_LIMIT
 from workbench.spec import BuildSpec, unknown_names
 from workbench.trial import Trial, new_record, point_of
 from workbench.workload import Workload
@@ -52,9 +58,9 @@ from workbench.workload import Workload
 
 @dataclass(frozen=True)
 class Point:
-    """One trial of a sweep."""
+    """One trial of a sweep: of an engine, or of a server."""
 
-    spec: BuildSpec
+    spec: BuildSpec | ServerSpec
     workload: Workload
     quality: Quality = field(default_factory=Quality)
     known_as: str = ""
@@ -67,20 +73,30 @@ class Point:
         Raises:
             InputError: A file that it names is not there.
         """
-        return self.known_as or point_of(self.spec, self.workload, self.quality)
+        if self.known_as:
+            return self.known_as
+        if isinstance(self.spec, ServerSpec):
+            return server_point(self.spec, self.workload)
+        return point_of(self.spec, self.workload, self.quality)
 
     @property
     def title(self) -> str:
         """What is special about it, in a few words."""
         spec = self.spec.model_dump(mode="json", exclude_defaults=True, exclude={"backend"})
         words = {**spec, **self.workload.words()}
-        return " ".join([self.spec.backend, *(f"{name}={value}" for name, value in words.items())])
+        return " ".join([self.backend, *(f"{name}={value}" for name, value in words.items())])
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs it, as its trial has it."""
+        return self.spec.backend if isinstance(self.spec, BuildSpec) else "endpoint"
 
     def record(self) -> dict[str, Any]:
         """Return plain values that `Point.parse` takes."""
+        what = "server" if isinstance(self.spec, ServerSpec) else "spec"
         return {
             "id": self.id,
-            "spec": self.spec.model_dump(mode="json"),
+            what: self.spec.model_dump(mode="json"),
             "workload": self.workload.model_dump(mode="json"),
             "quality": self.quality.model_dump(mode="json"),
         }
@@ -92,14 +108,20 @@ class Point:
         Raises:
             SpecError: A value is unknown or ill-typed.
         """
+        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
+        known_as = str(values.get("id", ""))
+        if "server" in values:
+            server = ServerSpec.parse(_absolute(values["server"], "tokenizer"))
+            if server.url is None:
+                raise SpecError("A server needs the url at which its API begins.")
+            return cls(server, workload, known_as=known_as)
         spec = make_spec(values.get("spec", {}))
         model = Path(spec.model).expanduser()
         spec = with_absolute_paths(spec, model if model.is_dir() else None)
-        workload = Workload.parse(_absolute(values.get("workload", {}), "prompts"))
         quality = Quality.parse(
             _absolute(values.get("quality", {}), "quality_prompts", "quality_text")
         )
-        return cls(spec, workload, quality, str(values.get("id", "")))
+        return cls(spec, workload, quality, known_as)
 
 
 def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -112,12 +134,14 @@ def _absolute(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
 class Sweep:
     """What to measure: points in their order, each once.
 
-    `time_limit` is in seconds, see `run_trial`; None lets a point take as long as it takes.
+    Limits are in seconds, see `run_trial`. Without a `time_limit` a point takes as long as it
+    takes; one that gives no sign of life for as long as `silence_limit` hangs, and is given up.
     """
 
     name: str
     points: tuple[Point, ...]
     time_limit: float | None = None
+    silence_limit: float | None = SILENCE_LIMIT
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -127,10 +151,10 @@ class Sweep:
             SpecError: A name is unknown, or a value is not what it should be; with the point.
             InputError: A file of prompts is not there, or there is no point at all.
         """
-        if wrong := unknown_names(list(values), dict.fromkeys(_KEYS)):
+        if wrong := unknown_names(list(values), dict.fromkeys(KEYS)):
             raise SpecError(wrong)
         points: dict[str, Point] = {}
-        for number, combination in enumerate(_combinations(values), start=1):
+        for number, combination in enumerate(combinations(values), start=1):
             try:
                 point = Point.parse(combination)
             except SpecError as error:
@@ -141,10 +165,9 @@ class Sweep:
                 "This sweep has no points. Give lists of values in [grid.spec] or "
                 "[grid.workload], or single ones in [[points]]."
             )
-        limit = values.get("time_limit")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
-            raise SpecError(f"time_limit must be a number of seconds; got {limit!r}.")
-        return cls(str(values.get("name", "sweep")), tuple(points.values()), limit)
+        limit, silence = seconds(values, "time_limit"), seconds(values, "silence_limit")
+        silence = SILENCE_LIMIT if silence is None else silence or None
+        return cls(str(values.get("name", "sweep")), tuple(points.values()), limit, silence)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -166,10 +189,7 @@ class Sweep:
     def standings(self, demand: Demand = ANY) -> list[tuple[Point, Standing]]:
         """Return each point with the trial that is taken for it, and why where there is none."""
         here = Here()
-        return [
-            (point, here.standing(point.id, point.spec, point.quality, demand))
-            for point in self.points
-        ]
+        return [(point, _standing(here, point, demand)) for point in self.points]
 
     def left(self, demand: Demand = ANY) -> list[Point]:
         """Return the points that have to be measured.
@@ -191,56 +211,12 @@ class Sweep:
         return [trial for trial in found if trial]
 
 
-_KEYS = ("name", "time_limit", "spec", "workload", "quality", "grid", "points")
-_PARTS = ("spec", "workload", "quality")
-
-
-def _combinations(values: Mapping[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield the plain values of each point: the grid first, the last field varying fastest.
-
-    Raises:
-        SpecError: A part is not what it should be.
-    """
-    shared = {part: _table(values.get(part, {}), f"[{part}]") for part in _PARTS}
-    grid = _table(values.get("grid", {}), "[grid]")
-    single = values.get("points", [])
-    if not isinstance(single, Sequence) or isinstance(single, str):
-        raise SpecError("points must be a list of tables, each [[points]] with spec or workload.")
-    _check_parts(grid, "[grid]")
-    axes = [
-        [(part, name, value) for value in _values(part, name, given)]
-        for part in _PARTS
-        for name, given in _table(grid.get(part, {}), f"[grid.{part}]").items()
-    ]
-    for combination in itertools.product(*axes) if axes else ():
-        point = {part: dict(shared[part]) for part in _PARTS}
-        for part, name, value in combination:
-            point[part][name] = value
-        yield point
-    for given in single:
-        table = _table(given, "[[points]]")
-        _check_parts(table, "[[points]]")
-        yield {
-            part: shared[part] | _table(table.get(part, {}), f"{part} of [[points]]")
-            for part in _PARTS
-        }
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{where} must be a table of names and values; got {value!r}.")
-    return dict(value)
-
-
-def _check_parts(table: Mapping[str, Any], where: str) -> None:
-    if unknown := [name for name in table if name not in _PARTS]:
-        raise SpecError(f"{where} has {', '.join(_PARTS)}; '{unknown[0]}' is none of them.")
-
-
-def _values(part: str, name: str, given: Any) -> list[Any]:
-    if not isinstance(given, list) or not given:
-        raise SpecError(f"{name} in [grid.{part}] must be a list of values; got {given!r}.")
-    return given
+def _standing(here: Here, point: Point, demand: Demand) -> Standing:
+    """Return what is known of a point; of a server nobody can tell what has changed in it."""
+    if isinstance(point.spec, BuildSpec):
+        return here.standing(point.id, point.spec, point.quality, demand)
+    trial = results.latest(point.id)
+    return Standing(trial if trial and demand.takes(trial) else None)
 
 
 Progress = Callable[[int, Point], Report]
@@ -260,18 +236,34 @@ def run_sweep(sweep: Sweep, progress: Progress, demand: Demand = ANY) -> list[Tr
     before = len(sweep.points) - len(left)
     for number, point in enumerate(left, start=before):
         try:
-            run_trial(
-                point.spec,
-                point.workload,
-                point.quality,
-                time_limit=sweep.time_limit,
-                again=False,
-                demand=demand,
-                report=progress(number, point),
-            )
+            _run_point(sweep, point, demand, progress(number, point))
         except Exception as error:  # noqa: BLE001 - the boundary: a point never ends its sweep
             record_failure(point, error)
     return sweep.trials(demand)
+
+
+def _run_point(sweep: Sweep, point: Point, demand: Demand, report: Report) -> None:
+    """Measure a point; what comes out, also a failure that was foreseen, is in the store."""
+    if isinstance(point.spec, ServerSpec):
+        run_server_trial(
+            point.spec,
+            point.workload,
+            time_limit=sweep.time_limit,
+            silence_limit=sweep.silence_limit,
+            point=point.id,
+            report=report,
+        )
+        return
+    run_trial(
+        point.spec,
+        point.workload,
+        point.quality,
+        time_limit=sweep.time_limit,
+        silence_limit=sweep.silence_limit,
+        again=False,
+        demand=demand,
+        report=report,
+    )
 
 
 def record_failure(point: Point, error: Exception) -> Trial:
@@ -281,7 +273,7 @@ def record_failure(point: Point, error: Exception) -> Trial:
         OSError: The record cannot be written.
     """
     spec, workload = (part.model_dump(mode="json") for part in (point.spec, point.workload))
-    record = new_record(point.id, spec, workload)
+    record = new_record(point.id, {**spec, "backend": point.backend}, workload)
     record["quality_asked"] = point.quality.model_dump(mode="json", exclude_defaults=True)
     if isinstance(error, WorkbenchError):
         return results.save({**record, "reasons": [str(error)]})
@@ -311,6 +303,7 @@ def start_sweep(
     request = {
         "name": sweep.name,
         "time_limit": sweep.time_limit,
+        "silence_limit": sweep.silence_limit,
         "points": [point.record() for point in sweep.points],
         **asdict(demand),
         "scheduler": scheduler,
@@ -327,7 +320,8 @@ def start_sweep(
 
 def _unlike(running: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Say in what the request of a job that runs differs from what was asked for."""
-    usual = {"time_limit": None, "retry_failed": False, "again": False, "scheduler": ""}
+    usual = {"time_limit": None, "silence_limit": SILENCE_LIMIT, "retry_failed": False,
+             "again": False, "scheduler": ""}  # fmt: skip
     pairs = [(name, running.get(name, value), asked[name]) for name, value in usual.items()]
     return ", ".join(f"{n} is {a!r} there and {b!r} here" for n, a, b in pairs if a != b)
 
@@ -344,7 +338,8 @@ def sweep_of(job: Job) -> tuple[Sweep, Demand]:
     # Jobs of earlier versions know of less.
     known = {name: request[name] for name in ("retry_failed", "again", "begun") if name in request}
     demand = Demand(**known, anywhere=bool(request.get("scheduler")))
-    return Sweep(str(request["name"]), points, request["time_limit"]), demand
+    silence = request.get("silence_limit", SILENCE_LIMIT)
+    return Sweep(str(request["name"]), points, request["time_limit"], silence), demand
 
 
 def run_sweep_job(journal: Journal) -> dict[str, Any]:

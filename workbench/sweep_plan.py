@@ -93,10 +93,8 @@ class SweepPlan:
         seen: set[str] = set()
         for point in left:
             try:
-                check_lengths(point.spec, point.workload)
-                plan._add_engine(point.spec, seen)
-                if point.quality.reference:
-                    plan._add_engine(make_spec(point.quality.reference_of(point.spec)), seen)
+                if isinstance(point.spec, BuildSpec):
+                    plan._add_engines(point.spec, point, seen)
             except WorkbenchError as error:
                 plan.refused[point.title] = str(error)
                 continue
@@ -107,6 +105,17 @@ class SweepPlan:
     def of_one(cls, spec: BuildSpec, workload: Workload, quality: Quality) -> SweepPlan:
         """Look at what a single trial will take, whether it was measured before or not."""
         return cls.make(Sweep("trial", (Point(spec, workload, quality),)), Demand(again=True))
+
+    def _add_engines(self, spec: BuildSpec, point: Point, seen: set[str]) -> None:
+        """Count the engine of a point, and that of its reference.
+
+        Raises:
+            WorkbenchError: One of them cannot work here.
+        """
+        check_lengths(spec, point.workload)
+        self._add_engine(spec, seen)
+        if point.quality.reference:
+            self._add_engine(make_spec(point.quality.reference_of(spec)), seen)
 
     def _add_engine(self, spec: BuildSpec, seen: set[str]) -> None:
         """Count the engine of a spec, once for all points that share it.
@@ -185,7 +194,7 @@ def _seconds(point: Point, past: Iterable[Trial]) -> list[float]:
         float(trial.record["seconds"])
         for trial in past
         if trial.summary
-        and trial.spec.get("backend") == point.spec.backend
+        and trial.spec.get("backend") == point.backend
         and _comparable(trial.workload) == wanted
     ]
 

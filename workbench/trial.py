@@ -18,6 +18,7 @@ measured. A record holds everything that a chart, a comparison or a doubt needs:
     predicted    see `workbench.predictions`, where there was a prediction
     quality      see `workbench.quality`, where a reference was given
     quality_asked  what of `Quality` was not the default, so that it can be asked again
+    asked        of a server: what else was said of it, so that it can be measured again
 """
 
 from __future__ import annotations

@@ -11,14 +11,15 @@ from typing import Any
 from workbench import results
 from workbench.bench import run_trial
 from workbench.console import watch_sweep
-from workbench.endpoint import Endpoint
 from workbench.errors import InputError
 from workbench.fit_commands import add_spec_flags
 from workbench.flags import add_flags, given
 from workbench.foreign import import_trials
 from workbench.freshness import Demand
 from workbench.quality import Quality
-from workbench.served import run_endpoint_trial
+from workbench.served import run_server_trial
+from workbench.server_spec import ServerSpec
+from workbench.silence import SILENCE_LIMIT
 from workbench.sweep import Sweep, start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
@@ -34,19 +35,21 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     add_flags(parser, Workload, "workload")
     add_flags(parser, Quality, "quality")
     spec_class = add_spec_flags(parser, words)
-    _endpoint(parser)
-    _time_limit(parser)
+    add_flags(parser, ServerSpec, "a server in place of an engine")
+    _limits(parser)
     _json_flag(parser)
 
     def run(parsed: argparse.Namespace) -> int:
         workload = Workload.parse(given(parsed, Workload))
         quality = Quality.parse(given(parsed, Quality))
         values = given(parsed, spec_class)
-        if parsed.url:
-            trial = _served(parsed, workload, values | given(parsed, Quality))
+        server = ServerSpec.parse(given(parsed, ServerSpec))
+        limits = {"time_limit": parsed.time_limit, "silence_limit": parsed.silence_limit or None}
+        if server.url:
+            trial = _served(server, workload, values | given(parsed, Quality), limits)
         else:
             spec = spec_class.parse({"backend": parsed.backend, **values})
-            trial = run_trial(spec, workload, quality, time_limit=parsed.time_limit, report=_tell)
+            trial = run_trial(spec, workload, quality, **limits, report=_tell)
         if parsed.json:
             print(printable_json(trial.record))
         else:
@@ -56,24 +59,12 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _endpoint(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a server in place of an engine")
-    group.add_argument("--url", help="Where its API begins, such as http://127.0.0.1:8000/v1.")
-    group.add_argument("--served-model", metavar="NAME", help="Its name there. Default: the only.")
-    group.add_argument("--key-env", metavar="NAME", help="Variable that holds the key.")
-    group.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="FOLDER",
-        help="With the model's tokenizer.json: for prompts of exact lengths, and to count the "
-        "tokens of a server that does not.",
-    )
-    group.add_argument(
-        "--devices", type=int, default=1, metavar="N", help="GPUs that it has. Default: 1."
-    )
-
-
-def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str, Any]) -> Trial:
+def _served(
+    server: ServerSpec,
+    workload: Workload,
+    values: Mapping[str, Any],
+    limits: Mapping[str, Any],
+) -> Trial:
     """Measure a server.
 
     Raises:
@@ -83,14 +74,7 @@ def _served(parsed: argparse.Namespace, workload: Workload, values: Mapping[str,
         raise InputError(
             f"A server is what it is: {', '.join(values)} cannot be chosen with --url."
         )
-    return run_endpoint_trial(
-        Endpoint(parsed.url, model=parsed.served_model, key_env=parsed.key_env),
-        workload,
-        tokenizer=parsed.tokenizer,
-        devices=parsed.devices,
-        time_limit=parsed.time_limit,
-        report=_tell,
-    )
+    return run_server_trial(server, workload, **limits, report=_tell)
 
 
 def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
@@ -104,6 +88,12 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         metavar="FILE",
         help="Take in a report of trtllm-bench, GuideLLM or AIPerf, and show its trials.",
     )
+    parser.add_argument(
+        "--model", help="With --import: what it is about, as in a build, to compare it with those."
+    )
+    parser.add_argument(
+        "--device", help="With --import: what that runs on, as our trials name it, such as a GPU."
+    )
     parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
     _json_flag(parser)
 
@@ -112,7 +102,10 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             trial = results.find_trial(parsed.id)
             print(printable_json(trial.record) if parsed.json else "\n".join(trial_lines(trial)))
             return 0
-        found = import_trials(parsed.file) if parsed.file else results.list_trials()
+        if (parsed.model or parsed.device) and not parsed.file:
+            raise InputError("--model and --device are said of a report: give it as --import FILE.")
+        about = {"model": parsed.model, "device": parsed.device}
+        found = import_trials(parsed.file, **about) if parsed.file else results.list_trials()
         found = [trial for trial in found if trial.valid or not parsed.valid]
         if parsed.json:
             print(printable_json(results.rows(found)))
@@ -179,12 +172,20 @@ def declare_sweep(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     return run
 
 
-def _time_limit(parser: argparse.ArgumentParser) -> None:
+def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=float,
         metavar="SECONDS",
         help="Give up when building takes longer, or measuring. Default: no limit.",
+    )
+    parser.add_argument(
+        "--silence-limit",
+        type=float,
+        default=SILENCE_LIMIT,
+        metavar="SECONDS",
+        help="Give up when there is no token or other sign of life for so long; 0: never. "
+        f"Default: {SILENCE_LIMIT:g}.",
     )
 
 

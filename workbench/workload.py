@@ -5,11 +5,22 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
 from workbench.spec import Declared, parameter
+
+WARMUP = -1
+"""Number of the repetition that is not counted."""
+
+
+class Longest(NamedTuple):
+    """Most tokens of any request: of its input, of its output, and of both together."""
+
+    input: int
+    output: int
+    both: int
 
 
 class Workload(Declared):
@@ -125,15 +136,18 @@ class Workload(Declared):
                 )
         return self
 
-    @property
-    def longest_input(self) -> int:
-        """Most input tokens that a made request can have."""
-        return 2 * self.input_len - 1 if self.input_stdev else self.input_len
+    def longest(self) -> Longest:
+        """Return the most tokens of any made request, as they are drawn, warm-up included."""
+        if not (self.input_stdev or self.output_stdev):
+            return Longest(self.input_len, self.output_len, self.input_len + self.output_len)
+        numbers = (WARMUP, *range(self.repetitions))
+        pairs = [pair for number in numbers for pair in self.lengths(number, self.count(number))]
+        inputs, outputs = zip(*pairs, strict=True)
+        return Longest(max(inputs), max(outputs), max(map(sum, pairs)))
 
-    @property
-    def longest_output(self) -> int:
-        """Most output tokens that a request can be asked for by its length."""
-        return 2 * self.output_len - 1 if self.output_stdev else self.output_len
+    def count(self, repetition: int) -> int:
+        """Return how many requests a repetition has, or the warm-up."""
+        return self.warmup if repetition == WARMUP else self.requests
 
     def lengths(self, repetition: int, count: int) -> list[tuple[int, int]]:
         """Return the input and output tokens of so many requests of a repetition."""

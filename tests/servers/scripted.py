@@ -164,3 +164,22 @@ def delta(text: str | None = None, reason: str | None = None, **more: Any) -> by
 
 
 DONE = event("[DONE]")
+
+
+def completing(*, short: int = 0) -> Script:
+    """Answer a completion in chunks of two tokens, with the count."""
+
+    def text(text: str, reason: str | None = None) -> bytes:
+        return event({"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
+
+    def script(connection: Connection) -> None:
+        wanted = connection.body["max_tokens"] - short
+        usage = {
+            "prompt_tokens": len(connection.body["prompt"]),
+            "completion_tokens": wanted,
+        }
+        pieces = [text("ab") for _ in range(wanted // 2)]
+        told = event({"choices": [], "usage": usage})
+        connection.stream(*pieces, text("", "length"), told, DONE)
+
+    return script

@@ -19,6 +19,7 @@ from workbench.plots import MEDIA_TYPE
 from workbench.trial_words import trial_lines
 from workbench.units import printable
 from workbench.widgets.lists import ListPanel, Row, hidden
+from workbench.widgets.points import ChartPoints
 
 SHORT = {
     THROUGHPUT: "tokens/s",
@@ -38,9 +39,9 @@ TABLE = (
 class ComparePanel(ListPanel):
     """Shows what was measured side by side; `engine` is the one that was handed over.
 
-    The points of the chart bear the numbers of the table. Choosing a line shows the command that
-    measures it again, and hands its engine to the panels that follow this one. Headless it is a
-    table.
+    The points of the chart bear the numbers of the table. Choosing a line, or clicking a point,
+    shows the command that measures it again, and hands its engine to the panels that follow this
+    one. Headless it is a table.
     """
 
     WHAT = "points"
@@ -96,6 +97,7 @@ class ComparePanel(ListPanel):
             style={"description_width": "160px"},
         )
         self.chart = widgets.Output()
+        self.points = ChartPoints(self._choose_point)
         self.engines = widgets.Output()
         self._title = widgets.HTML()
         self._command = widgets.HTML()
@@ -118,7 +120,14 @@ class ComparePanel(ListPanel):
             "Compare",
             TABLE,
             above=[self.x, self.y, self.price],
-            below=[self._details, self._notes, self.chart, self.engines_button, self.engines],
+            below=[
+                self._details,
+                self._notes,
+                self.chart,
+                self.points,
+                self.engines_button,
+                self.engines,
+            ],
             text=text,
             show=show,
         )
@@ -143,10 +152,12 @@ class ComparePanel(ListPanel):
                     "This was measured on a server or by another tool: there is no engine of it "
                     "here."
                 )
-            spec = make_spec(candidate.newest.spec)
             engine = store.find_engine(candidate.key)
-            # Candidates that share an engine differ in the limits that they load it with.
-            self._hand_out(engine.under(get_backend(spec.backend).limits(spec)))
+            if candidate.newest.spec.get("backend") != "endpoint":  # else a server of ours had it
+                # Candidates that share an engine differ in the limits that they load it with.
+                spec = make_spec(candidate.newest.spec)
+                engine = engine.under(get_backend(spec.backend).limits(spec))
+            self._hand_out(engine)
 
     def make_baseline(self) -> None:
         """Compare all others with the chosen point; once more, with none."""
@@ -203,6 +214,11 @@ class ComparePanel(ListPanel):
             self._command.value = _repeat(candidate.command)
             self.use_button.disabled = not candidate.key
         self._draw()
+
+    def _choose_point(self, name: str) -> None:
+        """Choose what was clicked in the chart, where it is one of its points."""
+        if name in [candidate.newest.id for candidate in self.comparison.candidates]:
+            self.choose(name)
 
     def _candidate(self) -> Candidate | None:
         """Return the chosen candidate; a newer trial of the same point counts for it too."""

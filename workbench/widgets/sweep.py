@@ -80,7 +80,10 @@ class SweepPanel(ListPanel):
         self._job: Job | None = None
         self._view: View | None = None
         self._over = True
-        fields = [{**p.record()["spec"], **p.record()["workload"]} for p in self.sweep.points]
+        fields = [
+            {**p.spec.model_dump(mode="json"), **p.workload.model_dump(mode="json")}
+            for p in self.sweep.points
+        ]
         self._labels = [
             words or p.title for words, p in zip(labels(fields), self.sweep.points, strict=True)
         ]
