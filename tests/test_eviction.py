@@ -390,7 +390,7 @@ def test_room_is_made_for_what_stays_of_a_build_not_for_what_it_writes_meanwhile
 ) -> None:
     old = stock.stock(faulty, seed=1)
     monkeypatch.setenv(eviction.VARIABLE, f"{3 * old.bytes}B")
-    values = {"needs_disk": 100 * old.bytes, "keeps_disk": old.bytes}
+    values = {"needs_disk": 5 * old.bytes // 2, "keeps_disk": old.bytes}
     engine = faulty.start(seed=2, size=old.bytes // 2, **values).wait()
     assert keys() == {old.key, engine.key}
 
