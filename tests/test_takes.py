@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workbench.backends import NAMES, get_backend, make_spec
-from workbench.build import Plan
+from workbench.build import DEMO_MODEL, Plan
 from workbench.gpus import Gpu
 from workbench.history import corrected_need, family_file
-from workbench.recipe import slots
+from workbench.journal import Journal
+from workbench.model import Model
+from workbench.recipe import _Work, slots
+from workbench.toolchain import Toolchain
 
 GIB = 1 << 30
 TWO = tuple(
@@ -84,6 +89,24 @@ def test_ranks_that_are_never_loaded_here_need_no_room_for_that() -> None:
     assert not told(1)
 
 
+@pytest.mark.parametrize(("smoke", "ranks"), [(True, 2), (False, 0)])
+def test_a_job_asks_for_room_on_the_gpus_that_it_will_load(
+    monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, smoke: bool, ranks: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("workbench.recipe.list_gpus", lambda: TWO)
+    monkeypatch.setattr(
+        "workbench.recipe.check_now", lambda _, need, gpus: asked.append((need.ranks, len(gpus)))
+    )
+    spec = make_spec({"backend": "tensorrt_llm", "tp_size": 2})
+    (tmp_path / "job").mkdir()
+    toolchain, journal = Toolchain.parse(sys.executable), Journal(tmp_path / "job")
+    work = _Work(spec, get_backend(spec.backend), toolchain, journal)
+    work.make_room(Model.read(DEMO_MODEL), smoke=smoke)
+    assert asked == [(ranks, 2)]
+    assert work.device == "card 0"
+
+
 def test_without_a_gpu_eager_generation_needs_no_memory_of_one() -> None:
     plan = Plan.make(make_spec({"backend": "transformers"}), here=tuple)
     assert plan.need is not None
@@ -91,7 +114,7 @@ def test_without_a_gpu_eager_generation_needs_no_memory_of_one() -> None:
     assert plan.device.kind == "cpu"
 
 
-def test_the_peak_of_trying_a_recipe_does_not_correct_what_loading_takes(home: Any) -> None:
+def test_the_peak_of_trying_a_recipe_does_not_correct_what_loading_takes(home: Path) -> None:
     spec = make_spec({"backend": "tensorrt_llm_torch"})
     plan = Plan.make(spec, here=lambda: TWO)
     assert plan.need is not None
