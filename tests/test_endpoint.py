@@ -18,6 +18,7 @@ from tests.faults import until
 from tests.servers.scripted import DONE, Connection, Script, delta, event, scripted
 from workbench.endpoint import Endpoint, EndpointSession
 from workbench.endpoint_calls import Patience
+from workbench.endpoint_clock import Clock
 from workbench.errors import InputError, RequestError, SessionError, SpecError
 from workbench.generation import Alternative
 from workbench.sse import LONGEST, EventReader
@@ -439,11 +440,13 @@ def test_patience_counts_from_token_to_token() -> None:
     assert (generation.text, generation.phase) == ("a" * 8, "finished")
 
 
-def test_one_clock_watches_all_requests_each_by_its_own_time() -> None:
-    def clocks() -> int:
-        return sum(thread.name == "workbench-clock" for thread in threading.enumerate())
+def _clocks(before: set[threading.Thread]) -> list[threading.Thread]:
+    now = set(threading.enumerate()) - before
+    return [thread for thread in now if thread.name == "workbench-clock"]
 
-    before, waited = clocks(), []
+
+def test_one_clock_watches_all_requests_each_by_its_own_time() -> None:
+    before, waited = set(threading.enumerate()), []
 
     def send(session: EndpointSession) -> None:
         began = time.monotonic()
@@ -454,10 +457,62 @@ def test_one_clock_watches_all_requests_each_by_its_own_time() -> None:
     with scripted(stalling()) as server, Endpoint(server.url, patience=SHORT).open() as session:
         for _ in range(3):
             send(session)
-        assert clocks() == before + 1
+        assert len(_clocks(before)) == 1
         until(lambda: len(waited) == 3)
         server.until.set()
     assert min(waited) >= 0.3
+
+
+class _Due:
+    """A request whose time is up after some seconds, whoever looks."""
+
+    def __init__(self, seconds: float) -> None:
+        self.until, self.looks = time.monotonic() + seconds, 0
+
+    def check_time(self) -> float:
+        self.looks += 1
+        return self.until - time.monotonic()
+
+
+def test_a_clock_looks_at_all_when_the_first_of_them_is_due() -> None:
+    before = set(threading.enumerate())
+    late, soon, later = (_Due(seconds) for seconds in (60.0, 0.1, 90.0))
+    clock = Clock(0.05)
+    for one in (late, soon, later):
+        clock.watch(one)
+    until(lambda: soon.looks > 1)
+    assert late.looks > 1
+    assert later.looks > 1
+    for one in (late, soon, later):
+        clock.forget(one)
+    clock.join(10.0)
+    assert _clocks(before) == []
+
+
+class _Complaint(_Due):
+    """A request of which somebody is told that it ended, and raises."""
+
+    def check_time(self) -> float:
+        if not self.looks:
+            self.looks += 1
+            raise ValueError
+        return super().check_time()
+
+
+def test_a_clock_goes_on_when_somebody_who_is_told_of_an_end_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    ended, soon = _Complaint(60.0), _Due(0.1)
+    clock = Clock(0.05)
+    clock.watch(ended)
+    clock.watch(soon)
+    until(lambda: soon.looks > 1 and raised)
+    clock.forget(ended)
+    clock.forget(soon)
+    clock.join(10.0)
+    assert len(raised) == 1
 
 
 def test_patience_for_the_first_token_ends_with_it() -> None:

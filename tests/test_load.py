@@ -67,7 +67,7 @@ def test_it_needs_no_thread_of_its_own() -> None:
     assert session.threads == {before}
 
 
-def test_a_served_replay_gives_every_request_its_tokens_one_a_step() -> None:
+def test_a_served_replay_gives_every_request_its_tokens_one_a_chunk() -> None:
     requests = _requests(8)
     with replaying_server(0.005) as url, Endpoint(url).open() as session:
         records = Load(session, requests, SAMPLING, concurrency=4).run()
@@ -76,7 +76,6 @@ def test_a_served_replay_gives_every_request_its_tokens_one_a_step() -> None:
         assert (record["input_tokens"], record["output_tokens"]) == (3, 4)
         assert (record["error"], record["finish_reason"]) == ("", "length")
         assert len(record["itl"]) == 3
-        assert sum(record["itl"]) > 0.005
 
 
 def test_a_refused_request_is_recorded_and_the_others_go_on() -> None:

@@ -198,7 +198,7 @@ class EndpointSession:
             stream.fail(SessionError("The session was closed while this generation ran."))
         for stream in running:
             stream.join(5.0)
-        self._clock.close(5.0)
+        self._clock.join(5.0)
 
 
 def _base(url: str) -> str:

@@ -17,7 +17,7 @@ class Timed(Protocol):
 class Clock:
     """Looks at all requests that run when the first of them may have to end.
 
-    Its thread starts with a request, and ends some time after the last one or when it is closed.
+    Its thread starts with a request, and ends with the last one that runs.
     """
 
     def __init__(self, shortest: float) -> None:
@@ -30,41 +30,52 @@ class Clock:
         self._watched: set[Timed] = set()
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._closed = False
 
     def watch(self, one: Timed) -> None:
         """Look at a request from now on."""
         with self._lock:
             self._watched.add(one)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="workbench-clock", daemon=True
-                )
-                self._thread.start()
+                self._start()
 
     def forget(self, one: Timed) -> None:
         """Look no more at a request, which has ended."""
         with self._lock:
             self._watched.discard(one)
+            if not self._watched:
+                self._lock.notify_all()
 
-    def close(self, timeout: float) -> None:
-        """End the thread, and wait for it."""
+    def join(self, timeout: float) -> None:
+        """Wait for the thread, when no request runs any more."""
         with self._lock:
-            self._closed = True
-            self._lock.notify_all()
             thread = self._thread
         if thread:
             thread.join(timeout)
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="workbench-clock", daemon=True)
+        self._thread.start()
+
     def _run(self) -> None:
-        """Look, and sleep until one may have to end (runs in a thread)."""
+        """Look until no request runs any more (runs in a thread)."""
+        try:
+            self._look()
+        except BaseException:
+            # Whoever is told of an end may raise. The others are still not waited for for ever.
+            with self._lock:
+                self._start()
+            raise
+
+    def _look(self) -> None:
+        """Look, and sleep until one may have to end."""
         while True:
             with self._lock:
                 watched = list(self._watched)
-                if self._closed or not watched:
+                if not watched:
                     self._thread = None
                     return
             left = min(one.check_time() for one in watched)
             with self._lock:
                 # Whoever comes meanwhile has at least as long, so nobody has to wake this up.
-                self._lock.wait_for(lambda: self._closed, max(0.0, min(left, self._shortest)))
+                patience = max(0.0, min(left, self._shortest))
+                self._lock.wait_for(lambda: not self._watched, patience)

@@ -47,8 +47,9 @@ _INTERVAL = 0.2
 _WATCH = 3.0
 """Seconds between two questions for its health once it serves."""
 
-_ANSWER = 2.0
-"""Seconds that it has for an answer then, in which nobody looks for its owner."""
+_ANSWER = 5.0
+"""Seconds that it has for an answer then: a busy one takes its time. Meanwhile nobody looks whether
+its owner is gone, so that it is less than `_LEAVING` by what ending it takes."""
 
 _PATIENCE = 3.0
 """Seconds that a server has to end when it is asked; less than a cancelled job has."""
