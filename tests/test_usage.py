@@ -93,16 +93,24 @@ def test_a_claim_is_locked_until_its_release(home: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_claim_that_cannot_be_locked_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_path = Path.open
+def test_a_claim_that_nobody_keeps_counts_and_stays_locked(home: Path) -> None:
+    with usage.claim(KEY).path.open("rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    [(path, _)] = usage.claims(KEY)
+    usage.Claim(path).release()
+    assert path not in usage._LOCKS
 
-    def refuse(path: Path, *values: str, **more: str) -> object:
-        if path.suffix == usage.USING:
+
+def test_a_claim_that_cannot_be_locked_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = os.open
+
+    def refuse(path: Path, *values: int) -> int:
+        if str(path).endswith(usage.USING):
             raise OSError(errno.EMFILE, "Too many open files", str(path))
-        return open_path(path, *values, **more)  # type: ignore[call-overload]
+        return open_path(path, *values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refuse)
+        patch.setattr(os, "open", refuse)
         with pytest.raises(StoreError, match="removed meanwhile: Too many open files"):
             usage.claim(KEY)
     assert usage.users(KEY) == []

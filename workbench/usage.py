@@ -23,9 +23,8 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from workbench import files
 from workbench.engine import Engine, age
@@ -44,20 +43,22 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim or a mark; `release` ends it, also twice.
-
-    `lock` is the open file that is locked as long as it counts, where it is our own.
-    """
+    """A claim or a mark; `release` ends it, also twice."""
 
     path: Path
-    lock: IO[bytes] | None = field(default=None, compare=False)
 
     def release(self) -> None:
         """Take the claim back."""
         with contextlib.suppress(OSError):  # a store that became read-only keeps a dead claim
             self.path.unlink(missing_ok=True)
-        if self.lock:
-            self.lock.close()
+        lock = _LOCKS.pop(self.path, None)
+        if lock is not None:
+            os.close(lock)
+
+
+_LOCKS: dict[Path, int] = {}
+"""Descriptors of the claims of this process. A claim counts until its release, or until the process
+dies, also where nobody keeps it: so does its lock."""
 
 
 NOBODY = Claim(Path(os.devnull) / "nothing")
@@ -289,12 +290,12 @@ def _locked(path: Path) -> Claim:
         OSError: It cannot be opened; then it is none.
     """
     try:
-        lock = path.open("r+b")
+        _LOCKS[path] = os.open(path, os.O_RDWR)
     except OSError:
         Claim(path).release()
         raise
-    take(lock.fileno())
-    return Claim(path, lock)
+    take(_LOCKS[path])
+    return Claim(path)
 
 
 def _living(key: str, suffix: str) -> list[tuple[Path, Owner]]:
