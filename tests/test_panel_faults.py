@@ -34,7 +34,7 @@ def closed_at_the_end() -> Iterator[None]:
 
 def known(panel: PlaygroundPanel) -> list[str]:
     """Return what a panel shows of its answer, and what it would make of it."""
-    session, trail = panel._trail()
+    session, trail, _ = panel._trail()
     assert session is panel._session
     exports = [panel.export(form) for form in ("markdown", "json", "python")]
     samples = [view.text for view, _ in panel._samples._rows[: len(panel._samples.children)]]
