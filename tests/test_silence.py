@@ -13,7 +13,8 @@ from tests.faults import until
 from workbench.errors import SessionError
 from workbench.silence import Pulse, ended_when_silent
 
-SLEEP = "import time; time.sleep(600)"
+# Not for ever: where nobody ends them, the tests shall fail and not hang.
+SLEEP = "import time; time.sleep(60)"
 COMPUTE = """
 import sys, time
 end = time.process_time() + float(sys.argv[1])
@@ -40,7 +41,7 @@ def test_what_computes_has_a_pulse_and_what_stands_still_has_none(sleeper: psuti
     still = Pulse(lambda: [sleeper])
     # It takes a while until Python has started.
     until(lambda: not still.beats())
-    with subprocess.Popen([sys.executable, "-c", COMPUTE, "600"]) as child:
+    with subprocess.Popen([sys.executable, "-c", COMPUTE, "60"]) as child:
         computing = Pulse(lambda: [psutil.Process(child.pid)])
         until(computing.beats)
         child.kill()
