@@ -132,7 +132,7 @@ def long_session(demo_engine: Engine) -> Iterator[Session]:
 def open_session(engine: Engine, **limits: object) -> Session:
     """Load an engine wherever it is, with some limits changed."""
     toolchain = find_toolchain(engine.backend)
-    return Session(engine.path, engine.backend, {**engine.manifest["limits"], **limits}, toolchain)
+    return Session(engine.path, engine.backend, {**engine.limits, **limits}, toolchain)
 
 
 @pytest.fixture(scope="session")

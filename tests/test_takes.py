@@ -11,6 +11,7 @@ import pytest
 
 from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
+from workbench.engine import Identity
 from workbench.gpus import Gpu
 from workbench.history import corrected_need, family_file
 from workbench.journal import Journal
@@ -96,14 +97,16 @@ def test_a_job_asks_for_room_on_the_gpus_that_it_will_load(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr("workbench.recipe.list_gpus", lambda: TWO)
     monkeypatch.setattr(
-        "workbench.recipe.check_now", lambda _, need, gpus: asked.append((need.ranks, len(gpus)))
+        "workbench.recipe.check_now",
+        lambda _, need, gpus, **_spare: asked.append((need.ranks, len(gpus))),
     )
     spec = make_spec({"backend": "tensorrt_llm", "tp_size": 2})
     (tmp_path / "job").mkdir()
     toolchain, journal = Toolchain.parse(sys.executable), Journal(tmp_path / "job")
     work = _Work(spec, get_backend(spec.backend), toolchain, journal)
-    work.make_room(Model.read(DEMO_MODEL), smoke=smoke)
-    assert asked == [(ranks, 2)]
+    identity = Identity({"backend": spec.backend}, "weights", {})
+    work.make_room(Model.read(DEMO_MODEL), identity, smoke=smoke)
+    assert asked == [(ranks, 2), (ranks, 2)]
     assert work.device == "card 0"
 
 

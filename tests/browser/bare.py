@@ -112,6 +112,10 @@ class Bare:
         self.page.clock.run_for(200)
         return [request for request in self._sent() if request["kind"] != "resync"]
 
+    def stop_clock(self) -> None:
+        """From now on time passes only where a test lets it."""
+        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 1)
+
     def _sent(self) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = self.page.evaluate("window.asked.splice(0)")
         return sent

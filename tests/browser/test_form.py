@@ -121,7 +121,7 @@ def test_the_keyboard_alone_reaches_everything_and_leaves_again(
 ) -> None:
     page = _open(form_lab, chromium, "keys.ipynb", "wb.BuildForm()")
     panel = page.page.locator(".workbench-panel")
-    panel.get_by_label("backend").focus()
+    panel.get_by_label("backend", exact=True).focus()
     seen = []
     for _ in range(60):
         page.page.keyboard.press("Tab")

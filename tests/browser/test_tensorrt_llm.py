@@ -67,7 +67,7 @@ def test_run_all_change_a_folded_flag_build_again_switch_the_backend(
     _until(lambda: page.value("build.engine.key") != first)
 
     # The other backend has another form; what both know is kept.
-    form.get_by_label("backend").select_option(label="OpenVINO GenAI on CPU")
+    form.get_by_label("backend", exact=True).select_option(label="OpenVINO GenAI on CPU")
     form.get_by_label("enable_prefix_caching").wait_for()
     assert form.get_by_label("max_batch_size").input_value() == "8"
     assert form.get_by_text("logits_dtype").count() == 0
