@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 from playwright.sync_api import Page
@@ -79,6 +80,8 @@ class Bare:
     def __init__(self, page: Page, scheme: Literal["light", "dark"] = "light") -> None:
         self.page = page
         page.clock.install()
+        # Time passes only where a test lets it: the view asks and looks by its clock.
+        page.clock.pause_at(time.time() + 60)
         page.emulate_media(color_scheme=scheme)
         page.set_content(
             f"<!doctype html><html lang=en><title>Token view</title><style>:root {{color-scheme:"
@@ -106,15 +109,10 @@ class Bare:
     def requests(self) -> list[dict[str, Any]]:
         """What a person has asked of the kernel since the last call.
 
-        It asks about a token only when the person stays there for a moment. Whether anything was
-        missed, the view asks by its clock, on a slow machine at any time.
+        It asks about a token only when the person stays there for a moment.
         """
         self.page.clock.run_for(200)
         return [request for request in self._sent() if request["kind"] != "resync"]
-
-    def stop_clock(self) -> None:
-        """From now on time passes only where a test lets it."""
-        self.page.clock.pause_at(self.page.evaluate("Date.now()") / 1000 + 1)
 
     def _sent(self) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = self.page.evaluate("window.asked.splice(0)")

@@ -252,7 +252,6 @@ def test_an_error_is_said_and_asked_again_at_the_next_look(view: Bare) -> None:
 
 def test_a_slider_that_is_drawn_over_many_tokens_asks_about_the_last_one(view: Bare) -> None:
     view.send(steps(WORDS, PROBABILITIES))
-    view.stop_clock()
     view.page.get_by_role("slider", name="Token").focus()
     for _ in range(3):
         view.page.keyboard.press("ArrowRight")
