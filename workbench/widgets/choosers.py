@@ -91,7 +91,8 @@ class DeviceRow(widgets.VBox):  # type: ignore[misc]
             layout=widgets.Layout(width="120px"),
         )
         self._told = widgets.HTML()
-        super().__init__([widgets.HBox([self._name, self._count]), self._told])
+        wrap = widgets.Layout(flex_flow="row wrap")  # or a narrow page would cut it
+        super().__init__([widgets.HBox([self._name, self._count], layout=wrap), self._told])
         for part in (self._name, self._count):
             part.observe(lambda _: on_change(), names="value")
 
