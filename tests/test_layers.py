@@ -29,7 +29,7 @@ RUNTIMES = {
 LAYERS = [
     {"errors", "units", "releases", "tarball", "latest", "sse", "pareto", "shipped"},
     {"files", "owner", "locks", "strays", "spec", "hardware", "metrics", "gpus", "gpu_table"},
-    {"fit", "digests", "grid"},
+    {"fit", "digests", "grid", "records"},
     {"configuration", "shapes"},
     {"llama_shapes", "expert_shapes", "gpt_shapes"},
     {

@@ -10,7 +10,6 @@ stand in each line, with what had been predicted.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Mapping
@@ -24,8 +23,9 @@ from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.fit import Correct, Part
 from workbench.hardware import Device
-from workbench.history import ELSEWHERE, RECENT, TAIL, corrected, family_file
+from workbench.history import ELSEWHERE, RECENT, corrected, family_file
 from workbench.model import Model
+from workbench.records import latest_of
 from workbench.spec import BuildSpec
 
 LOGGED = {"weights": "weights_bytes", "activations": "activation_bytes"}
@@ -88,7 +88,7 @@ def correction(spec: BuildSpec, parameters: int, device: str) -> Correct:
     """
     builds = [
         past
-        for past in _latest(_file(spec))
+        for past in latest_of(_file(spec), _past)
         if parameters / 2 <= past.parameters <= parameters * 2 and past.dtype == _of(spec, "dtype")
     ]
     here = [past for past in builds if past.device == device]
@@ -125,25 +125,6 @@ def _file(spec: BuildSpec) -> Path:
 
 def _of(spec: BuildSpec, name: str) -> str:
     return str(getattr(spec, name, "") or "")
-
-
-def _latest(path: Path) -> tuple[_Past, ...]:
-    """Return the latest records of a family; read anew only when something was written."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return _as_it_was(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _as_it_was(path: Path, size: int, changed: int) -> tuple[_Past, ...]:
-    del changed
-    with contextlib.suppress(OSError):
-        # A line that this cuts in two is passed over like any other that holds no record.
-        lines = files.read_lines(path, max(0, size - TAIL))[0] if path.is_file() else []
-        return tuple(past for past in map(_past, lines) if past)
-    return ()
 
 
 def _past(values: Mapping[str, Any]) -> _Past | None:

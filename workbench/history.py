@@ -25,15 +25,12 @@ from workbench.engine import Engine
 from workbench.errors import StoreError
 from workbench.fit import BuildNeed, Part
 from workbench.journal import WAIT, View
+from workbench.records import TAIL
 from workbench.store import list_engines
 from workbench.units import format_bytes
 
 RECENT = 20
 """Builds that count, the latest: a slow one of long ago, with other versions, fades out."""
-
-TAIL = 1 << 19
-"""Bytes at the end of a file in which the latest builds are looked for: some 1,000 records, so
-that a longer history costs no more time."""
 
 TAKEN_IN = "taken-in"
 """File that says that engines from before there were records have theirs."""

@@ -16,7 +16,6 @@ what was measured has them too: rather too much is expected than too little.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -32,8 +31,9 @@ from workbench.errors import WorkbenchError
 from workbench.fit import Fit, Part
 from workbench.gpus import list_gpus
 from workbench.hardware import Device, host
-from workbench.history import ELSEWHERE, MARGIN, RECENT, TAIL, corrected, family_file
+from workbench.history import ELSEWHERE, MARGIN, RECENT, corrected, family_file
 from workbench.model import HUB_ID, Model, directory_of
+from workbench.records import latest_of
 from workbench.session_peak import SessionPeak
 from workbench.spec import BuildSpec, parameters_of
 
@@ -159,7 +159,7 @@ def _alike(spec: BuildSpec, parameters: int, device: str) -> tuple[tuple[_Past, 
     """Return the latest sessions like one, and the note on what they are."""
     sessions = tuple(
         past
-        for past in _latest(_file(spec))
+        for past in latest_of(_file(spec), _past)
         if parameters / 2 <= past.parameters <= parameters * 2 and past.dtype == _of(spec, "dtype")
     )
     here = tuple(past for past in sessions if past.device == device)
@@ -172,25 +172,6 @@ def _file(spec: BuildSpec) -> Path:
 
 def _of(spec: BuildSpec, name: str) -> str:
     return str(getattr(spec, name, "") or "")
-
-
-def _latest(path: Path) -> tuple[_Past, ...]:
-    """Return the latest records of a family; read anew only when something was written."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return _as_it_was(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _as_it_was(path: Path, size: int, changed: int) -> tuple[_Past, ...]:
-    del changed
-    with contextlib.suppress(OSError):
-        # A line that this cuts in two is passed over like any other that holds no record.
-        lines = files.read_lines(path, max(0, size - TAIL))[0] if path.is_file() else []
-        return tuple(past for past in map(_past, lines) if past)
-    return ()
 
 
 def _past(values: Mapping[str, Any]) -> _Past | None:
