@@ -58,8 +58,12 @@ _SETTINGS = {
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 
-# Its splash screen is animated, which a processor draws frame by frame.
-_PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:splash": True}}
+# The splash screen is animated, which a processor draws frame by frame, and where there is a
+# Node.js each new page asks it whether JupyterLab ought to be built again.
+_PAGE = {
+    "disabledExtensions": {"@jupyterlab/apputils-extension:splash": True},
+    "buildCheck": False,
+}
 
 _PANEL = """
   const app = window.jupyterapp;
