@@ -23,7 +23,7 @@ _MOUNT = """async ([source, traits]) => {
   window.saves = 0;
   const model = {
     get: (name) => traits[name],
-    set: (name, value) => { traits[name] = value; handlers[`change:${name}`]?.(); },
+    set: (name, value) => { traits[name] = value; handlers[`change:${name}`]?.(model); },
     save_changes: () => { window.saves += 1; },
     on: (name, handler) => { handlers[name] = handler; },
     off: (name) => { delete handlers[name]; },

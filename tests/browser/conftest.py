@@ -43,12 +43,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_notebook(lab: Lab, chromium: Browser) -> Iterator[Callable[[str], LabPage]]:
+def open_notebook(lab: Lab, chromium: Browser) -> Iterator[Callable[..., LabPage]]:
     """Open a notebook by its path; afterwards its page is closed and its kernel shut down."""
     with ExitStack() as stack:
 
-        def open_one(path: str) -> LabPage:
-            page = stack.enter_context(LabPage(chromium, lab, path))
+        def open_one(path: str, script: str = "") -> LabPage:
+            page = stack.enter_context(LabPage(chromium, lab, path, script))
             stack.callback(page.shut_down_kernel)
             return page
 

@@ -58,12 +58,8 @@ _SETTINGS = {
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 
-# The splash screen is animated, which a processor draws frame by frame, and where there is a
-# Node.js each new page asks it whether JupyterLab ought to be built again.
-_PAGE = {
-    "disabledExtensions": {"@jupyterlab/apputils-extension:splash": True},
-    "buildCheck": False,
-}
+# Where there is a Node.js, each new page asks it whether JupyterLab ought to be built again.
+_PAGE = {"buildCheck": False}
 
 _PANEL = """
   const app = window.jupyterapp;
@@ -247,6 +243,7 @@ class LabPage:
         chromium: from `open_chromium`.
         lab: the server.
         path: the notebook, relative to the server's folder.
+        script: JavaScript that runs in the page before anything else.
 
     Attributes:
         page: Playwright's page.
@@ -256,13 +253,14 @@ class LabPage:
 
     opened: ClassVar[list[LabPage]] = []
 
-    def __init__(self, chromium: Browser, lab: Lab, path: str) -> None:
+    def __init__(self, chromium: Browser, lab: Lab, path: str, script: str = "") -> None:
         self.path = path
         self.received = 0
         self._console: list[str] = []
         context = chromium.new_context(viewport={"width": 1200, "height": 900})
         context.set_default_timeout(_TIMEOUT)
         self.page: Page = context.new_page()
+        self.page.add_init_script(script)
         self.opened.append(self)
         self.page.on("websocket", self._count)
         self.page.on("console", lambda said: self._console.append(f"{said.type}: {said.text}"))

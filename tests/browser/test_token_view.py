@@ -12,7 +12,7 @@ from tests.browser.lab import Lab, LabPage
 pytestmark = pytest.mark.browser
 
 Write = Callable[[str], str]
-Open = Callable[[str], LabPage]
+Open = Callable[..., LabPage]
 
 PHASE = ".wb-tokens-phase"
 
@@ -97,6 +97,14 @@ def test_a_reload_in_mid_stream_shows_what_came_before_and_after(
     wait_for_colour(lab_page.page, 4, ["the reload, ", "it"])
 
 
+# As in a page that was busy for 2 s just then: anywidget waits for a module no longer.
+BUSY = """
+const timeout = AbortSignal.timeout;
+AbortSignal.timeout = (ms) =>
+  ms === 2000 ? { addEventListener: (_, late) => late() } : timeout.call(AbortSignal, ms);
+"""
+
+
 def test_two_views_in_a_page_and_a_second_tab_show_the_same(
     notebook: Write, open_notebook: Open
 ) -> None:
@@ -107,8 +115,9 @@ def test_two_views_in_a_page_and_a_second_tab_show_the_same(
     first.command("notebook:create-output-view")
     first.page.locator(LOG).nth(1).wait_for()
     first.save()
-    second = open_notebook(path)
+    second = open_notebook(path, BUSY)
     second.page.locator(LOG).wait_for()
+    wait_for_phase(second.page, "decode")
 
     first.execute("stream(200, 0.005)")
     for page, nth in ((first.page, 0), (first.page, 1), (second.page, 0)):

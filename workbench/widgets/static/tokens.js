@@ -7,6 +7,7 @@
 
 const FIRST_LOOK = 1_000; // ms without a message until the kernel is asked what was missed
 const LAST_LOOK = 10_000; // ms; each look that brings nothing doubles the pause up to this
+const DEAF = 2_500; // ms without an answer after which messages are taken from the comm itself
 const SILENCE = 15_000; // ms without any message until the panel says so
 const BLOCK = 2_000; // UTF-16 units after which a block of lines is closed
 const SECTION = 1_000; // UTF-16 units that are coloured together, when they come into sight
@@ -51,6 +52,23 @@ class Stream {
     model.on("change:heat", this.onHeat);
     this.onSaved();
     this.ask(); // what was sent before this page listened
+    this.ear = setTimeout(() => this.listen(), DEAF);
+  }
+
+  // anywidget waits 2 s for a module to start, and hands a model whose page was too busy for that
+  // no message ever again. Such a model takes them as it would without anywidget; it is the first
+  // argument of its events, and what is undefined is not sent to the kernel.
+  listen() {
+    if (this.answered) return;
+    const take = (model) => {
+      if (!model.comm) return;
+      const { _handle_comm_msg: handle } = Object.getPrototypeOf(model.constructor.prototype);
+      model.comm.on_msg((message) => handle.call(model, message));
+    };
+    this.model.on("change:_ear", take);
+    this.model.set("_ear", 1);
+    this.model.off("change:_ear", take);
+    this.model.set("_ear", undefined);
   }
 
   begin(epoch) {
@@ -127,8 +145,7 @@ class Stream {
   }
 
   // A dropped last message leaves no gap to see, so look after a while of silence. Look also
-  // before the first stream until there is an answer: anywidget gives a module 2 s to start, and
-  // delivers nothing to it in a page that was too busy for that.
+  // before the first stream until there is an answer, which a busy page may have missed.
   get waiting() {
     return !this.complete || (this.epoch === 0 && !this.answered);
   }
@@ -153,6 +170,7 @@ class Stream {
 
   close() {
     clearTimeout(this.timer);
+    clearTimeout(this.ear);
     this.model.off("msg:custom", this.onMessage);
     this.model.off("change:_saved", this.onSaved);
     this.model.off("change:heat", this.onHeat);
