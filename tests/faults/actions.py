@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -124,6 +123,8 @@ def start_child(pids: str, *, detached: bool = False) -> None:
 
     detached: in a session of its own, where no signal to a group or session reaches it.
     """
+    import subprocess  # every process of a played build loads this module, and few need that
+
     code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(9e6)"
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code],
