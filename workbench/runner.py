@@ -45,6 +45,8 @@ def main() -> None:
         result = _work(journal)
     except KeyboardInterrupt:
         journal.end("cancelled", text="Cancelled.")
+        # Whoever cancels waits for the end of this process, and the list can do without its line.
+        sys.exit()
     except WorkbenchError as error:
         journal.end("failed", text=with_numbers(str(error), journal.path))
     except OSError as error:
