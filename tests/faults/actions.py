@@ -143,6 +143,14 @@ def say(text: str, times: int = 1) -> None:
         print(text, flush=True)
 
 
+def end_wrapped() -> None:
+    """Be asked to end where Python makes a RuntimeError of it, as while a class is made."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("Error calling __set_name__") from error
+
+
 def ignore_term() -> None:
     """Do not end at SIGTERM. A worker with this fault does not end when its channel closes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -191,6 +199,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "memory": take_memory,
     "child": start_child,
     "print": say,
+    "end_wrapped": end_wrapped,
     "deaf": ignore_term,
     "clock": shift_clock,
     "fill": fill,
