@@ -23,6 +23,9 @@ from workbench.session import Session
 from workbench.toolchain import find_toolchain
 from workbench.trial import Trial
 
+# The tests start some hundred processes, each of which would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

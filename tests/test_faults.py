@@ -101,3 +101,16 @@ def test_a_session_that_lies_ends_with_a_sentence_and_hangs_nobody(
         with pytest.raises(SessionError, match=r"^The worker sent what is no message: .* Open the"):
             generation.wait(timeout=20)
         assert session.closed
+
+
+def test_memory_that_ends_in_mid_stream_is_told_with_its_numbers_and_given_back(
+    faulty: Faulty,
+) -> None:
+    text = "CUDA out of memory. Tried to allocate 2.00 GiB."
+    engine = faulty.start().wait()
+    with open_engine(faulty.start(fault("decode", "raise", text=text))) as session:
+        with pytest.raises(SessionError, match=r"out of memory\. Tried to allocate 2\.00 GiB"):
+            session.generate("a").wait()
+        until(lambda: not faulty.processes())
+    with open_engine(engine) as session:
+        assert session.generate("a", max_tokens=2).wait().text == "0:0 0:1 "

@@ -163,7 +163,16 @@ def test_all_public_names_load_and_no_other() -> None:
         workbench.BuildFrom  # noqa: B018
 
 
-@pytest.mark.parametrize("what", ["import workbench", "import workbench.cli"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "import workbench",
+        "import workbench.cli",
+        # All that is there before a job is detached, and whoever starts it goes on.
+        "from workbench import runner; import os",
+        "from workbench import jobs; import os",
+    ],
+)
 def test_importing_brings_nothing_heavy(what: str) -> None:
     heavy = RUNTIMES | {"pandas", "plotly", "numpy", "papermill", "IPython", "pydantic", "dask"}
     script = f"{what}, sys; print(*sorted({heavy!r} & set(sys.modules)))"

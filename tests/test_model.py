@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import huggingface_hub
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -803,8 +804,38 @@ class TestHub:
         assert "cannot be written to (Read-only file system)" in answer
         assert "network" not in answer
 
+    @pytest.mark.parametrize("kind", [OSError, RuntimeError])
+    def test_a_full_disk_that_hf_xet_tells_of_in_words_is_told_as_one(
+        self, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+    ) -> None:
+        answer = _download_that_ends_with(
+            kind("I/O error: No space left on device (os error 28)"), monkeypatch
+        )
+        assert "No space left on device in" in answer
+        assert "are free there" in answer
+
+    def test_whatever_else_hf_xet_ends_with_is_one_sentence(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = _download_that_ends_with(RuntimeError("Internal error: it\nbroke"), monkeypatch)
+        assert "open/whole was not downloaded as a whole (Internal error: it). Try again" in answer
+        refused = OSError("Network error: connection refused (os error 111)")
+        assert "the hub cannot be reached" in _download_that_ends_with(refused, monkeypatch)
+
     def test_a_page_of_a_proxy_is_told_from_the_hub(self, tmp_path: Path) -> None:
         with serve({"open/whole": tmp_path}) as hub:
             hub.speaks_json = False
             [answer] = ask(tmp_path, hub.url, ("read", "open/whole", None))
         assert "or a proxy answers in its place" in answer
+
+
+def _download_that_ends_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the sentence that a download ends with, played in place of huggingface_hub's."""
+
+    def end(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", end)
+    with pytest.raises(ModelError) as caught:
+        Model.read("open/whole")
+    return str(caught.value)

@@ -385,6 +385,11 @@ def test_cancel_after_the_rename_keeps_the_engine(faulty: Faulty) -> None:
     assert engine.damage(thorough=True) == ""
 
 
+def test_what_python_makes_of_a_cancel_is_one(faulty: Faulty) -> None:
+    build = faulty.start(fault("after_stage", "end_wrapped", name="fingerprint"))
+    assert job_of(build).wait().state() == "cancelled"
+
+
 def test_a_runner_that_never_said_a_word_is_stopped_too(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,8 +202,15 @@ __all__ = [  # noqa: PLE0604, RUF100 - spelled out, since type checkers do not f
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
+    """Load a public name from its module, or one of the modules themselves."""
     if name not in _HOME:
+        module = f"{__name__}.{name}"
+        try:
+            # What `from workbench import files` comes to; nothing else has to be loaded for it.
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
         from workbench.spec import nearest  # noqa: PLC0415 - only to help
 
         raise AttributeError(f"workbench has no '{name}'.{nearest(name, __all__)}")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +225,8 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
     """
     from huggingface_hub import errors  # noqa: PLC0415 - brings the whole HTTP library
 
+    # hf_xet, which downloads most weights, says RuntimeError of most that goes wrong.
+    failures: tuple[type[Exception], ...] = (*_network_errors(), RuntimeError)
     try:
         yield
     except errors.GatedRepoError as error:
@@ -255,7 +258,7 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
         raise ModelError(
             f"The hub did not give {repository}: {_first_line(error)} Try again later."
         ) from error
-    except _network_errors() as error:
+    except failures as error:
         raise _unreachable(repository, error) from error
 
 
@@ -312,13 +315,30 @@ def _no_access(repository: str) -> ModelError:
 
 
 def _unreachable(repository: str, error: Exception) -> ModelError:
-    if isinstance(error, OSError) and error.errno in FULL | CLOSED:
-        return _refused(repository, error)
+    if refusal := _refusal(error):
+        return _refused(repository, refusal)
+    if isinstance(error, RuntimeError):
+        return ModelError(
+            f"{repository} was not downloaded as a whole ({_first_line(error)}). Try again; where "
+            "it comes back, set HF_HUB_DISABLE_XET=1, which downloads in another way."
+        )
     return ModelError(
         f"{repository} looks like a hub id, since there is no such directory here, but the hub "
         "cannot be reached, or a proxy answers in its place, and the local cache lacks files of "
         "it. Check the path, or connect to the network (HF_HUB_OFFLINE must not be set)."
     )
+
+
+def _refusal(error: Exception) -> OSError | None:
+    """Return what the system refused, where the local cache's disk is why a download failed.
+
+    hf_xet tells of it in words alone, in an OSError or a RuntimeError without a number: "No space
+    left on device (os error 28)", as Rust writes it (xet-core, xet_pkg/src/error.rs).
+    """
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(found[1])
+        error = OSError(number, os.strerror(number))
+    return error if isinstance(error, OSError) and error.errno in FULL | CLOSED else None
 
 
 def _first_line(error: Exception) -> str:

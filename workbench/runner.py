@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from workbench.journal import Journal
@@ -44,7 +44,7 @@ def main() -> None:
         journal.own()
         result = _work(journal)
     except KeyboardInterrupt:
-        journal.end("cancelled", text="Cancelled.")
+        _end_cancelled(journal)
     except WorkbenchError as error:
         journal.end("failed", text=with_numbers(str(error), journal.path))
     except OSError as error:
@@ -52,6 +52,10 @@ def main() -> None:
         journal.end("failed", text=with_numbers(describe_os_error(error), journal.path))
         traceback.print_exc()
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            # It was asked to end while a class was made, as imports do. CPython 3.11,
+            # type_new_set_names: what comes up there becomes a RuntimeError.
+            _end_cancelled(journal)
         text = (
             f"The job stopped at an unexpected {type(error).__name__}: {error}. "
             "The log has the details."
@@ -61,6 +65,12 @@ def main() -> None:
     else:
         journal.end("done", **result)
     _remember(journal.path)
+    sys.exit()
+
+
+def _end_cancelled(journal: Journal) -> NoReturn:
+    """End at once: whoever cancels waits for it, and the list of jobs makes its line itself."""
+    journal.end("cancelled", text="Cancelled.")
     sys.exit()
 
 

@@ -29,7 +29,8 @@ What can be done (`tests.faults.actions`, with their arguments): stall(until=gat
 ever, kill, kill_runner, kill_tree, stop (SIGSTOP), segfault, exit(status=), raise(text=),
 error(error="EIO"), descriptors (EMFILE from then on), memory(mebibytes=), child(pids=file,
 detached=True), print(text=, times=), deaf (to SIGTERM, and as a worker to its closed channel),
-clock(seconds=), fill(path=) (the disk, as a stranger would). Only in workers: send(raw="x\\n").
+clock(seconds=), fill(path=) (the disk, as a stranger would). Only in runners: end_wrapped (a
+SIGTERM that comes out as a RuntimeError). Only in workers: send(raw="x\\n").
 Only in that of a build: done (a lie), refuse(text=) and overflow (fill the disk from within).
 
 Processes that a test starts itself with os.environ know the backend too: command lines, kernels,

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -124,6 +123,8 @@ def start_child(pids: str, *, detached: bool = False) -> None:
 
     detached: in a session of its own, where no signal to a group or session reaches it.
     """
+    import subprocess  # every process of a played build loads this module, and few need that
+
     code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(9e6)"
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code],
@@ -140,6 +141,14 @@ def say(text: str, times: int = 1) -> None:
     """Print, as runtimes do."""
     for _ in range(times):
         print(text, flush=True)
+
+
+def end_wrapped() -> None:
+    """Be asked to end where Python makes a RuntimeError of it, as while a class is made."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("Error calling __set_name__") from error
 
 
 def ignore_term() -> None:
@@ -190,6 +199,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "memory": take_memory,
     "child": start_child,
     "print": say,
+    "end_wrapped": end_wrapped,
     "deaf": ignore_term,
     "clock": shift_clock,
     "fill": fill,

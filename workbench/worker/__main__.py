@@ -17,8 +17,6 @@ import argparse
 import importlib
 import json
 import sys
-import traceback
-from importlib import metadata
 
 ADAPTERS = {
     "openvino": {"build": "openvino_build", "session": "openvino_session"},
@@ -50,6 +48,9 @@ def main() -> int:
 
 def version(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
+    # Takes longer to load than all else here, and no other role asks it.
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -79,6 +80,8 @@ def serve(role: str, descriptor: int | None, path: str | None) -> int:
         text = f"{type(error).__name__}: {error}".strip()
         # The message first: on a full disk the log takes no more.
         channel.send(event="error", message=text, expected=False)
+        import traceback
+
         traceback.print_exc()
         return 1
     return 0

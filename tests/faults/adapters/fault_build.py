@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 from actions import Script, sender
@@ -46,7 +45,8 @@ def _write(order: dict, output: Path, script: Script) -> None:
         script.at("half")
         file.write(content[spec["size"] // 2 :])
     (output / "words.json").write_text(json.dumps({"seed": spec["seed"]}))
-    shutil.copy(Path(order["model"]) / "tokenizer.json", output)
+    tokenizer = Path(order["model"]) / "tokenizer.json"
+    (output / tokenizer.name).write_bytes(tokenizer.read_bytes())
 
 
 def _own_actions(channel: Channel, output: Path) -> dict:
