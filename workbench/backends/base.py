@@ -151,3 +151,8 @@ class Backend:
     lacks: Mapping[str, str] = field(default_factory=dict)
     scores: bool = False
     bound: tuple[str, ...] = ()
+
+    @property
+    def can_use_gpus(self) -> bool:
+        """Whether a spec of it may say that it runs on NVIDIA GPUs."""
+        return self.takes is not no_gpus
