@@ -28,7 +28,7 @@ TWO = tuple(
     Gpu(index, f"card {index}", (9, 0), 80 * GIB, (20 + index) * GIB, f"GPU-{index}")
     for index in range(2)
 )
-LOAD = {"input_len": 4, "output_len": 4, "requests": 1, "warmup": 0}
+LOAD = {"input_len": 1, "output_len": 2, "requests": 1, "warmup": 0}
 
 
 @pytest.fixture
