@@ -1,6 +1,6 @@
 """How much better estimates of memory are with what the store itself has measured.
 
-    python -m tests.benchmarks.fit_corrected [--rounds N] [--all] [--threads N]
+    python -m tests.benchmarks.fit_corrected [--rounds N] [--only PRECISION] [--all] [--threads N]
 
 In a store of its own each random model of `tests.benchmarks.fit` is built again and again in each
 precision, and each time opened under several limits until its KV cache is full. What had been
@@ -47,6 +47,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=ENOUGH + 1)
+    parser.add_argument("--only", choices=QUANTIZATIONS, help="one precision instead of all")
     parser.add_argument("--all", action="store_true", help="also the larger model")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["WORKBENCH_HOME"] = str(Path(scratch) / "home")
         for model in models(Path(scratch), large=False)[: None if options.all else 1]:
-            for quantization in QUANTIZATIONS:
+            for quantization in [options.only] if options.only else QUANTIZATIONS:
                 values = {"model": str(model), "quantization": quantization}
                 values |= {"threads": options.threads}
                 for number in range(options.rounds):
@@ -74,10 +75,10 @@ def measure(values: dict[str, Any]) -> Iterator[Case]:
     plan = Plan.make(spec)
     assert plan.need is not None
     assert plan.expected_need is not None
+    expected = plan.expected_need.memory  # read from the history now, before this build is in it
     build = start_build(spec, again=True)
     engine = build.wait()
     assert build.job is not None
-    expected = plan.expected_need.memory
     peak = build.job.view().facts["peak_memory_bytes"]
     yield Case("build", name, peak, plan.need.memory.high, expected.high, expected.basis)
     for limits in SESSIONS:

@@ -23,7 +23,8 @@ STYLE = """<style>
    field of a fixed width would keep it as wide as it was. */
 .workbench-panel, .workbench-panel .jp-OutputArea { contain: inline-size; }
 .workbench-panel .jupyter-widgets { max-width: 100%; }
-.workbench-panel .widget-textarea { max-width: calc(100% - 2 * var(--jp-widgets-margin, 2px)); }
+.workbench-panel .widget-textarea, .workbench-panel .widget-text,
+.workbench-panel .widget-dropdown { max-width: calc(100% - 2 * var(--jp-widgets-margin, 2px)); }
 .workbench-panel .widget-hbox { flex-wrap: wrap; }
 .workbench-panel .widget-hbox > .widget-html { flex: 1 1 0; min-width: min(100%, 240px); }
 .workbench-panel .widget-html-content { line-height: 1.5; }
