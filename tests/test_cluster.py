@@ -258,6 +258,8 @@ def test_a_point_asks_for_its_gpus_and_the_lack_of_them_is_told(faulty: Faulty) 
     assert cluster.resources_of(make_spec()) == {}
     spec = make_spec(backend="tensorrt_llm", model="demo", tp_size=2, pp_size=2)
     assert cluster.resources_of(spec) == {"GPU": 4}
+    for device, needed in (("cuda", {"GPU": 1}), ("auto", {}), ("cpu", {})):
+        assert cluster.resources_of(make_spec(backend="transformers", device=device)) == needed
     points = [Point.parse({"spec": spec.model_dump()}), Point.parse({})]
     small, large = {"a": {"resources": {"GPU": 1}}}, {"b": {"resources": {"GPU": 4.0}}}
     lack = "No worker can take what is left. Start one: dask worker ADDRESS"

@@ -11,11 +11,14 @@ from tests.test_trtllm_memory import GPU, LLAMA_31
 from workbench import engine_history, files
 from workbench.backends import get_backend, make_spec
 from workbench.backends.tensorrt_llm import fit
+from workbench.build import Plan
 from workbench.engine import Engine
-from workbench.fit import Fit
+from workbench.fit import Correct, Fit
+from workbench.gpu_table import find
 from workbench.history import ELSEWHERE, MARGIN
 from workbench.session_history import expected_fit
 from workbench.spec import BuildSpec
+from workbench.whatif import what_if
 
 FP8 = {"backend": "tensorrt_llm", "quantization": "fp8", "max_batch_size": 64}
 
@@ -145,3 +148,24 @@ def test_backends_whose_builds_log_nothing_record_nothing(stocked: Engine) -> No
     engine_history.record(stocked, make_spec({}), LLAMA_31, facts, GPU.name)
     assert not list((files.home() / "history").glob("*-engines.jsonl"))
     assert get_backend("tensorrt_llm").corrected_fit
+
+
+def test_a_curve_looks_at_the_history_once_and_is_corrected_by_it(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _record(stocked, 0.5, 0.5, 0.5)
+    plan = Plan.make(_spec(), gpus=[find("H200").as_gpu()], model=LLAMA_31)
+    looked, read = [], engine_history.correction
+
+    def look(*values: Any) -> Correct:
+        looked.append(values)
+        return read(*values)
+
+    monkeypatch.setattr(engine_history, "correction", look)
+    curve = what_if(plan, "max_batch_size")
+    assert curve is not None
+    assert len(looked) == 1
+    assert len(curve.fits) > 5
+    specs = (plan.spec.replace(max_batch_size=value) for value in curve.values)
+    assert list(curve.fits) == [expected_fit(spec, LLAMA_31, plan.device) for spec in specs]
+    assert all("measured on 3 builds" in fit.activations.basis for fit in curve.fits)

@@ -105,6 +105,16 @@ def test_a_gpu_means_nothing_to_a_backend_for_processors(capsys: pytest.CaptureF
     assert "runs on the processor of this machine" in capsys.readouterr().err
 
 
+def test_the_baseline_is_planned_for_a_gpu_where_it_may_take_one(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    eager = ["fit", "--backend", "transformers", "--gpu", "H200"]
+    assert main(eager) == FITS
+    assert "GPUs     1 x H200 SXM 141GB: 140 GiB" in capsys.readouterr().out
+    assert main([*eager, "--device", "cpu"]) == BAD
+    assert "With --device cpu this runs on the processor" in capsys.readouterr().err
+
+
 def test_what_is_built_already_is_named(stocked: Engine, capsys: pytest.CaptureFixture) -> None:
     assert main(["fit", *words(make_spec(DEMO))]) == FITS
     assert f"The engine {stocked.key} is the one that you ask for." in capsys.readouterr().out

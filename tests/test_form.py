@@ -210,6 +210,19 @@ def test_a_processor_has_no_device_to_choose() -> None:
     assert form.plan.device.name == H200
 
 
+def test_the_baseline_is_planned_for_a_gpu_too_unless_its_own_device_is_the_processor() -> None:
+    form = BuildForm(make_spec(backend="transformers"), device=H200, gpu_count=2)
+    assert form._devices.layout.display == ""
+    assert form.plan.fit is not None
+    assert form.plan.fit.device.name == H200
+    assert "1 x H200 SXM 141GB: 140 GiB at 4,800 GB/s" in form._devices._told.value
+    with pytest.raises(InputError, match="builds run on this machine"):
+        form.check()
+    form.set(device="cpu")
+    assert "It runs on the processor of this machine" in form._devices._told.value
+    assert form.check().device == "cpu"  # type: ignore[attr-defined]
+
+
 def test_an_unknown_device_is_a_sentence() -> None:
     with pytest.raises(InputError, match="H2000"):
         BuildForm(make_spec({"backend": "tensorrt_llm"}), device="H2000")

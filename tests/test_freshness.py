@@ -94,14 +94,14 @@ def test_other_versions_make_a_trial_stale(
 def test_another_device_makes_a_trial_stale(
     measured: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.freshness.device_name", lambda **_: "Abacus")
+    monkeypatch.setattr("workbench.freshness.device_name", lambda _: "Abacus")
     assert _why(measured).endswith(", and this is Abacus")
 
 
 def test_another_device_alone_is_unsure_where_other_machines_may_measure(
     measured: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.freshness.device_name", lambda **_: "Abacus")
+    monkeypatch.setattr("workbench.freshness.device_name", lambda _: "Abacus")
     plan = SweepPlan.make(measured, Demand(anywhere=True))
     assert (plan.done, plan.stale) == (2, {})
     assert plan.unsure[measured.points[0].id].endswith(", and this is Abacus")

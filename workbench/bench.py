@@ -14,8 +14,10 @@ import psutil
 
 from workbench import results
 from workbench.backends import get_backend, make_spec
+from workbench.backends.base import ranks
 from workbench.build import Build, cancel, engine_of, start_build, successor
 from workbench.deadline import kill_children_at
+from workbench.devices import gpus_of_engine
 from workbench.engine import Engine
 from workbench.errors import SpecError, WorkbenchError
 from workbench.freshness import ANY, Demand, Here
@@ -156,7 +158,7 @@ def _engine(spec: BuildSpec, record: dict[str, Any], limits: _Limits, report: Re
         "build_seconds": sum(stage["seconds"] for stage in stages),
         "reused": build.job is None,
     }
-    record["devices"] = _devices(spec)
+    record["devices"] = ranks(spec)
     return engine
 
 
@@ -207,13 +209,6 @@ def _follow(job: Job, limits: _Limits) -> View:
         if signs and view.end is None:
             signs.check(view)
     return view
-
-
-def _devices(spec: BuildSpec) -> int:
-    """Return how many devices an engine runs on: GPUs, or one processor."""
-    if not get_backend(spec.backend).uses_gpu:
-        return 1
-    return int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
 
 
 @contextlib.contextmanager
@@ -284,20 +279,22 @@ def _measure_engine(
         report("ask the reference")
         with ended_when_silent(silence, "The reference"):
             comparison = Comparison.prepare(engine, subject.quality, subject.reference)
-    uses_gpu = get_backend(engine.backend).uses_gpu
+    gpus = gpus_of_engine(engine)
     versions = engine.manifest["identity"]["toolchain"]
-    record["environment"] = surroundings(versions, uses_gpu=uses_gpu)
+    record["environment"] = environment = surroundings(versions, gpus)
     record["warnings"] += doubts(record["environment"])
     report("load the engine")
     with ended_when_silent(silence, "Loading the engine"):
         opened = open_engine(engine)
     with opened as session:
         record["engine"]["load_seconds"] = session.facts["seconds"]
+        if session.facts.get("device") == "cpu":  # torch may see none of the GPUs that are there
+            gpus, environment["device"] = (), environment["processor"]
         vocabulary = vocabulary_of_engine(engine)
         measured = measure(
             session, workload, vocabulary, deadline=deadline, silence=silence, report=report
         )
-        record["memory"] = _memory(session, record["devices"] if uses_gpu else 0)
+        record["memory"] = _memory(session, len(gpus))
         if comparison:
             report("compare the answers")
             with ended_when_silent(silence, "The engine", session.pid):

@@ -85,7 +85,8 @@ class Plan:
 
         Args:
             spec: What would be built.
-            gpus: Those to plan for, by default this machine's. Processors need none.
+            gpus: Those to plan for, by default this machine's. A spec that runs on the processor
+                takes none of them.
             model: That of the spec, where it was read already.
             here: Asks for the GPUs of this machine.
 
@@ -94,10 +95,8 @@ class Plan:
         """
         backend = get_backend(spec.backend)
         model = model or read_model(spec)
-        if backend.uses_gpu:
-            seen = tuple(here() if gpus is None else gpus)
-        else:
-            seen = tuple(backend.takes(spec, here))
+        there = here if gpus is None else lambda: gpus
+        seen = tuple(there() if backend.uses_gpu else backend.takes(spec, there))
         device = device_of(backend, seen)
         findings = backend.findings(spec, model, seen)
         fit, need = None, None

@@ -34,8 +34,8 @@ from dataclasses import asdict
 from typing import Any
 
 from workbench import files, jobs, results
-from workbench.backends import get_backend
 from workbench.backends.base import gpus_needed
+from workbench.devices import needs_gpu
 from workbench.errors import JobError, ToolchainError, WorkbenchError
 from workbench.freshness import Demand
 from workbench.heartbeat import heartbeat
@@ -152,7 +152,7 @@ def _submit(client: Any, job: Job, sweep: Sweep, demand: Demand, point: Point) -
 
 def resources_of(spec: BuildSpec | ServerSpec) -> dict[str, int]:
     """Return what of a worker's resources a point takes; processors and servers need no label."""
-    if isinstance(spec, ServerSpec) or not get_backend(spec.backend).uses_gpu:
+    if isinstance(spec, ServerSpec) or not needs_gpu(spec):
         return {}
     return {"GPU": gpus_needed(spec)}
 

@@ -87,6 +87,11 @@ def declare_fit(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         typed = {name: getattr(parsed, name) for name in _LOAD}
         load = Load.parse(typed, {name: flag for name, (flag, _) in _LOAD.items()})
         plan = Plan.make(spec, gpus=_gpus(parsed))
+        if parsed.gpu and not plan.gpus:
+            raise InputError(
+                f"With --device {getattr(spec, 'device', 'cpu')} this runs on the processor of "
+                "this machine, so there is no --gpu to plan for. Leave one of them out."
+            )
         print_plan(plan)
         if plan.gpus:
             _print("GPUs", [gpus_line(plan.gpus)])
@@ -129,7 +134,7 @@ def _gpus(parsed: argparse.Namespace) -> tuple[Gpu, ...] | None:
         return None
     if parsed.gpu is None:
         raise InputError("--gpus needs the name of the GPU: --gpu 'H200 SXM 141GB', for example.")
-    if not backends.get_backend(parsed.backend).uses_gpu:
+    if not backends.get_backend(parsed.backend).can_use_gpus:
         raise InputError(
             f"The backend {parsed.backend} runs on the processor of this machine, so there is no "
             "--gpu to plan for. Leave it out, or name a --backend that runs on GPUs."

@@ -18,6 +18,7 @@ from typing import Any
 from workbench import results
 from workbench.backends import get_backend, make_spec
 from workbench.build import built_for, key_values, read_model, toolchain_of, with_absolute_paths
+from workbench.devices import gpus_of, needs_gpu
 from workbench.digests import cache_folder
 from workbench.engine import Identity
 from workbench.errors import ModelError, ToolchainError, WorkbenchError
@@ -167,7 +168,7 @@ class Here:
         with contextlib.suppress(ToolchainError):
             told["toolchain"] = self._toolchain(spec.backend)
         with contextlib.suppress(ToolchainError):
-            told["device"] = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
+            told["device"] = device_name(gpus_of(spec))
         return told
 
     def _toolchain(self, backend: str) -> dict[str, str]:
@@ -185,11 +186,18 @@ def _device_difference(trial: Trial, spec: BuildSpec) -> str:
     """Return on which other device a trial was measured, if on one.
 
     Raises:
-        ToolchainError: There is a GPU driver that does not answer.
+        ToolchainError: It needs a GPU and there is none, or the driver does not answer.
     """
-    device = device_name(uses_gpu=get_backend(spec.backend).uses_gpu)
-    then = (trial.record.get("environment") or {}).get("device")
-    return "" if then in (None, device) else f"it was measured on {then}, and this is {device}"
+    gpus = gpus_of(spec)
+    device = device_name(gpus)
+    environment = trial.record.get("environment") or {}
+    # A runtime that sees none of the GPUs which it was to take sees none of them now either.
+    then = next(iter(environment.get("gpus") or ()), environment.get("device"))
+    if then in (None, device):
+        return ""
+    if needs_gpu(spec) and not gpus:
+        raise ToolchainError("It runs on an NVIDIA GPU, and none was found here.")
+    return f"it was measured on {then}, and this is {device}"
 
 
 def _version_differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

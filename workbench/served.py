@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from workbench import results, store
-from workbench.backends import get_backend
 from workbench.build import DEMO_MODEL
+from workbench.devices import gpus_of_engine
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, WorkbenchError
@@ -195,8 +195,7 @@ class _About:
             ToolchainError: There is a GPU driver that does not answer.
         """
         versions = self.engine.manifest["identity"]["toolchain"] if self.engine else {}
-        uses_gpu = self.engine is not None and get_backend(self.engine.backend).uses_gpu
-        told = surroundings(versions, uses_gpu=uses_gpu)
+        told = surroundings(versions, gpus_of_engine(self.engine) if self.engine else ())
         # A command of the user's may compute on a GPU, where there is one.
         if not self.runs_here or (self.engine is None and list_gpus()):
             told["device"] = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,33 @@ def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
     Raises:
         ModelError: The arithmetic does not hold for this model.
     """
+    return estimator(spec, model, device)(spec)
+
+
+def estimator(spec: BuildSpec, model: Model, device: Device) -> Callable[[BuildSpec], Fit]:
+    """Return what gives the `expected_fit` of specs that differ from one in nothing but limits.
+
+    The history is looked at once for all of them: a form asks for dozens at every change.
+    """
     backend = get_backend(spec.backend)
-    if backend.corrected_fit:
+    if made := backend.corrected_fit:
         correct = engine_history.correction(spec, model.parameters, device.name)
-        return backend.corrected_fit(spec, model, device, correct)
-    fit = backend.fit(spec, model, device)
-    if fit.device.kind != "cpu":
-        return fit  # the peaks are of the host's memory
-    past, note = _alike(spec, model.parameters, fit.device.name)
-    if not past:
-        return fit
-    return replace(
-        fit,
-        weights=_corrected(fit.weights, past, note),
-        runtime=_corrected(fit.runtime, past, note),
-    )
+        return lambda other: made(other, model, device, correct)
+    if device.kind != "cpu":
+        return lambda other: backend.fit(other, model, device)  # the peaks are of the host's memory
+    past, note = _alike(spec, model.parameters, device.name)
+
+    def estimate(other: BuildSpec) -> Fit:
+        fit = backend.fit(other, model, device)
+        if not past or fit.device.kind != "cpu":
+            return fit
+        return replace(
+            fit,
+            weights=_corrected(fit.weights, past, note),
+            runtime=_corrected(fit.runtime, past, note),
+        )
+
+    return estimate
 
 
 def _corrected(part: Part, past: Iterable[_Past], note: str) -> Part:

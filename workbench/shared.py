@@ -13,10 +13,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.backends import get_backend
+from workbench.devices import gpus_of_engine
 from workbench.endpoint import Endpoint
 from workbench.errors import SessionError
-from workbench.gpus import list_gpus
 from workbench.hardware import memory
 from workbench.opened import Opened
 from workbench.sources import Source, least_memory, open_source, source_label, source_name
@@ -166,20 +165,10 @@ def _close(held: _Held) -> None:
 
 def _free(source: Source) -> tuple[str, int]:
     """Return the kind of memory that an engine takes first, and how much of it is free."""
-    gpus = list_gpus() if _on_gpu(source) else ()
+    gpus = () if isinstance(source, Endpoint) else gpus_of_engine(source)
     if gpus:
-        # An engine takes the first ones.
-        return "GPU memory", sum(gpu.memory_free for gpu in gpus[: _ranks(source)])
+        return "GPU memory", sum(gpu.memory_free for gpu in gpus)
     return "memory", memory()[1]
-
-
-def _ranks(source: Source) -> int:
-    spec = {} if isinstance(source, Endpoint) else source.manifest["identity"]["spec"]
-    return int(spec.get("tp_size") or 1) * int(spec.get("pp_size") or 1)
-
-
-def _on_gpu(source: Source) -> bool:
-    return not isinstance(source, Endpoint) and get_backend(source.backend).uses_gpu
 
 
 class IdleTimer:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.backends import get_backend, make_spec
+from workbench.devices import gpus_of_engine
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.opened import Opened
@@ -67,7 +68,7 @@ def least_memory(source: Source) -> int:
     """
     if isinstance(source, Endpoint):
         return 0
-    if get_backend(source.backend).uses_gpu:
+    if gpus_of_engine(source):
         return source.bytes
     smoke = source.manifest["build"].get("smoke") or {}
     return max(source.bytes, int(smoke.get("memory_bytes") or 0))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
 
 import workbench
-from workbench.gpus import driver, list_gpus
+from workbench.gpus import Gpu, driver
 from workbench.hardware import host
 
 LOOK = 0.2
@@ -21,12 +21,12 @@ BUSY = 0.25
 """Share of the processor that others may take before a measurement is called doubtful."""
 
 
-def surroundings(versions: Mapping[str, str], *, uses_gpu: bool) -> dict[str, Any]:
+def surroundings(versions: Mapping[str, str], gpus: Sequence[Gpu]) -> dict[str, Any]:
     """Return versions and device of a measurement that is about to start, and the load before it.
 
     Args:
         versions: Of the toolchain's packages.
-        uses_gpu: Whether the engine runs on GPUs.
+        gpus: Those that the engine runs on; none where the processor computes.
 
     Raises:
         ToolchainError: There is a GPU driver that does not answer.
@@ -37,26 +37,20 @@ def surroundings(versions: Mapping[str, str], *, uses_gpu: bool) -> dict[str, An
         "python": platform.python_version(),
         "platform": platform.platform(),
         "toolchain": dict(versions),
-        "device": machine.name,
+        "device": device_name(gpus),
         "processor": machine.name,
         "threads": machine.threads,
         "memory_bytes": machine.memory_bytes,
         "load_before": os.getloadavg()[0],
         "busy_before": busy(LOOK),
     }
-    if uses_gpu:
-        told |= {"gpus": [gpu.name for gpu in list_gpus()], "driver": driver()}
-        told["device"] = device_name(uses_gpu=True)
+    if gpus:
+        told |= {"gpus": [gpu.name for gpu in gpus], "driver": driver()}
     return told
 
 
-def device_name(*, uses_gpu: bool) -> str:
-    """Return what an engine runs on: the first GPU, or the processor.
-
-    Raises:
-        ToolchainError: There is a GPU driver that does not answer.
-    """
-    gpus = list_gpus() if uses_gpu else ()
+def device_name(gpus: Sequence[Gpu]) -> str:
+    """Return what an engine runs on: the first of its GPUs, or the processor."""
     return gpus[0].name if gpus else host().name
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from workbench.latest import keep_latest
 from workbench.model import DTYPES, Model
 from workbench.tensors import Tensor
 
@@ -117,21 +119,23 @@ class Split:
         Counted once, and once for all tensors that differ in the number of their layer alone:
         what the form asks for at every change must not grow with the layers.
         """
-        alike: list[dict[tuple[Any, ...], list[Tensor]]] = [{} for _ in range(self.pp)]
-        for tensor in self.model.tensors:
-            name = re.sub(r"(?<=\.)\d+(?=\.)", "#", tensor.name)
-            key = (name, tensor.shape, tensor.dtype, tensor.bytes)
-            alike[self.stage_of(tensor)].setdefault(key, []).append(tensor)
-        return tuple(self._stage(stage, kinds.values()) for stage, kinds in enumerate(alike))
+        counts = [
+            (tensor, Counter(self.stage_of(tensor, layer) for layer in layers))
+            for tensor, layers in _kinds(self.model)
+        ]
+        return tuple(
+            self._stage(stage, [(tensor, count[stage]) for tensor, count in counts if count[stage]])
+            for stage in range(self.pp)
+        )
 
     @cached_property
     def rotation(self) -> tuple[int, int]:
         """The least and the most bytes of the table of rotary positions on a rank."""
         return rotation_bytes(self.model)
 
-    def _stage(self, stage: int, kinds: Collection[list[Tensor]]) -> tuple[int, int]:
-        """Add up the weights of a rank of a stage, given its tensors by kind."""
-        sizes = [[len(same) * end for end in self.tensor(same[0])] for same in kinds]
+    def _stage(self, stage: int, kinds: Iterable[tuple[Tensor, int]]) -> tuple[int, int]:
+        """Add up the weights of a rank of a stage, given one tensor of each kind and how many."""
+        sizes = [[count * end for end in self.tensor(tensor)] for tensor, count in kinds]
         low, high = (sum(ends) for ends in zip((0, 0), *sizes, strict=True))
         low, high = low + self.rotation[0], high + self.rotation[1]
         if self.model.tied_embeddings and stage == self.pp - 1:
@@ -147,9 +151,8 @@ class Split:
         each, more = divmod(self.model.layers, self.pp)
         return each + 1 if stage < more else each
 
-    def stage_of(self, tensor: Tensor) -> int:
-        """Return the pipeline stage of a tensor (tensorrt_llm mapping.py pp_layers)."""
-        number = _layer(tensor)
+    def stage_of(self, tensor: Tensor, number: int | None) -> int:
+        """Return the pipeline stage of a tensor of a layer (tensorrt_llm mapping.py pp_layers)."""
         if number is None:
             is_table = len(tensor.shape) > 1 and not _is_output(tensor)
             return 0 if is_table else self.pp - 1
@@ -222,6 +225,16 @@ def rotation_bytes(model: Model) -> tuple[int, int]:
     kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
     low = int(table * part) if isinstance(part, int | float) and 0 < part <= 1 else table
     return low, 2 * table if kind in {"longrope", "su"} else table
+
+
+@keep_latest
+def _kinds(model: Model) -> list[tuple[Tensor, list[int | None]]]:
+    """Return a tensor for all that differ in their layer alone, with the layers of each of them."""
+    alike: dict[tuple[Any, ...], list[Tensor]] = {}
+    for tensor in model.tensors:
+        name = re.sub(r"(?<=\.)\d+(?=\.)", "#", tensor.name)
+        alike.setdefault((name, tensor.shape, tensor.dtype, tensor.bytes), []).append(tensor)
+    return [(same[0], [_layer(tensor) for tensor in same]) for same in alike.values()]
 
 
 def _layer(tensor: Tensor) -> int | None:

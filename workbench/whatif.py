@@ -9,7 +9,7 @@ from functools import cached_property
 from workbench.build import Plan
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit
-from workbench.session_history import expected_fit
+from workbench.session_history import estimator
 from workbench.spec import parameters_of
 
 LIMITS = ("max_batch_size", "max_seq_len", "max_num_tokens")
@@ -55,14 +55,14 @@ def what_if(plan: Plan, parameter: str) -> Curve | None:
     least, most = declared.minimum or 1, declared.maximum or 1 << 40
     if parameter == "max_seq_len" and plan.model.context_length:
         most = max(current, min(most, plan.model.context_length))
+    estimate = estimator(plan.spec, plan.model, plan.device)
     steps = range(-HALVED, DOUBLED + 1)
     wanted = (current << step if step >= 0 else current >> -step for step in steps)
     points = {}
     for value in sorted({current, *(v for v in wanted if least <= v <= most)}):
         # A limit may be refused together with another one, and nothing is known there.
         try:
-            spec = plan.spec.replace(**{parameter: value})
-            points[value] = expected_fit(spec, plan.model, plan.device)
+            points[value] = estimate(plan.spec.replace(**{parameter: value}))
         except WorkbenchError:
             continue
     return Curve(parameter, current, tuple(points), tuple(points.values()))

@@ -6,7 +6,8 @@ For each build the peak resident memory of its worker is compared with `build_me
 session that of a fresh worker whose KV cache was filled, with `openvino_fit`. The last lines say
 how far the upper ends lie from the peaks (the error of an estimate, as a part of the peak), and how
 many of them lie below: an underestimate lets somebody start what will not fit. Below 5 % of the
-cases may be one; the status is 1 where more are.
+cases may be one; the status is 1 where more are. These are the estimates of a store that has
+measured nothing yet; `fit_corrected` says what its own measurements make of them.
 
 The lower ends stand for what cannot be given back ("kept"): for a session its memory without the
 mapped pages of the engine, for a build the peak of its anonymous memory.
@@ -176,23 +177,27 @@ def measure_session(
     spec = make_spec(values)
     backend = get_backend("openvino")
     fit = backend.fit(spec, Model.read(source), host())
-    batch, length = limits["max_batch_size"], limits["max_input_len"]
     with Session(directory, "openvino", backend.limits(spec), toolchain()) as session:
-        prompts = [
-            # Different from the first token on, so that no prefix is shared.
-            [10 + (7 * number + place) % 400 for place in range(length)]
-            for number in range(batch)
-        ]
-        generations = [
-            session.generate(prompt, ignore_eos=True, max_tokens=limits["max_output_len"])
-            for prompt in prompts
-        ]
-        for generation in generations:
-            generation.wait()
+        fill(session, limits)
         memory = status(session.pid)
         mapped = resident_of(session.pid, directory)
     what = f"{directory.name} {' '.join(f'{value}' for value in limits.values())}"
     return Row(what, fit.total_low, fit.total_high, memory["VmHWM"], memory["VmRSS"] - mapped)
+
+
+def fill(session: Session, limits: dict[str, Any]) -> None:
+    """Generate until the KV cache of a session holds all that its limits let in."""
+    prompts = [
+        # Different from the first token on, so that no prefix is shared.
+        [10 + (7 * number + place) % 400 for place in range(limits["max_input_len"])]
+        for number in range(limits["max_batch_size"])
+    ]
+    generations = [
+        session.generate(prompt, ignore_eos=True, max_tokens=limits["max_output_len"])
+        for prompt in prompts
+    ]
+    for generation in generations:
+        generation.wait()
 
 
 def status(pid: int) -> dict[str, int]:

@@ -160,7 +160,7 @@ def devices_of(backend: str, here: bool) -> list[str]:
     """
     from workbench.backends import get_backend
 
-    planned = ["H200 SXM 141GB"] if get_backend(backend).uses_gpu else []
+    planned = ["H200 SXM 141GB"] if get_backend(backend).can_use_gpus else []
     return [*planned, *(["this machine"] if here or not planned else [])]
 
 

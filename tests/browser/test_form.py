@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 
 from tests.browser.lab import Lab, LabPage
 
@@ -25,6 +26,28 @@ CUT = """(panel) => [...panel.querySelectorAll("label, button, span, select, .fi
   .map((e) => e.textContent)"""
 """The texts that are cut off at their right."""
 
+OUTSIDE = """() => {
+  const right = (e) => e.getBoundingClientRect().right;
+  const page = right(document.querySelector(".jp-WindowedPanel-outer"));
+  return [...document.querySelectorAll(".workbench-panel")].flatMap((panel) =>
+    [panel, ...panel.querySelectorAll("input, select, textarea, button, label, .main-svg")]
+      .filter((e) => e.clientWidth > 0 && right(e) > Math.min(right(panel), page) + 1)
+      .map((e) => `${panel.querySelector("h3").textContent}: ${e.tagName} ${e.textContent}`));
+}"""
+"""What reaches beyond the right edge of its panel or of the page."""
+
+PANELS = """import workbench as wb
+from IPython.display import display
+spec = wb.make_spec()
+build = wb.BuildPanel(spec)
+server = wb.Server(("python", "-m", "http.server", "--with=" + 200 * "x"), "http://127.0.0.1:9")
+sweep = wb.SweepPanel({"spec": spec.model_dump(), "points": [{}]})
+panels = [build, wb.StreamPanel(build), wb.PlaygroundPanel(build), wb.ManyPanel(build),
+          wb.SideBySidePanel([build, build]), sweep, wb.ComparePanel(), wb.JobsPanel(),
+          wb.StorePanel(), wb.ServePanel(server)]
+display(*panels)"""
+"""All other panels, before anything is done in them."""
+
 
 @pytest.fixture(scope="module")
 def form_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
@@ -34,10 +57,10 @@ def form_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
-def _open(lab: Lab, chromium: Browser, name: str, made: str, width: int = 1000) -> LabPage:
-    lab.write_notebook(name, f"import workbench as wb\nform = {made}\nform")
+def _open(lab: Lab, chromium: Browser, name: str, made: str, *more: str) -> LabPage:
+    lab.write_notebook(name, f"import workbench as wb\nform = {made}\nform", *more)
     page = LabPage(chromium, lab, name)
-    page.page.set_viewport_size({"width": width, "height": 2600})
+    page.page.set_viewport_size({"width": 1000, "height": 2600})
     page.command("application:toggle-left-area")
     page.run_all()
     return page
@@ -158,10 +181,19 @@ def test_nothing_is_cut_at_900_pixels(form_lab: Lab, chromium: Browser, theme: s
         "wb.BuildForm(wb.make_spec(backend='tensorrt_llm', max_output_len=512, "
         "max_num_tokens=20000), device='H200 SXM 141GB', gpu_count=2)"
     )
-    page = _open(form_lab, chromium, f"{theme}.ipynb", made, 900)
+    page = _open(form_lab, chromium, f"{theme}.ipynb", made, PANELS)
     page.set_theme(theme)
-    panel = page.page.locator(".workbench-panel")
+    page.execute("form._fit.what_if.value = True")
+    panel = page.page.locator(".workbench-panel.workbench-form")
     panel.locator(".workbench-head").get_by_text(re.compile("Fits: ")).wait_for()
+    # What is drawn follows the page: first as wide as a panel gets, then narrow, and back.
+    for width, drawn in ((1400, 900), (700, 584), (1400, 900), (900, 720)):
+        page.page.set_viewport_size({"width": width, "height": 9000})
+        panel.locator(".main-svg").nth(-1).wait_for()
+        with contextlib.suppress(Error):  # too late, and the assertion says more
+            page.page.wait_for_function(f"() => !({OUTSIDE})().length")
+        assert page.page.evaluate(OUTSIDE) == []
+        assert panel.bounding_box()["width"] == pytest.approx(drawn, abs=30)  # type: ignore[index]
     # Folded groups open with the keyboard.
     folded = panel.get_by_role("button", name="Advanced")
     folded.focus()

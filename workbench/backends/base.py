@@ -76,8 +76,12 @@ def gpus_needed(spec: BuildSpec) -> int:
 
     As many as it compiles on at the same time, or as the engine that is tried runs on.
     """
-    ranks = int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
-    return max(ranks, int(getattr(spec, "workers", 1)))
+    return max(ranks(spec), int(getattr(spec, "workers", 1)))
+
+
+def ranks(spec: BuildSpec) -> int:
+    """Return how many devices an engine of a spec runs on: GPUs, or one processor."""
+    return int(getattr(spec, "tp_size", 1)) * int(getattr(spec, "pp_size", 1))
 
 
 def no_shapes(spec: BuildSpec, model: Model) -> dict[str, int | None]:
@@ -147,3 +151,8 @@ class Backend:
     lacks: Mapping[str, str] = field(default_factory=dict)
     scores: bool = False
     bound: tuple[str, ...] = ()
+
+    @property
+    def can_use_gpus(self) -> bool:
+        """Whether a spec of it may say that it runs on NVIDIA GPUs."""
+        return self.takes is not no_gpus

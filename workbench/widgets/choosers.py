@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets as widgets
 
 from workbench.backends.base import Backend
+from workbench.build import Plan
 from workbench.gpu_table import COUNTS, GPUS, check_count, find
 from workbench.gpus import Gpu
 from workbench.model import Model
@@ -96,20 +97,24 @@ class DeviceRow(widgets.VBox):  # type: ignore[misc]
         for part in (self._name, self._count):
             part.observe(lambda _: on_change(), names="value")
 
-    def tell(self, gpus: Sequence[Gpu]) -> None:
-        """Show what the GPUs of a plan have and do."""
-        line = html.escape(printable(gpus_line(gpus) or "No NVIDIA GPU was found here."))
+    def tell(self, plan: Plan) -> None:
+        """Show what the GPUs of a plan have and do, or what computes in their place."""
+        device = plan.fit.device if plan.fit else plan.device
+        none = "No NVIDIA GPU was found here."
+        if device.kind == "cpu":
+            none = f"It runs on the processor of this machine, {device.name}."
+        line = html.escape(printable(gpus_line(plan.gpus) or none))
         self._told.value = f'<div class="quiet gpu">{line}</div>'
 
     def suit(self, backend: Backend) -> None:
-        """Show this only where a backend runs on GPUs."""
-        self.layout.display = "" if backend.uses_gpu else "none"
-        self._uses_gpu = backend.uses_gpu
+        """Show this only where a backend can run on GPUs."""
+        self.layout.display = "" if backend.can_use_gpus else "none"
+        self._offered = backend.can_use_gpus
 
     @property
     def elsewhere(self) -> str:
         """What is planned for, in words; empty for this machine."""
-        if not self._uses_gpu or self._name.value == HERE:
+        if not self._offered or self._name.value == HERE:
             return ""
         return f"{self._count.value} x {self._name.value}"
 

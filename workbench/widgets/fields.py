@@ -88,11 +88,12 @@ STYLE = """<style>
   border: 2px solid var(--jp-error-color1, #d32f2f); }
 .workbench-fields { container-type: inline-size; width: 100%; }
 @container (max-width: 660px) {
-  .workbench-field { grid-template-columns: 388px 40px 40px; grid-template-rows: auto auto;
-    min-height: 84px; }
+  .workbench-field { grid-template-columns: minmax(0, 388px) 40px 40px;
+    grid-template-rows: auto auto; min-height: 84px; }
   .workbench-field > .jupyter-widgets.widget-inline-hbox { grid-row: 1; }
   .workbench-field > button.workbench-remedy.jupyter-button { grid-column: 3; grid-row: 1; }
-  .workbench-field > .workbench-message { grid-row: 2; grid-column: 1 / -1; padding-left: 12px; }
+  .workbench-field > .workbench-message.widget-inline-hbox { grid-row: 2; grid-column: 1 / -1;
+    padding-left: 12px; }
 }
 </style>"""
 

@@ -223,7 +223,7 @@ class BuildForm(Panel):
         """
         plan = self.plan
         plan.check_rules()
-        if self._devices.elsewhere:
+        if any(gpu.is_planned for gpu in plan.gpus):
             raise InputError(
                 f"The plan is for {self._devices.elsewhere}, and builds run on this machine. "
                 f"Choose the device '{HERE}', or build there: Show commands has the commands."
@@ -276,7 +276,7 @@ class BuildForm(Panel):
             told = "\n".join(model_lines(model)) if model else "The model is not known."
             self._facts.value = f'<div class="quiet model">{html.escape(told)}</div>'
         if self._plan:
-            self._devices.tell(self._plan.gpus)
+            self._devices.tell(self._plan)
         self._others.value = "".join(map(_whole_finding, by_field[""]))
         lines = [self._status_line()]
         if self._plan and self._plan.fit:

@@ -19,6 +19,14 @@ from workbench.widgets.keys import Keys
 STYLE = """<style>
 .workbench-panel { border: 1px solid var(--jp-border-color1, light-dark(#bdbdbd, #616161));
   border-radius: 4px; padding: 8px 12px; max-width: 900px; }
+/* A panel is as wide as its cell, also when that gets narrower later: a figure that is drawn and a
+   field of a fixed width would keep it as wide as it was. */
+.workbench-panel, .workbench-panel .jp-OutputArea { contain: inline-size; }
+.workbench-panel .jupyter-widgets { max-width: 100%; }
+.workbench-panel .widget-textarea, .workbench-panel .widget-text,
+.workbench-panel .widget-dropdown { max-width: calc(100% - 2 * var(--jp-widgets-margin, 2px)); }
+.workbench-panel .widget-hbox { flex-wrap: wrap; }
+.workbench-panel .widget-hbox > .widget-html { flex: 1 1 0; min-width: min(100%, 240px); }
 .workbench-panel .widget-html-content { line-height: 1.5; }
 /* ipywidgets marks what has lost its kernel, and shows it as if nothing had happened. */
 .workbench-panel.jupyter-widgets-disconnected::before { display: block; padding: 2px 8px;
