@@ -11,9 +11,10 @@ from tests.test_trtllm_memory import GPU, LLAMA_31
 from workbench import engine_history, files
 from workbench.backends import get_backend, make_spec
 from workbench.backends.tensorrt_llm import fit
+from workbench.correction import MARGIN
 from workbench.engine import Engine
 from workbench.fit import Fit
-from workbench.history import ELSEWHERE, MARGIN
+from workbench.history import ELSEWHERE
 from workbench.session_history import expected_fit
 from workbench.spec import BuildSpec
 
