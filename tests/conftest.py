@@ -11,8 +11,8 @@ import pytest
 
 from tests import standin_nvml
 from tests.contract.toolchain import make_toolchain
-from tests.faults import Faulty
-from workbench import store
+from tests.faults import Faulty, until
+from workbench import shared, store
 from workbench.backends import make_spec
 from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL, start_build
@@ -41,6 +41,25 @@ def faulty(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     faulty = Faulty.install(tmp_path / "faulty", monkeypatch)
     yield faulty
     faulty.kill_all()
+
+
+@pytest.fixture
+def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is somebody who clicks."""
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+
+
+def close_all() -> None:
+    """Close every session and endpoint that panels share."""
+    for source, _ in shared.opened():
+        until(lambda source=source: shared.release(source))
+
+
+@pytest.fixture(scope="module")
+def closed_at_the_end() -> Iterator[None]:
+    """The tests of a module share what is open, as panels do; loading takes a second or more."""
+    yield
+    close_all()
 
 
 H100 = "NVIDIA H100 80GB HBM3,9.0,85520809984,84000000000"
@@ -109,13 +128,24 @@ def demo_engine(build_engine: Callable[..., Engine]) -> Engine:
     return build_engine(**DEMO)
 
 
+@pytest.fixture(scope="session")
+def int4_engine(build_engine: Callable[..., Engine]) -> Engine:
+    """The demo model with its weights in int4."""
+    return build_engine(quantization="int4")
+
+
 @pytest.fixture
 def stocked(home: Path, demo_engine: Engine) -> Engine:
     """The demo engine in the test's own store, which knows the weights as its builder did."""
-    shutil.copytree(demo_engine.path, store.folder() / demo_engine.key)
     assert home in store.folder().parents
+    return take(demo_engine)
+
+
+def take(engine: Engine) -> Engine:
+    """Copy an engine of the demo model into the store of a test, as if it had been built there."""
+    shutil.copytree(engine.path, store.folder() / engine.key)
     fingerprint(DEMO_MODEL, cache_folder())
-    return store.find_engine(demo_engine.key)
+    return store.find_engine(engine.key)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,8 @@ from workbench.hardware import host
 from workbench.jobs import list_jobs
 from workbench.listing import list_entries
 from workbench.owner import boot
-from workbench.sweep import Sweep, start_sweep
+from workbench.sweep import Sweep
+from workbench.sweep_job import start_sweep
 
 BOOT = "00000000-1111-2222-3333-444444444444"
 SWEEP = {

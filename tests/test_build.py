@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults import Faulty, fault
 from tests.faults.disks import on_small_disk
 from tests.tiny_models import make_tiny_model
 from workbench import files, jobs, store
@@ -111,12 +112,14 @@ def test_other_limits_are_the_same_engine_loaded_otherwise(stocked: Engine) -> N
         assert session.facts["kv_cache_tokens"] == 3 * 1024
 
 
-def test_who_wants_other_limits_attaches_to_the_same_build(home: Path) -> None:
-    first = start_build(make_spec({"quantization": "none"}), smoke=False)
-    second = start_build(make_spec({"quantization": "none", "max_batch_size": 2}), smoke=False)
+def test_who_wants_other_limits_attaches_to_the_same_build(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    first = faulty.start(fault("compile", "stall", until=gate))
+    second = faulty.start(max_output_len=32)
     assert _job(second).id == _job(first).id
-    assert first.wait().limits["max_batch_size"] == 4
-    assert second.wait().limits["max_batch_size"] == 2
+    gate.open()
+    assert first.wait().limits["max_output_len"] == 64
+    assert second.wait().limits["max_output_len"] == 32
     assert [engine.key for engine in store.list_engines()] == [second.wait().key]
 
 
@@ -164,16 +167,17 @@ def test_who_asks_twice_attaches_and_cancel_leaves_nothing(home: Path) -> None:
         first.wait()
 
 
-def test_a_killed_runner_is_told_as_killed_and_its_worker_ends(home: Path) -> None:
-    job = _job(start_build(make_spec({"max_batch_size": 5})))
-    _until(lambda: "import" in job.view().stages)
+def test_a_killed_runner_is_told_as_killed_and_its_worker_ends(faulty: Faulty) -> None:
+    stall = fault("compile", "stall", until=faulty.gate())
+    job = _job(faulty.start(stall))
+    _until(lambda: "compile" in job.view().stages)
     owner = job.view().owner
     assert owner is not None
     os.kill(owner.pid, signal.SIGKILL)
     _until(lambda: job.state() == "killed")
     _until(lambda: not _session(owner))
     # Asking again starts a new attempt, and the old temporary is in nobody's way.
-    again = _job(start_build(make_spec({"max_batch_size": 5})))
+    again = _job(faulty.start(stall))
     assert again.id != job.id
     again.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults import Fault, Faulty, fault
 from workbench import jobs
 from workbench.build import DEMO_MODEL
 from workbench.cli import VERBS, main
@@ -112,25 +113,24 @@ def test_engines_and_jobs_are_listed(stocked: Engine, capsys: pytest.CaptureFixt
     assert main(["jobs"]) == 0
 
 
-def test_stream_reads_standard_input(stocked: Engine) -> None:
-    asked = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "stream", stocked.key, "-", "--max-tokens", "8"],
-        input="write a haiku about caches",
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        check=True,
-        timeout=60,
-    )
-    assert "8 tokens" in asked.stdout
+def test_stream_reads_standard_input(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("write a haiku about caches"))
+    assert main(["stream", stocked.key, "-", "--max-tokens", "8"]) == 0
+    assert "8 tokens" in capsys.readouterr().out
 
 
-def test_ctrl_c_leaves_the_build_running_and_says_how_to_come_back(home: Path) -> None:
-    terminal = _start("build", "--max-batch-size", "9")
-    deadline = time.monotonic() + 30
-    while not jobs.list_jobs() or "import" not in jobs.list_jobs()[0].view().stages:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def _build_of(faulty: Faulty, *faults: Fault) -> list[str]:
+    """The command line of a build of the played backend."""
+    words = ["build", "--backend=fault", "--no-smoke", f"--model={faulty.model}"]
+    return [*words, f"--fault={json.dumps(faults)}"]
+
+
+def test_ctrl_c_leaves_the_build_running_and_says_how_to_come_back(faulty: Faulty) -> None:
+    gate = faulty.gate()
+    terminal = _start(*_build_of(faulty, fault("compile", "stall", until=gate)))
+    gate.wait_reached()
     terminal.send_signal(signal.SIGINT)
     _, errors = terminal.communicate(timeout=10)
     assert terminal.returncode == 130
@@ -138,20 +138,21 @@ def test_ctrl_c_leaves_the_build_running_and_says_how_to_come_back(home: Path) -
     assert f"workbench jobs attach {job.id}" in errors
     assert job.state() == "running"
     attached = _start("jobs", "attach", job.id)
+    gate.open()
     shown, errors = attached.communicate(timeout=120)
     assert attached.returncode == 0, errors
     assert "Engine " in shown
     assert job.state() == "done"
 
 
-def test_a_relative_home_is_the_same_folder_for_everybody(tmp_path: Path) -> None:
-    words = ["build", "--quantization", "none", "--no-smoke"]
+def test_a_relative_home_is_the_same_folder_for_everybody(faulty: Faulty, tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(REPOSITORY), os.environ["PYTHONPATH"]])
     answer = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", *words],
+        [sys.executable, "-m", "workbench.cli", *_build_of(faulty)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"WORKBENCH_HOME": "mine", "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"WORKBENCH_HOME": "mine", "PYTHONPATH": paths},
         check=False,
         timeout=120,
     )

@@ -29,7 +29,8 @@ from workbench.jobs import Job
 from workbench.journal import LOST, SILENCE, Journal, append
 from workbench.owner import Owner
 from workbench.store import list_engines
-from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.sweep import Point, Sweep, run_sweep
+from workbench.sweep_job import start_sweep
 from workbench.trial import new_record
 
 REPOSITORY = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.faults import until
-from tests.servers.scripted import DONE, Connection, Script, delta, event, scripted
+from tests.servers.scripted import DONE, STREAM, Connection, Script, delta, event, scripted
 from workbench.endpoint import Endpoint, EndpointSession
 from workbench.endpoint_calls import Patience
 from workbench.endpoint_clock import Clock
@@ -301,10 +302,11 @@ OPENAI_ERROR = b'{"error": {"message": "too long a prompt", "code": 400}}'
         (
             answering(delta("a"), b'data: {"choi', end=False),
             SessionError,
-            "broke off after 1 chunks, before its end (peer closed connection",
+            "broke off after 1 chunks, before its end (the server closed the connection",
         ),
         (answering(), SessionError, "closed the stream without a single token"),
-        (lambda _: None, SessionError, "Server disconnected without sending"),
+        (lambda c: c.send(b"SSH-2.0-x\r\n"), SessionError, "what came is no answer of HTTP/1.1"),
+        (lambda _: None, SessionError, "Remote end closed connection without response"),
     ],
 )
 def test_what_a_server_may_answer_is_a_sentence(
@@ -401,6 +403,45 @@ def test_certificates_are_verified_and_may_be_of_an_own_authority(
             stalled.set()
     with scripted(script) as server, pytest.raises(SessionError, match="does not speak TLS"):
         Endpoint(server.url.replace("http", "https")).open()
+
+
+def test_what_is_not_for_this_machine_goes_through_the_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with scripted(answering(delta("far"), delta(reason="stop"), DONE)) as proxy:
+        place = proxy.url.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setenv("http_proxy", f"http://me:pass%20word@{place}")
+        with Endpoint("http://model.test:8000").open() as session:
+            assert session.generate(CHAT).wait(20.0).text == "far"
+        (asked,) = proxy.asked
+        monkeypatch.setenv("no_proxy", "model.test")
+        with pytest.raises(SessionError, match=r"There is no host model\.test"):
+            Endpoint("http://model.test:8000").open()
+    assert asked.path == "http://model.test:8000/v1/chat/completions"
+    assert asked.headers["host"] == "model.test:8000"
+    assert asked.headers["proxy-authorization"] == "Basic bWU6cGFzcyB3b3Jk".lower()
+
+
+def test_a_proxy_that_cannot_be_used_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(InputError, match=r"of the kind socks5 for model\.test"):
+        Endpoint("https://model.test").open()
+
+
+def test_a_packed_stream_is_read_all_the_same() -> None:
+    packed = gzip.compress(delta("a") + delta(reason="stop") + DONE)
+
+    def script(connection: Connection) -> None:
+        head = STREAM.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        connection.send(head)
+        connection.piece(packed[:20])
+        connection.piece(packed[20:])
+        connection.send(b"0\r\n\r\n")
+
+    assert generate(script)[0].text == "a"
 
 
 def stalling(*pieces: bytes) -> Script:

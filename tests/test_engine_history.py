@@ -12,10 +12,11 @@ from workbench import engine_history, files
 from workbench.backends import get_backend, make_spec
 from workbench.backends.tensorrt_llm import fit
 from workbench.build import Plan
+from workbench.correction import MARGIN
 from workbench.engine import Engine
 from workbench.fit import Correct, Fit
 from workbench.gpu_table import find
-from workbench.history import ELSEWHERE, MARGIN
+from workbench.history import ELSEWHERE
 from workbench.session_history import expected_fit
 from workbench.spec import BuildSpec
 from workbench.whatif import what_if

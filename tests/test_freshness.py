@@ -18,7 +18,8 @@ from workbench.cli import main
 from workbench.freshness import Demand, Here
 from workbench.quality import Quality
 from workbench.spec import BuildSpec
-from workbench.sweep import Point, Sweep, run_sweep, start_sweep
+from workbench.sweep import Point, Sweep, run_sweep
+from workbench.sweep_job import start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial, new_record
 from workbench.workload import Workload

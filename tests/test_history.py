@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from workbench import files, history, store
+from workbench.correction import corrected_need
 from workbench.engine import Engine, Identity
 from workbench.fit import BuildNeed, Part
 from workbench.history import (
     ELSEWHERE,
     RECENT,
     Range,
-    corrected_need,
     keep,
     peak_range,
     record,

@@ -51,12 +51,6 @@ def seen(panels: list[JobsPanel]) -> Any:
     return make
 
 
-@pytest.fixture
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
 def _stalled(faulty: Faulty, **values: Any) -> tuple[Build, Gate]:
     """Start a build that stands in its stage "compile"."""
     gate = faulty.gate()

@@ -20,14 +20,8 @@ from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.errors import InputError, SpecError
-from workbench.notebook import (
-    _typed_like,
-    check_parameters,
-    read_results,
-    run_notebook,
-    spec_from,
-    target_from,
-)
+from workbench.notebook import read_results, run_notebook, spec_from, target_from
+from workbench.notebook_parameters import _typed_like, check_parameters
 from workbench.notebook_runs import run_file
 from workbench.results import find_trial
 from workbench.spec import parameters_of

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import close_all
 from tests.faults import Faulty, fault, until
 from tests.servers.scripted import DONE, Connection, delta, nowhere, scripted
-from tests.test_playground import close_all, echo, playground, ready, say
+from tests.test_playground import echo, playground, ready, say
 from workbench import shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
@@ -18,18 +19,7 @@ from workbench.widgets import build
 from workbench.widgets.build import BuildPanel
 from workbench.widgets.playground import PlaygroundPanel
 
-
-@pytest.fixture(autouse=True)
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def closed_at_the_end() -> Iterator[None]:
-    """Tests share what is open, as panels do."""
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("clicking", "closed_at_the_end")
 
 
 def known(panel: PlaygroundPanel) -> list[str]:

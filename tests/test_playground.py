@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 import pytest
 
+from tests.conftest import close_all
 from tests.faults import until
 from tests.servers.scripted import DONE, Connection, delta, event, nowhere, scripted
 from workbench import scores, shared
@@ -28,28 +29,12 @@ from workbench.widgets.playground import PlaygroundPanel
 from workbench.widgets.sampling import SamplingForm
 from workbench.widgets.stream import StreamPanel
 
-
-@pytest.fixture(autouse=True)
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def closed_at_the_end() -> Iterator[None]:
-    """Tests share what is open, as panels do; loading takes a second or more."""
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("clicking", "closed_at_the_end")
 
 
 @pytest.fixture
 def nothing_open() -> None:
     close_all()
-
-
-def close_all() -> None:
-    for source, _ in shared.opened():
-        until(lambda source=source: shared.release(source))
 
 
 def ready(panel: StreamPanel) -> StreamPanel:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import take
 from workbench.backends import make_spec
 from workbench.bench import run_trial
 from workbench.engine import Engine
@@ -27,7 +28,9 @@ from workbench.quality import (
     prompts_of,
 )
 from workbench.scores import Score
+from workbench.trial import point_of
 from workbench.trial_words import trial_lines
+from workbench.workload import Workload
 
 WORKLOAD = {"input_len": 4, "output_len": 4, "requests": 2, "warmup": 0}
 
@@ -101,7 +104,9 @@ def test_prompts_are_texts_where_nobody_can_encode_them(
     assert encoder([tmp_path]) is None
 
 
-def test_an_engine_is_compared_with_its_reference(stocked: Engine, tmp_path: Path) -> None:
+def test_an_engine_is_compared_with_its_reference(
+    stocked: Engine, int4_engine: Engine, tmp_path: Path
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text("latency is the time between a question and its answer. " * 8)
     spec = {
@@ -115,12 +120,14 @@ def test_an_engine_is_compared_with_its_reference(stocked: Engine, tmp_path: Pat
     assert same["mean_kl"] == pytest.approx(0, abs=1e-3)
     assert 1 < same["perplexity"] < 1e5
     assert same["lacks"] == []
-    int4 = {**spec, "quantization": "int4", "group_size": 128}
+    int4 = {**spec, "quantization": "int4", "group_size": 64}
+    key = take(int4_engine).key
     other = run_trial(int4, WORKLOAD, wanted).require()
+    assert other.record["engine"]["key"] == key
     assert other.record["quality"]["token_match"] < 1
     assert other.record["quality"]["mean_kl"] > same["mean_kl"] + 1e-3
     # It is another point than the same workload without a reference.
-    assert run_trial(int4, WORKLOAD).point != other.point
+    assert point_of(make_spec(int4), Workload.parse(WORKLOAD)) != other.point
 
 
 def test_what_an_engine_cannot_score_is_told(

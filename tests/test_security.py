@@ -114,12 +114,6 @@ def assert_panel_is_text(panel: Panel) -> None:
 
 
 @pytest.fixture
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
-@pytest.fixture
 def hostile_model(tmp_path: Path) -> Path:
     """A model that can be read, with a name and an architecture that are out for harm."""
     name = HOSTILE[:-1].replace("/", "")

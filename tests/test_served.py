@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.conftest import DEMO
 from tests.servers.scripted import Connection, completing, scripted
 from tests.servers.triton_frontend import frontend
 from workbench import results
+from workbench.axes import COST, values_of
 from workbench.bench import run_trial
 from workbench.build import DEMO_MODEL
 from workbench.candidates import candidates_of
@@ -21,9 +23,11 @@ from workbench.engine import Engine
 from workbench.errors import InputError
 from workbench.hardware import host
 from workbench.prompts import vocabulary_of
-from workbench.served import run_endpoint_trial
+from workbench.served import run_endpoint_trial, run_server_trial, server_point
+from workbench.server_spec import ServerSpec
 from workbench.serving import Server
 from workbench.tokenizer import read_tokenizer
+from workbench.trial import Trial
 from workbench.trial_words import trial_lines
 from workbench.widgets.compare import ComparePanel
 from workbench.workload import Workload
@@ -159,6 +163,51 @@ def test_nothing_is_known_of_what_a_server_of_others_runs_on() -> None:
     assert trial.record["engine"] == {}
     # Two names of one server are no two devices.
     assert [candidate.group for candidate in candidates_of([trial, other])] == ["", ""]
+
+
+def test_what_a_server_runs_on_can_be_said_and_is_compared_by_it() -> None:
+    def measure(**said: Any) -> Trial:
+        with scripted(completing()) as server:
+            spec = ServerSpec.parse({"url": server.url, "tokenizer": str(DEMO_MODEL), **said})
+            return run_server_trial(spec, WORKLOAD).require()
+
+    said = {"device_name": "NVIDIA H100 80GB HBM3", "devices": 2}
+    first, second, unsaid = measure(**said), measure(**said), measure(device_name="NVIDIA H200")
+    assert "Device" not in "\n".join(trial_lines(first))
+    compared = Comparison.make([first, second, unsaid], price=2.0)
+    groups: dict[str, set[str]] = {}
+    for candidate in compared.candidates:
+        groups.setdefault(candidate.device, set()).add(candidate.group)
+    assert {device: len(found) for device, found in groups.items()} == {
+        "2 x NVIDIA H100 80GB HBM3": 1,
+        "NVIDIA H200": 1,
+    }
+    assert all("--device-name=NVIDIA H" in c.command for c in compared.candidates)
+    speed = first.summary["output_tokens_per_second"]
+    assert values_of(first, COST, 2.0) == [pytest.approx(2 * 2.0 / (speed * 3600) * 1e6)]
+    (number,) = [c.number for c in compared.candidates if c.device == "NVIDIA H200"]
+    (note,) = [note for note in compared.notes() if "cost" in note]
+    assert note.startswith(f"The cost of {number} is that of a single device")
+
+
+def test_what_nobody_says_of_a_server_is_unknown_in_words() -> None:
+    with scripted(completing()) as server:
+        trial = run_endpoint_trial(Endpoint(server.url), WORKLOAD, tokenizer=DEMO_MODEL).require()
+    shown = "\n".join(trial_lines(trial))
+    assert "Device   unknown; with device_name it is compared" in shown
+    assert "Device   counted as one" in shown
+    (candidate,) = candidates_of([trial])
+    assert candidate.device.startswith("unknown device of localhost:")
+    notes = Comparison.make([trial]).notes()
+    assert any("What 1 ran on is unknown" in note for note in notes)
+    # Without a price there is no cost that could be wrong.
+    assert not any("cost" in note for note in notes)
+
+
+def test_another_device_is_another_point() -> None:
+    spec = ServerSpec(url="http://127.0.0.1:1")
+    said = [spec, spec.replace(device_name="A"), spec.replace(device_name="B")]
+    assert len({server_point(one, WORKLOAD) for one in said}) == 3
 
 
 def test_a_command_measures_the_same_server_again(capsys: pytest.CaptureFixture) -> None:

@@ -14,10 +14,11 @@ from tests.conftest import DEMO
 from workbench import files, session_history
 from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
+from workbench.correction import MARGIN
 from workbench.engine import Engine
 from workbench.fit import Fit
 from workbench.hardware import Device
-from workbench.history import ELSEWHERE, MARGIN
+from workbench.history import ELSEWHERE
 from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.session_history import expected_fit

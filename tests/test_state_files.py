@@ -19,7 +19,7 @@ from workbench.eviction import budget, why_kept
 from workbench.history import peak_range, stage_ranges
 from workbench.jobs import Job
 from workbench.opening import open_engine
-from workbench.sweep import sweep_of
+from workbench.sweep_job import sweep_of
 
 STATES = Path(__file__).parent / "fixtures" / "state"
 FIRST = STATES / "0.1.0-first.tar.gz"

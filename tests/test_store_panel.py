@@ -70,8 +70,8 @@ def test_a_sound_engine_is_said_to_be_sound_after_all_bytes_were_read(faulty: Fa
     engine = faulty.start(size=9_000_000).wait()
     panel = _chosen(engine)
     panel.verify_button.click()
-    until(lambda: "is what was published" in panel._result.value)
-    assert panel._bar.value == 1.0
+    until(lambda: "is what was published" in panel._reading.said)
+    assert panel._reading._bar.value == 1.0
     until(lambda: not panel.verify_button.disabled)
     assert panel._error_text == ""
     assert _keys(panel) == [engine.key]

@@ -26,7 +26,8 @@ from workbench.opening import open_engine
 from workbench.session import Session
 from workbench.silence import SILENCE_LIMIT
 from workbench.store import list_engines
-from workbench.sweep import Point, Sweep, run_sweep, start_sweep, sweep_of
+from workbench.sweep import Point, Sweep, run_sweep
+from workbench.sweep_job import start_sweep, sweep_of
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
 

@@ -38,12 +38,6 @@ def _states(panel: SweepPanel) -> list[str]:
 
 
 @pytest.fixture
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
-@pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SweepPanel]]:
     """Panels that somebody sees, until the end of a test."""
     monkeypatch.setattr("workbench.widgets.lists.TICK", 0.05)

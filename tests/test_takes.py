@@ -11,9 +11,10 @@ import pytest
 
 from workbench.backends import NAMES, get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
+from workbench.correction import corrected_need
 from workbench.engine import Identity
 from workbench.gpus import Gpu
-from workbench.history import corrected_need, family_file
+from workbench.history import family_file
 from workbench.journal import Journal
 from workbench.model import Model
 from workbench.recipe import _Work, slots

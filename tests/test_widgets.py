@@ -23,12 +23,6 @@ from workbench.widgets.progress import tail
 from workbench.widgets.stream import StreamPanel
 
 
-@pytest.fixture
-def clicking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is somebody who clicks."""
-    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
-
-
 def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from workbench.sources import baseline_of
     from workbench.store import find_engine, list_engines
     from workbench.stream_plots import scaling_figure
-    from workbench.sweep import Sweep, run_sweep, start_sweep
+    from workbench.sweep import Sweep, run_sweep
+    from workbench.sweep_job import start_sweep
     from workbench.sweep_plan import SweepPlan
     from workbench.toolchain import find_toolchain
     from workbench.trial import Trial
@@ -105,7 +106,8 @@ _HOMES = {
     "workbench.session": ("Session",),
     "workbench.sources": ("baseline_of",),
     "workbench.store": ("find_engine", "list_engines"),
-    "workbench.sweep": ("Sweep", "run_sweep", "start_sweep"),
+    "workbench.sweep": ("Sweep", "run_sweep"),
+    "workbench.sweep_job": ("start_sweep",),
     "workbench.sweep_plan": ("SweepPlan",),
     "workbench.toolchain": ("find_toolchain",),
     "workbench.trial": ("Trial",),

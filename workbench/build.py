@@ -14,6 +14,7 @@ from typing import Any
 from workbench import explanations, guard, store, usage
 from workbench.backends import get_backend, make_spec
 from workbench.backends.base import Backend, Lister
+from workbench.correction import corrected_need
 from workbench.devices import device_of
 from workbench.digests import cache_folder
 from workbench.engine import Engine, Identity
@@ -24,7 +25,6 @@ from workbench.fingerprint import content_of, fingerprint, is_known
 from workbench.fit import BuildNeed, Fit
 from workbench.gpus import Gpu, list_gpus
 from workbench.hardware import Device
-from workbench.history import corrected_need
 from workbench.jobs import Job, attach_or_start, take_over
 from workbench.journal import State, View, append
 from workbench.model import Model

@@ -102,8 +102,8 @@ def device_of(trial: Trial) -> str:
     environment = trial.record.get("environment") or {}
     url = trial.spec.get("url")
     # Of a server nobody here may know what it runs on; two of them need not run on the same.
-    server = f"server at {place_of(str(url))}" if url else "unknown device"
-    name = str(environment.get("device") or server)
+    unknown = f"unknown device of {place_of(str(url))}" if url else "unknown device"
+    name = str(environment.get("device") or unknown)
     count = trial.record.get("devices") or 1
     return f"{count} x {name}" if count != 1 else name
 

@@ -44,7 +44,8 @@ from workbench.journal import ENDED, Journal, View, append
 from workbench.leash import leash
 from workbench.server_spec import ServerSpec
 from workbench.spec import BuildSpec
-from workbench.sweep import Point, Sweep, closing_words, record_failure, run_sweep_job, sweep_of
+from workbench.sweep import Point, Sweep, record_failure
+from workbench.sweep_job import closing_words, run_sweep_job, sweep_of
 from workbench.units import printable
 
 TICK = 0.5

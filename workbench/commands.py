@@ -16,12 +16,13 @@ from workbench.engine import Engine
 from workbench.errors import ModelError, WorkbenchError
 from workbench.fit_commands import add_spec_flags, declare_fit
 from workbench.flags import add_flags, given
+from workbench.job_commands import declare_jobs
 from workbench.model import Model
 from workbench.opening import open_engine
 from workbench.sampling import Sampling
 from workbench.serve_commands import declare_export, declare_report, declare_serve, declare_validate
 from workbench.spec import BuildSpec
-from workbench.store_commands import declare_engines, declare_jobs
+from workbench.store_commands import declare_engines
 from workbench.summaries import finding_lines
 from workbench.trial_commands import declare_sweep, declare_trial, declare_trials
 from workbench.units import format_bytes, printable, printable_json

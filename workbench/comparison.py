@@ -189,16 +189,33 @@ class Comparison:
                 "Not all have the same device, model and lengths: each group has a frontier of "
                 "its own."
             )
-        if doubtful := [c.number for c in self.candidates if c.newest.record.get("warnings")]:
-            notes.append(f"Doubtful, see their notes: {', '.join(map(str, doubtful))}.")
+        notes += self._notes_on_devices()
+        if doubtful := _numbers(c for c in self.candidates if c.newest.record.get("warnings")):
+            notes.append(f"Doubtful, see their notes: {doubtful}.")
         for name, other in QUALITIES.items():
             axis = find_axis(name)
             if unlike := self._unlike(axis):
-                numbers = ", ".join(str(c.number) for c in unlike)
+                numbers = _numbers(unlike)
                 earlier = ", or by an earlier version" if self._early(axis) else ""
                 notes.append(
                     f"{axis.title} of {numbers} is left out: it was measured with {other}{earlier}."
                 )
+        return notes
+
+    def _notes_on_devices(self) -> list[str]:
+        """Return what is not known of the devices of servers, and how to say it."""
+        notes = []
+        if unknown := _numbers(c for c in self.candidates if c.newest.of_unknown_device):
+            notes.append(
+                f"What {unknown} ran on is unknown: nothing else competes with it. A server's "
+                "device_name says it."
+            )
+        one = _numbers(c for c in self.candidates if c.newest.of_unknown_count)
+        if one and self.price is not None:
+            notes.append(
+                f"The cost of {one} is that of a single device: how many the server has is "
+                "unknown. Its devices says it."
+            )
         return notes
 
     def record(self) -> list[dict[str, Any]]:
@@ -225,6 +242,10 @@ class Comparison:
             "command": candidate.command,
             "figures": figures,
         }
+
+
+def _numbers(candidates: Iterable[Candidate]) -> str:
+    return ", ".join(str(candidate.number) for candidate in candidates)
 
 
 def _difference(share: float) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
+from workbench.endpoint_connection import Answer, Connection, ConnectTimeout, Met, Route
 from workbench.errors import InputError, RequestError, SessionError, WorkbenchError
 from workbench.openai_protocol import error_text
 from workbench.units import format_seconds
@@ -46,29 +45,15 @@ class Caller:
         self.url = url
         self.patience = patience
         self._key_env = key_env
-        # Reading the authorities takes 20 ms and more, so it is done once, and not for plain http;
-        # a context without any trusts nobody.
-        secure = url.startswith("https:")
-        self._tls = (
-            httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        )
+        self._route = Route.to(url)
 
-    def client(self) -> httpx.Client:
-        """Return a client for one connection.
+    def connection(self, met: Met = lambda _: None) -> Connection:
+        """Return what connects for one request; a context manager.
 
         One connection a request: closing it is how a request is cancelled, and one that was kept
         may be dead when it is used again. Redirects are not followed: the key is for this host.
         """
-        timeout = httpx.Timeout(None, connect=self.patience.connect)
-        return httpx.Client(
-            verify=self._tls,
-            timeout=timeout,
-            # Also where one client asks twice: the server may be closing what was kept.
-            limits=httpx.Limits(max_keepalive_connections=0),
-            follow_redirects=False,
-            # What is for this machine must not go through a proxy, and the key with it.
-            trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
-        )
+        return Connection(self._route, self.patience.connect, met)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of a request.
@@ -112,49 +97,47 @@ class Caller:
             InputError: The key is not there.
             SessionError: The server does not answer, or refuses the key.
         """
-        timeout = httpx.Timeout(self.patience.connect)
+        headers = self.headers()
         try:
-            with (
-                self.client() as client,
-                client.stream(
-                    "GET", f"{self.url}/models", headers=self.headers(), timeout=timeout
-                ) as response,
-            ):
-                if response.status_code in (401, 403):
-                    raise SessionError(str(self.refusal(response, body_of(response), "")))
-                if response.status_code != httpx.codes.OK:
+            with self.connection() as connection:
+                connection.connect()
+                connection.send_request("GET", "models", headers)
+                answer = connection.answer()
+                if answer.status in (401, 403):
+                    raise SessionError(str(self.refusal(answer, body_of(answer), "")))
+                if answer.status != HTTPStatus.OK:
                     return None  # not all servers have a list
-                return _listed(body_of(response))
-        except httpx.HTTPError as error:
+                return _listed(body_of(answer))
+        except OSError as error:
             raise self.unreachable(error) from None
 
-    def unreachable(self, error: Exception) -> SessionError:
+    def unreachable(self, error: OSError) -> SessionError:
         """Return what a failed connection means."""
-        causes = list(_causes(error))
-        known = [words for cause in causes if (words := self._known(cause))]
-        if known:
-            return SessionError(known[0])
-        if isinstance(error, httpx.ConnectTimeout):
-            return SessionError(
-                f"{self.url} did not take the connection within "
-                f"{format_seconds(self.patience.connect)}. Check host and port, or a firewall."
-            )
-        if isinstance(error, httpx.TimeoutException):
-            return SessionError(
-                f"{self.url} took the connection and did not answer within "
-                f"{format_seconds(self.patience.connect)}."
-            )
-        words = self.clean(str(causes[-1]) or type(error).__name__)
+        if known := self._late(error) or self._known(error):
+            return SessionError(known)
+        words = self.clean(str(error) or type(error).__name__)
         return SessionError(f"The connection to {self.url} failed: {words}.")
 
-    def _known(self, cause: BaseException) -> str:
+    def _late(self, error: OSError) -> str:
+        """Say what took too long, or nothing."""
+        patience = format_seconds(self.patience.connect)
+        if isinstance(error, ConnectTimeout):
+            return (
+                f"{self.url} did not take the connection within {patience}. Check host and port, "
+                "or a firewall."
+            )
+        if isinstance(error, TimeoutError):
+            return f"{self.url} took the connection and did not answer within {patience}."
+        return ""
+
+    def _known(self, error: OSError) -> str:
         """Say what an error of the network means, or nothing."""
         host = urlsplit(self.url).hostname
-        match cause:
+        match error:
             case socket.gaierror():
                 return (
                     f"There is no host {host}, or its name cannot be resolved from here "
-                    f"({cause.strerror}). Check the URL {self.url}."
+                    f"({error.strerror}). Check the URL {self.url}."
                 )
             case ConnectionRefusedError():
                 return (
@@ -163,38 +146,38 @@ class Caller:
                 )
             case ssl.SSLCertVerificationError():
                 return (
-                    f"The certificate of {host} cannot be verified: {cause.verify_message}. If it "
+                    f"The certificate of {host} cannot be verified: {error.verify_message}. If it "
                     "is signed by an authority of your own, name that in SSL_CERT_FILE."
                 )
             case ssl.SSLError():
                 return (
-                    f"{self.url} does not speak TLS as expected ({cause.reason or cause}). Perhaps "
+                    f"{self.url} does not speak TLS as expected ({error.reason or error}). Perhaps "
                     "it is a server for plain http."
                 )
         return ""
 
-    def refusal(self, response: httpx.Response, body: bytes, model: str) -> WorkbenchError:
+    def refusal(self, answer: Answer, body: bytes, model: str) -> WorkbenchError:
         """Return what an answer other than 200 means."""
-        status, words = response.status_code, self.clean(_words(body))
+        status, words = answer.status, self.clean(_words(body))
         said = f" It says: {words}" if words else ""
         if status in (401, 403):
             return RequestError(f"{self.url} refuses {self._key_named()} ({status}).{said}")
-        if status == httpx.codes.NOT_FOUND:
-            return RequestError(f"{self._not_found(model, response.url.path)}{said}")
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            after = response.headers.get("retry-after")
+        if status == HTTPStatus.NOT_FOUND:
+            return RequestError(f"{self._not_found(model, answer.path)}{said}")
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            after = answer.header("retry-after")
             when = f" It asks to wait {_wait(after)}." if after else ""
             return RequestError(
                 f"{self.url} takes no more requests for now (429).{when} Nothing is sent again by "
                 f"itself.{said}"
             )
-        if response.is_redirect:
-            target = self.clean(response.headers.get("location", "elsewhere"))
+        if 300 <= status < 400:
+            target = self.clean(answer.header("location") or "elsewhere")
             return SessionError(
                 f"{self.url} sends on to {target} ({status}), which is not followed, since the "
                 "key is for this address. Give the final one."
             )
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return SessionError(f"{self.url} failed with status {status}.{said}")
         return RequestError(f"{self.url} refuses this request ({status}).{said}")
 
@@ -218,10 +201,14 @@ class Caller:
         return f"{self.url} knows the model {model!r} or the path {path} not (404). Check the name."
 
 
-def body_of(response: httpx.Response) -> bytes:
-    """Return the beginning of an answer that is no stream."""
+def body_of(answer: Answer) -> bytes:
+    """Return the beginning of an answer that is no stream.
+
+    Raises:
+        OSError: The connection broke off.
+    """
     body = b""
-    for piece in response.iter_bytes():
+    for piece in answer.pieces():
         body += piece
         if len(body) >= _BODY:
             break
@@ -248,17 +235,3 @@ def _words(body: bytes) -> str:
 def _wait(after: str) -> str:
     """Say how long: seconds, or a date (RFC 9110, section 10.2.3)."""
     return format_seconds(float(after)) if after.isdecimal() else f"until {after}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

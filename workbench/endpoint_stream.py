@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
-import httpx
-
 from workbench.endpoint_calls import Caller, body_of
+from workbench.endpoint_connection import Answer
 from workbench.errors import RequestError, SessionError, WorkbenchError
 from workbench.generation import Delta, Generation
 from workbench.metrics import Timings
@@ -204,66 +205,65 @@ class Stream:
     def _run(self) -> None:
         """Send the request and read its stream (runs in a thread)."""
         try:
-            with self._caller.client() as client:
-                self._exchange(client)
+            self._exchange()
         except WorkbenchError as error:
             self.fail(error)
-        except (httpx.HTTPError, OSError) as error:
+        except OSError as error:
             self.fail(self._broken(error))
         finally:
             # Whatever else happened: a generation without an end would be waited for for ever.
             self.fail(SessionError(f"Reading from {self._caller.url} ended unexpectedly."))
 
-    def _exchange(self, client: httpx.Client) -> None:
+    def _exchange(self) -> None:
         body = dict(self._body)
         while True:
-            with client.stream(
-                "POST",
-                f"{self._caller.url}/{self._path}",
-                json=body,
-                headers=self._caller.headers(),
-                extensions={"trace": self._trace},
-            ) as response:
-                if response.status_code == httpx.codes.OK:
-                    self._read(response)
+            with self._caller.connection(self._meet) as connection:
+                connection.connect()
+                connection.patient()
+                headers = {**self._caller.headers(), "Content-Type": "application/json"}
+                connection.send_request("POST", self._path, headers, json.dumps(body).encode())
+                self._sent()
+                answer = connection.answer()
+                if answer.status == HTTPStatus.OK:
+                    self._read(answer)
                     return
-                answer = body_of(response)
+                words = body_of(answer)
                 # Some servers know no stream_options, and say so. The count of tokens is all that
                 # is lost without.
-                if b"stream_options" in answer and body.pop("stream_options", None):
+                if b"stream_options" in words and body.pop("stream_options", None):
                     continue
-                raise self._caller.refusal(response, answer, str(body["model"]))
+                raise self._caller.refusal(answer, words, str(body["model"]))
 
-    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take note of the connection's socket (httpcore calls this, see its trace extension)."""
-        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            with self._lock:
-                self._socket = info["return_value"].get_extra_info("socket")
-                self._connected = time.monotonic() - self._began
-                if self._over.is_set():
-                    self._shut()
-        elif name == "http11.send_request_body.complete":
-            with self._lock:
-                if not self._over.is_set():
-                    # Whether it waits there or is computed, no server tells.
-                    now = time.monotonic()
-                    self.generation.take({"event": "started", "input_tokens": None, "time": now})
+    def _meet(self, end: socket.socket) -> None:
+        """Take note of the connection's socket, which Stop shuts."""
+        with self._lock:
+            self._socket = end
+            self._connected = time.monotonic() - self._began
+            if self._over.is_set():
+                self._shut()
 
-    def _read(self, response: httpx.Response) -> None:
+    def _sent(self) -> None:
+        with self._lock:
+            if not self._over.is_set():
+                # Whether it waits there or is computed, no server tells.
+                now = time.monotonic()
+                self.generation.take({"event": "started", "input_tokens": None, "time": now})
+
+    def _read(self, answer: Answer) -> None:
         """Read a stream of events to its end.
 
         Raises:
             RequestError: The answer is no such stream.
             SessionError: It breaks off, or reports an error.
         """
-        kind = response.headers.get("content-type", "nothing named").partition(";")[0].strip()
+        kind = (answer.header("content-type") or "nothing named").partition(";")[0].strip()
         if kind != "text/event-stream":
-            words = self._caller.clean(body_of(response).decode(errors="replace"))
+            words = self._caller.clean(body_of(answer).decode(errors="replace"))
             raise RequestError(
                 f"{self._caller.url} answered with {kind} instead of a stream of events "
                 f"(text/event-stream). It may not be able to stream. It begins: {words[:200]}"
             )
-        for name, data in self._events(response):
+        for name, data in self._events(answer):
             if self._over.is_set():
                 return
             if data.strip() == DONE:
@@ -274,15 +274,15 @@ class Stream:
             raise self._broken(None)
         self._end(lambda: self._finish(str(self._reason)))
 
-    def _events(self, response: httpx.Response) -> Iterator[tuple[str, str]]:
+    def _events(self, answer: Answer) -> Iterator[tuple[str, str]]:
         reader = EventReader()
         try:
-            for piece in response.iter_bytes():
+            for piece in answer.pieces():
                 for event in reader.feed(piece):
                     yield event.name, event.data
         except ValueError as error:
             raise SessionError(f"{self._caller.url} sent {error}.") from None
-        except httpx.HTTPError:
+        except OSError:
             if self._reason is None:
                 raise
             # All text is there; only the end of the connection was not clean.
@@ -307,7 +307,7 @@ class Stream:
                 self.generation.take_chunk(chunk, now)
         self._reason = self._reason or chunk.finish_reason
 
-    def _broken(self, error: Exception | None) -> SessionError:
+    def _broken(self, error: OSError | None) -> SessionError:
         """Return what the end of a connection means."""
         if self.generation.chunks:
             why = f" ({self._caller.clean(str(error))})" if error and str(error) else ""

@@ -19,11 +19,12 @@ from typing import Any
 
 from workbench import files
 from workbench.backends import get_backend
+from workbench.correction import corrected
 from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.fit import Correct, Part
 from workbench.hardware import Device
-from workbench.history import ELSEWHERE, RECENT, corrected, family_file
+from workbench.history import ELSEWHERE, RECENT, family_file
 from workbench.model import Model
 from workbench.records import latest_of
 from workbench.spec import BuildSpec
@@ -78,8 +79,8 @@ def correction(spec: BuildSpec, parameters: int, device: str) -> Correct:
 
     Alike are builds of the same backend, weight precision and compute precision, of models with at
     least half and at most twice the parameters; on the same kind of GPU where there are any, else
-    on any, and the words say so. As in `history.corrected_need`, three of them narrow a range and
-    fewer only widen it. What was counted exactly stays so where they confirm it.
+    on any, and the words say so. As in `correction.corrected_need`, three of them narrow a range
+    and fewer only widen it. What was counted exactly stays so where they confirm it.
 
     Args:
         spec: What would be opened.

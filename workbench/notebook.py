@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError, JobError, SpecError
-from workbench.spec import BuildSpec, Parameter, got, parameters_of, unknown_names
+from workbench.notebook_parameters import (
+    assignments,
+    check_parameters,
+    meant_for,
+    typed_parameters,
+    undeclared,
+)
+from workbench.spec import BuildSpec, Parameter, parameters_of
 from workbench.units import printable
 
 if TYPE_CHECKING:
@@ -80,7 +86,7 @@ def spec_from(namespace: Mapping[str, Any]) -> BuildSpec:
     backend = get_backend(str(namespace.get("backend", DEFAULT)))
     names = parameters_of(backend.spec_class)
     _check_injected(namespace, names, backend.name)
-    beside, common = _beside(map(_assigned, _cells(namespace))), parameters_of(BuildSpec)
+    beside, common = _beside(map(assignments, _cells(namespace))), parameters_of(BuildSpec)
     values = {
         name: namespace[name]
         for name in names
@@ -126,7 +132,7 @@ def _check_injected(
 ) -> None:
     """Compare what papermill injected with what the notebook declared before it."""
     injected, declared = _passed(namespace)
-    check_parameters(injected, _undeclared(known) | _meant_for(backend, declared))
+    check_parameters(injected, undeclared(known) | meant_for(backend, declared))
 
 
 def _passed(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,7 +141,7 @@ def _passed(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     injected: dict[str, Any] = {}
     declared: dict[str, Any] = {}
     for cell in cells:
-        (injected if cell.startswith(_INJECTED) else declared).update(_assigned(cell))
+        (injected if cell.startswith(_INJECTED) else declared).update(assignments(cell))
     # A person may begin a cell with the same words: papermill's comes after one that declares.
     by_papermill = declared and not cells[0].startswith(_INJECTED)
     return (injected if by_papermill else {}), declared
@@ -159,80 +165,6 @@ def _beside(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         if stands:
             found |= dict.fromkeys(assigned, stands)
     return found
-
-
-def _meant_for(backend: str, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a notebook declares, without the build parameters of another backend."""
-    from workbench.backends import get_backend  # noqa: PLC0415 - pydantic
-
-    own = str(declared.get("backend") or backend)
-    if not backend or own == backend:
-        return dict(declared)
-    others = parameters_of(get_backend(own).spec_class).keys() - parameters_of(BuildSpec).keys()
-    return {name: value for name, value in declared.items() if name not in others}
-
-
-def _undeclared(known: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return the parameters of a backend as if a notebook declared them, of any type.
-
-    Their types are checked when the spec is made.
-    """
-    return dict.fromkeys(known)
-
-
-def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
-    """Refuse parameters that a notebook does not declare, or of another type than declared.
-
-    Args:
-        given: Values by name.
-        declared: Default values by name; a default of None accepts any type.
-
-    Raises:
-        SpecError: One line for each.
-    """
-    sentences = [unknown_names(list(given), declared)]
-    for name, value in given.items():
-        default = declared.get(name)
-        if default is not None and value is not None and not _same_type(value, default):
-            sentences.append(
-                f"{name} must be {_WORDS.get(type(default), type(default).__name__)}, such as "
-                f"{got(default)}; got {got(value)}."
-            )
-    if text := "\n".join(filter(None, sentences)):
-        raise SpecError(text)
-
-
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
-
-
-def _same_type(value: Any, default: Any) -> bool:
-    if isinstance(default, float) and not isinstance(value, bool):
-        return isinstance(value, int | float)
-    return type(value) is type(default)
-
-
-def _assigned(source: str) -> dict[str, Any]:
-    """Return the names that a cell assigns at its top level; the values where they are plain."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return {}  # a cell with IPython's own syntax declares no parameters
-    found: dict[str, Any] = {}
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        if isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        for target in targets:
-            if isinstance(target, ast.Name):
-                found[target.id] = _plain(getattr(node, "value", None))
-    return found
-
-
-def _plain(node: ast.expr | None) -> Any:
-    try:
-        return ast.literal_eval(node) if node else None
-    except ValueError:
-        return None
 
 
 def publish_result(**values: Any) -> None:
@@ -288,26 +220,6 @@ def run_notebook(
     return read_results(output)
 
 
-def typed_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as the types that a notebook declares.
-
-    Raises:
-        InputError: The notebook is missing.
-        SpecError: It does not declare a parameter, or declares another type.
-    """
-    if not notebook.is_file():
-        raise InputError(f"There is no notebook {notebook}.")
-    declared = _declared(notebook)
-    backend = str({**declared, **parameters}.get("backend", ""))
-    known, declared = _known(backend), _meant_for(backend, declared)
-    values = {
-        name: _typed_like(name, value, declared.get(name), known)
-        for name, value in parameters.items()
-    }
-    check_parameters(values, _undeclared(known) | declared)
-    return values
-
-
 def _make_room(output: Path) -> None:
     """Make what a notebook is written into; in our own folders it is private to the user."""
     from workbench.files import home, make_folder, private  # noqa: PLC0415 - beside its only use
@@ -318,25 +230,6 @@ def _make_room(output: Path) -> None:
     make_folder(output.parent)
     with open(output, "ab", opener=private):
         pass  # papermill writes into the file that is there
-
-
-def _declared(notebook: Path) -> dict[str, Any]:
-    """Return the default values in the `parameters` cell of a notebook.
-
-    Raises:
-        InputError: It is no notebook.
-    """
-    import nbformat  # noqa: PLC0415 - takes a while
-
-    try:
-        content = nbformat.read(notebook, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError) as error:
-        raise InputError(f"{notebook} is not a notebook that can be read.") from error
-    declared: dict[str, Any] = {}
-    for cell in content.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            declared.update(_assigned(cell.source))
-    return declared
 
 
 def read_results(notebook: Path) -> dict[str, Any]:
@@ -357,35 +250,3 @@ def run_path(notebook: Path) -> Path:
     from workbench.files import home  # noqa: PLC0415 - beside its only use
 
     return home() / "runs" / f"{notebook.stem}-{time.strftime('%Y%m%d-%H%M%S')}.ipynb"
-
-
-def _plain_text(source: str) -> Any:
-    try:
-        return ast.literal_eval(source)
-    except (ValueError, SyntaxError):
-        return None
-
-
-def _known(backend: str) -> dict[str, Parameter]:
-    """Return the parameters of the backend that a notebook runs; none where it names none.
-
-    Raises:
-        SpecError: There is no such backend.
-    """
-    from workbench.backends import get_backend  # noqa: PLC0415 - pydantic
-
-    return parameters_of(get_backend(backend).spec_class) if backend else {}
-
-
-def _typed_like(name: str, value: Any, default: Any, known: Mapping[str, Parameter]) -> Any:
-    """Read a text from the command line as the type that the notebook means."""
-    from workbench.flags import typed  # noqa: PLC0415 - pydantic
-
-    if not isinstance(value, str):
-        return value
-    if name in known:
-        return typed(value, known[name])
-    if isinstance(default, str):
-        return value
-    parsed = _plain_text(value.capitalize() if value.lower() in ("true", "false") else value)
-    return value if parsed is None else parsed

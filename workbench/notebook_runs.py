@@ -12,7 +12,8 @@ from typing import Any
 
 from workbench import files
 from workbench.errors import InputError, JobError, SpecError, WorkbenchError
-from workbench.notebook import run_notebook, typed_parameters
+from workbench.notebook import run_notebook
+from workbench.notebook_parameters import typed_parameters
 from workbench.units import printable
 
 

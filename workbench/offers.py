@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
 from workbench import explanations, store, usage
 from workbench.build import (
     Build,
@@ -12,9 +16,43 @@ from workbench.build import (
     wanted_by,
     with_absolute_paths,
 )
-from workbench.engine import Engine
-from workbench.jobs import running
+from workbench.engine import Engine, Identity
+from workbench.jobs import Job, running
 from workbench.spec import BuildSpec
+from workbench.toolchain import Toolchain
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A spec and what else decides which engine is meant; nothing is read that takes long."""
+
+    plan: Plan
+    spec: BuildSpec
+    toolchain: Toolchain
+    versions: Mapping[str, str]
+    device: Mapping[str, str]
+
+    @classmethod
+    def by(cls, spec: BuildSpec) -> Self:
+        """Look at what a spec means here.
+
+        Raises:
+            ModelError: The model cannot be used.
+            ToolchainError: The backend cannot run here.
+        """
+        plan = Plan.make(spec)
+        absolute = with_absolute_paths(spec, plan.model.path)
+        return cls(plan, absolute, *toolchain_of(plan.backend), built_for(plan.backend))
+
+    def identity(self) -> Identity | None:
+        """Return the identity of the engine; None where the weights were never read."""
+        return known_identity(self.plan, self.spec, self.versions, self.device)
+
+    def running(self, *, smoke: bool) -> Job | None:
+        """Return the job that builds it at this moment."""
+        request = {"spec": {}, "toolchain": self.toolchain.name, "smoke": smoke}
+        wanted = wanted_by(self.plan.model, self.spec, request, self.versions, self.device)
+        return running("build", wanted)
 
 
 def already_built(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]:
@@ -30,15 +68,12 @@ def already_built(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, 
         ModelError: The model cannot be used.
         ToolchainError: The backend cannot run here.
     """
-    plan = Plan.make(spec)
-    _, versions = toolchain_of(plan.backend)
-    device = built_for(plan.backend)
-    absolute = with_absolute_paths(spec, plan.model.path)
-    identity = known_identity(plan, absolute, versions, device)
+    wanted = _Wanted.by(spec)
+    identity = wanted.identity()
     engine = store.look_up(identity)[0] if identity else None
     if engine is None:
-        return covering(spec, smoke=smoke)
-    engine = engine.under(plan.backend.limits(absolute))
+        return _covering(wanted, smoke=smoke)
+    engine = engine.under(wanted.plan.backend.limits(wanted.spec))
     suspicion = usage.suspicion(engine.key)
     return [(engine, f"The engine {engine.key} is the one that you ask for.{suspicion}")]
 
@@ -50,10 +85,7 @@ def missing(spec: BuildSpec) -> list[str]:
         ModelError: The model cannot be used.
         ToolchainError: The backend cannot run here.
     """
-    plan = Plan.make(spec)
-    _, versions = toolchain_of(plan.backend)
-    absolute = with_absolute_paths(spec, plan.model.path)
-    identity = known_identity(plan, absolute, versions, built_for(plan.backend))
+    identity = _Wanted.by(spec).identity()
     found = explanations.nearest(identity, store.list_engines()) if identity else None
     if found is None or not found[1]:
         return []
@@ -70,17 +102,14 @@ def covering(spec: BuildSpec, *, smoke: bool = True) -> list[tuple[Engine, str]]
         ModelError: The model cannot be used.
         ToolchainError: The backend cannot run here.
     """
-    plan = Plan.make(spec)
-    toolchain, versions = toolchain_of(plan.backend)
-    device = built_for(plan.backend)
-    spec = with_absolute_paths(spec, plan.model.path)
-    identity = known_identity(plan, spec, versions, device)
-    if identity is None or store.look_up(identity)[0]:
+    return _covering(_Wanted.by(spec), smoke=smoke)
+
+
+def _covering(wanted: _Wanted, *, smoke: bool) -> list[tuple[Engine, str]]:
+    identity = wanted.identity()
+    if identity is None or store.look_up(identity)[0] or wanted.running(smoke=smoke):
         return []
-    request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    if running("build", wanted_by(plan.model, spec, request, versions, device)):
-        return []
-    shapes = plan.backend.shapes(spec, plan.model)
+    shapes = wanted.plan.backend.shapes(wanted.spec, wanted.plan.model)
     found = explanations.covering(identity, shapes, store.list_engines())
     return [(engine, explanations.covers_sentence(engine, shapes)) for engine in found]
 
@@ -96,9 +125,6 @@ def running_build(spec: BuildSpec, *, smoke: bool = True) -> Build | None:
         ModelError: The model cannot be used.
         ToolchainError: The backend cannot run here.
     """
-    plan = Plan.make(spec)
-    toolchain, versions = toolchain_of(plan.backend)
-    absolute, device = with_absolute_paths(spec, plan.model.path), built_for(plan.backend)
-    request = {"spec": {}, "toolchain": toolchain.name, "smoke": smoke}
-    job = running("build", wanted_by(plan.model, absolute, request, versions, device))
-    return Build(absolute, job, None, "This very build runs already.") if job else None
+    wanted = _Wanted.by(spec)
+    job = wanted.running(smoke=smoke)
+    return Build(wanted.spec, job, None, "This very build runs already.") if job else None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.generation import Alternative
 from workbench.sampling import Sampling
@@ -28,8 +27,7 @@ NOT_STANDARD = ("top_k", "min_p", "repetition_penalty", "ignore_eos")
 ignore or refuse them. They are sent only where they differ from their defaults."""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What one event of a stream says.
 
     Attributes:

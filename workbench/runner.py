@@ -85,7 +85,7 @@ def _work(journal: Journal) -> dict[str, Any]:
 
             return run_cluster_job(journal)
         case "sweep":
-            from workbench.sweep import run_sweep_job
+            from workbench.sweep_job import run_sweep_job
 
             return run_sweep_job(journal)
         case "point":

@@ -1,9 +1,9 @@
 """Trials of endpoints: the same workload on a server that speaks OpenAI's protocol.
 
-What is not known of a server stays empty: its memory, its build, how many devices it has unless
-the user says so. Of one that the workbench runs itself (`workbench.serving`) device, model and
-engine are known, so that it competes with what was measured without a server. Its stamps are of
-chunks, taken when they arrived here, so the network counts.
+What is not known of a server stays empty: its memory, its build, what it runs on and how many of
+those it has unless the user says so. Of one that the workbench runs itself (`workbench.serving`)
+device, model and engine are known, so that it competes with what was measured without a server. Its
+stamps are of chunks, taken when they arrived here, so the network counts.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def run_server_trial(
         workload,
         tokenizer=Path(server.tokenizer) if server.tokenizer else None,
         devices=server.devices,
+        device_name=server.device_name,
         time_limit=time_limit,
         silence_limit=silence_limit,
         point=point,
@@ -70,7 +71,7 @@ def server_point(server: ServerSpec, workload: Workload) -> str:
         InputError: There is no such file of prompts.
     """
     spec = {"backend": "endpoint", "url": server.endpoint.url, "model": server.served_model}
-    return _point(spec, workload, server.devices or 1)
+    return _point(spec, workload, server.devices or 1, server.device_name)
 
 
 def run_endpoint_trial(
@@ -79,6 +80,7 @@ def run_endpoint_trial(
     *,
     tokenizer: Path | None = None,
     devices: int | None = None,
+    device_name: str | None = None,
     time_limit: float | None = None,
     silence_limit: float | None = SILENCE_LIMIT,
     point: str = "",
@@ -96,6 +98,8 @@ def run_endpoint_trial(
             server does not tell.
         devices: How many the server runs on, for the throughput per device; by default those of
             the engine, where the workbench serves one there, else 1.
+        device_name: What each of them is, as other trials name it; by default what the workbench
+            knows of a server of its own, else unknown.
         time_limit: Seconds for all requests.
         silence_limit: Seconds in which no token comes of any request, after which they are given
             up; None leaves that to the endpoint's own patience.
@@ -108,7 +112,7 @@ def run_endpoint_trial(
     """
     spec = {"backend": "endpoint", "url": endpoint.url, "model": endpoint.model}
     count = devices or 1
-    named = point or _point(spec, workload, count)
+    named = point or _point(spec, workload, count, device_name)
     record = new_record(named, spec, workload.model_dump(mode="json"))
     record["devices"] = count
     record["asked"] = {
@@ -116,6 +120,7 @@ def run_endpoint_trial(
         "key_env": endpoint.key_env,
         "tokenizer": str(tokenizer.expanduser().absolute()) if tokenizer else None,
         "devices": devices,
+        "device_name": device_name,
     }
     # A server lives on, and may answer known prompts from its cache of prefixes.
     record["salt"] = salt = uuid.uuid4().hex
@@ -127,12 +132,13 @@ def run_endpoint_trial(
     deadline = None if time_limit is None else started + time_limit
     try:
         about = _About.of(endpoint)
-        record["environment"] = about.environment()
+        record["environment"] = about.environment(device_name)
         record["engine"] = about.engine_words()
         record["devices"] = count = devices or about.devices
         report(f"ask {endpoint.url}")
         with endpoint.open(known.count if known else None) as session:
-            record["point"] = point or _point({**spec, "model": session.model}, workload, count)
+            told = {**spec, "model": session.model}
+            record["point"] = point or _point(told, workload, count, device_name)
             record["spec"] |= about.model_words(session.model)
             spell = speller_for(session, vocabulary, known, deadline) if vocabulary else None
             measured = measure(
@@ -188,8 +194,11 @@ class _About:
         """How many devices its engine runs on."""
         return int(self.spec.get("tp_size", 1)) * int(self.spec.get("pp_size", 1))
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self, device: str | None) -> dict[str, Any]:
         """Return versions and device of a measurement that is about to start.
+
+        Args:
+            device: As the user says it, who knows best.
 
         Raises:
             ToolchainError: There is a GPU driver that does not answer.
@@ -199,7 +208,7 @@ class _About:
         # A command of the user's may compute on a GPU, where there is one.
         if not self.runs_here or (self.engine is None and list_gpus()):
             told["device"] = None
-        return told
+        return {**told, "device": device or told["device"]}
 
     def engine_words(self) -> dict[str, Any]:
         """Return what a trial records of the engine; nothing where there is none of ours."""
@@ -222,8 +231,9 @@ class _About:
         return {"model": self.model, "served_model": served} if self.model else {"model": served}
 
 
-def _point(spec: Mapping[str, Any], workload: Workload, devices: int) -> str:
+def _point(spec: Mapping[str, Any], workload: Workload, devices: int, device: str | None) -> str:
     """Return what trials of one model on one server under one workload share."""
     asked = {**workload.model_dump(mode="json"), "prompts": content(workload.prompts)}
-    text = json.dumps([spec, asked, devices], sort_keys=True)
+    # Trials from before a device could be said have none in their name.
+    text = json.dumps([spec, asked, devices, *([device] if device else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -51,6 +51,14 @@ class ServerSpec(Declared):
         group="Server",
         none_means="those of the engine, where the workbench serves it, else 1",
     )
+    device_name: str | None = parameter(
+        None,
+        min_length=1,
+        help="What the server runs on, as other trials name it, such as NVIDIA H100 80GB HBM3: "
+        "charts compare it with what ran on the same.",
+        group="Server",
+        none_means="that of the engine, where the workbench serves it, else unknown",
+    )
 
     @model_validator(mode="after")
     def _belongs(self) -> Self:

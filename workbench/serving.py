@@ -21,7 +21,7 @@ import httpx
 
 from workbench import store, usage
 from workbench.endpoint import Endpoint
-from workbench.endpoint_calls import is_loopback
+from workbench.endpoint_connection import is_loopback
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
 from workbench.files import read_end

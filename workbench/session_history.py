@@ -26,12 +26,13 @@ from typing import Any
 from workbench import engine_history, files, hub
 from workbench.backends import get_backend, make_spec
 from workbench.checkpoint import is_complete
+from workbench.correction import MARGIN, corrected
 from workbench.engine import Engine
 from workbench.errors import WorkbenchError
 from workbench.fit import Fit, Part
 from workbench.gpus import list_gpus
 from workbench.hardware import Device, host
-from workbench.history import ELSEWHERE, MARGIN, RECENT, corrected, family_file
+from workbench.history import ELSEWHERE, RECENT, family_file
 from workbench.model import HUB_ID, Model, directory_of
 from workbench.records import latest_of
 from workbench.session_peak import SessionPeak
@@ -45,9 +46,9 @@ def expected_fit(spec: BuildSpec, model: Model, device: Device) -> Fit:
 
     Alike are sessions of the same backend, weight precision and compute precision, of models with
     at least half and at most twice the parameters; on the same kind of device where there are any,
-    else on any, and the words say so. As in `history.corrected_need`, three of them narrow a range
-    and fewer only widen it. The low end is never raised: pages of a mapped file count in a peak,
-    and can be given back all the same.
+    else on any, and the words say so. As in `correction.corrected_need`, three of them narrow a
+    range and fewer only widen it. The low end is never raised: pages of a mapped file count in a
+    peak, and can be given back all the same.
 
     Args:
         spec: What would be opened.

@@ -6,14 +6,17 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6; o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from typing import NamedTuple
 
 LONGEST = 16 << 20
 """Most bytes of one unfinished event: a server that never ends a line shall not fill the memory."""
 
 
-@dataclass(frozen=True)
-class Event:
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Event(NamedTuple):
     """One event; `name` is empty unless the server gave it one."""
 
     name: str
@@ -36,12 +39,8 @@ class EventReader:
         Raises:
             ValueError: An event is longer than `LONGEST`.
         """
-        self._buffer += piece
-        events = []
-        while (line := self._next_line()) is not None:
-            event = self._take(line)
-            if event:
-                events.append(event)
+        *lines, self._buffer = self._lines(self._buffer + piece)
+        events = [event for line in lines if (event := self._take(line.decode(errors="replace")))]
         if len(self._buffer) + self._size > LONGEST:
             raise ValueError(f"an event of more than {LONGEST >> 20} MiB")
         return events
@@ -55,20 +54,17 @@ class EventReader:
         last = [self._take(line) for line in (rest.decode(errors="replace"), "")]
         return [event for event in last if event]
 
-    def _next_line(self) -> str | None:
-        """Cut the next line off the buffer; None when none is complete.
+    @staticmethod
+    def _lines(data: bytes) -> list[bytes]:
+        """Return all lines that have ended, and what has not.
 
         A line ends with LF, CRLF or CR. After a CR the next byte tells, so it is waited for.
         """
-        ends = [at for at in (self._buffer.find(b"\n"), self._buffer.find(b"\r")) if at >= 0]
-        if not ends:
-            return None
-        at = min(ends)
-        if self._buffer[at : at + 1] == b"\r" and at + 1 == len(self._buffer):
-            return None
-        skip = 2 if self._buffer[at : at + 2] == b"\r\n" else 1
-        line, self._buffer = self._buffer[:at], self._buffer[at + skip :]
-        return line.decode(errors="replace")
+        if b"\r" not in data:
+            return data.split(b"\n")
+        whole, held = (data[:-1], b"\r") if data.endswith(b"\r") else (data, b"")
+        *lines, rest = _LINE_END.split(whole)
+        return [*lines, rest + held]
 
     def _take(self, line: str) -> Event | None:
         """Take one line; an empty one ends an event."""

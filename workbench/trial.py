@@ -92,6 +92,23 @@ class Trial:
         summary: Mapping[str, Any] = self.record["summary"]
         return summary
 
+    @property
+    def of_unknown_device(self) -> bool:
+        """Whether it is of a server, and nobody has said what that runs on."""
+        environment = self.record.get("environment") or {}
+        return self._of_server and not environment.get("device")
+
+    @property
+    def of_unknown_count(self) -> bool:
+        """Whether it is of a server, and nobody has said how many devices that has: one counts."""
+        asked = self.record.get("asked") or {}
+        ours = not self.of_unknown_device and not asked.get("device_name")
+        return self._of_server and not (ours or self.record["engine"] or asked.get("devices"))
+
+    @property
+    def _of_server(self) -> bool:
+        return self.spec.get("backend") == "endpoint"
+
     def generation(self, number: int) -> dict[str, Any] | None:
         """Return a request of the first repetition as `latency_figure` takes it, if there is one.
 

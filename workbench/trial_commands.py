@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from workbench.quality import Quality
 from workbench.served import run_server_trial
 from workbench.server_spec import ServerSpec
 from workbench.silence import SILENCE_LIMIT
-from workbench.sweep import Sweep, start_sweep
+from workbench.sweep import Sweep
+from workbench.sweep_job import start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
 from workbench.trial_words import trial_lines
 from workbench.units import printable, printable_json
+from workbench.verbs import Action, json_flag
 from workbench.workload import Workload
-
-Action = Callable[[argparse.Namespace], int]
 
 
 def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
@@ -37,7 +37,7 @@ def declare_trial(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     spec_class = add_spec_flags(parser, words)
     add_flags(parser, ServerSpec, "a server in place of an engine")
     _limits(parser)
-    _json_flag(parser)
+    json_flag(parser)
 
     def run(parsed: argparse.Namespace) -> int:
         workload = Workload.parse(given(parsed, Workload))
@@ -95,7 +95,7 @@ def declare_trials(parser: argparse.ArgumentParser, words: list[str]) -> Action:
         "--device", help="With --import: what that runs on, as our trials name it, such as a GPU."
     )
     parser.add_argument("--valid", action="store_true", help="Only those that may be compared.")
-    _json_flag(parser)
+    json_flag(parser)
 
     def run(parsed: argparse.Namespace) -> int:
         if parsed.id:
@@ -187,10 +187,6 @@ def _limits(parser: argparse.ArgumentParser) -> None:
         help="Give up when there is no token or other sign of life for so long; 0: never. "
         f"Default: {SILENCE_LIMIT:g}.",
     )
-
-
-def _json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
 
 
 def _tell(text: str) -> None:

@@ -19,6 +19,7 @@ def trial_lines(trial: Trial) -> list[str]:
     lines += (f"Note     {warning}" for warning in record.get("warnings", ()))
     if summary:
         lines += _figures(summary)
+    lines += (f"Device   {line}" for line in _unsaid(trial))
     lines += _engine(record)
     lines += _predicted(record.get("predicted") or {})
     lines += (f"Quality  {line}" for line in _quality(record.get("quality") or {}))
@@ -48,6 +49,16 @@ def _figures(summary: Mapping[str, Any]) -> list[str]:
             f"Late     requests were sent {format_seconds(late['p99'])} (p99) and at most "
             f"{format_seconds(late['max'])} after their time"
         )
+    return lines
+
+
+def _unsaid(trial: Trial) -> list[str]:
+    """Return what nobody has said of a server's devices, and how to say it."""
+    lines = []
+    if trial.of_unknown_device:
+        lines.append("unknown; with device_name it is compared with what ran on the same")
+    if trial.of_unknown_count:
+        lines.append("counted as one, for what is per device and the cost; devices says how many")
     return lines
 
 

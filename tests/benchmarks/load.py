@@ -1,17 +1,21 @@
 """What the load generator costs: throughput of canned tokens with it and without it.
 
-    python -m tests.benchmarks.load [--streams 64] [--rounds 7] [--pace 0.005]
-        [--served-pace 0.02] [--requests 640]
+    python -m tests.benchmarks.load [--streams 64] [--rounds 7] [--pace 0.005] [--requests 640]
 
 Each running request gets one canned token a step. Both sides of a ratio send the same requests and
-swap who begins; the median of the ratios counts, and must be at least 0.97.
+swap who begins; the median of the ratios counts.
 
 * A session that replays them in this process. Without the load generator nobody asks: each request
   that ends is followed by the next inside the replay itself, which is what the server can do.
 * A server that replays them over HTTP, in a process of its own (tests/servers/replaying.py). In
   place of an endpoint and the load generator stands one thread of this process that reads all
   sockets as they have something, looks at nothing of it, and sends the next request when one is
-  closed. Steps are longer here: 64 streams of 20 ms are 3200 events/s, each read by itself.
+  closed. At three speeds: 50 and 100 tokens/s a stream, as engines on a GPU stream to people (3200
+  and 6400 events/s, each read by itself), and as fast as this server can.
+
+The limit, 0.97, is for the session and the two speeds that a model's server has. As fast as it can,
+the canned server gives all tokens of a request at once, and does nothing but what its client has to
+do as well: that ratio says what parsing costs beside not parsing, not what a trial loses.
 
 Then an open loop at half of the session's rate prints its scheduling error.
 """
@@ -30,6 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 from tests.replay import Replay
@@ -44,6 +49,9 @@ from workbench.sampling import Sampling
 from workbench.workload import Workload
 
 LIMIT = 0.97
+
+PACES = {"50 tokens/s each": 0.02, "100 tokens/s each": 0.01}
+"""Seconds a step of a server."""
 SAMPLING = Sampling(ignore_eos=True, seed=0)
 
 
@@ -170,7 +178,6 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7, help="at least 2")
     parser.add_argument("--pace", type=float, default=0.005, help="seconds a step")
-    parser.add_argument("--served-pace", type=float, default=0.02, help="the same over HTTP")
     parser.add_argument("--requests", type=int, default=640)
     options = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f} (average of the last minute)", flush=True)
@@ -183,20 +190,24 @@ def main() -> int:
         lambda: bare(options.pace, *what),
         options.rounds,
     )
-    with replaying_server(options.served_pace) as url:
-        endpoint, _ = compare(
-            f"endpoint, {options.streams} streams",
-            lambda: served(url, *what),
-            lambda: bare_reader(url, *what),
-            options.rounds,
-        )
+    ratios = [session]
+    for name, pace in {**PACES, "as fast as it can": 0.0}.items():
+        with replaying_server(pace) as url:
+            ratio, _ = compare(
+                f"endpoint, {options.streams} streams of {name}",
+                partial(served, url, *what),
+                partial(bare_reader, url, *what),
+                options.rounds,
+            )
+        ratios += [ratio] if pace else []
     rate = speed / 32 / 2
     late = open_loop(options.pace, requests, rate)
     print(
         f"{rate:.0f} requests/s: sent {late['p50'] * 1e6:.0f} us late (p50), "
         f"{late['p99'] * 1e6:.0f} us (p99), {late['max'] * 1e6:.0f} us at most"
     )
-    return 0 if min(session, endpoint) >= LIMIT else 1
+    print(f"the least that counts is {min(ratios):.4f} (limit {LIMIT})")
+    return 0 if min(ratios) >= LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from workbench.engine import Engine, age, read_engine
 from workbench.errors import StoreError
 from workbench.eviction import Usage
 from workbench.units import format_bytes, format_seconds, printable, printable_json
+from workbench.widgets.counted import CountedBytes
 from workbench.widgets.lists import ListPanel, Row, contains, hidden
-from workbench.widgets.transfer import Transfer, counted
+from workbench.widgets.transfer import Transfer
 
 COLUMNS = (
     ("engine", ""),
@@ -55,7 +56,6 @@ class StorePanel(ListPanel):
         self._title = widgets.HTML()
         self._suspicion = widgets.HTML()
         self._manifest = widgets.HTML()
-        self._result = widgets.HTML()
         self._held = widgets.HTML()
         self._aside = widgets.HTML()
         self.budget = widgets.Text(
@@ -83,7 +83,7 @@ class StorePanel(ListPanel):
         )
         self.transfer = Transfer()
         self._confirm = widgets.HBox([self.confirm_button, self.keep_button])
-        self._bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(width="520px"))
+        self._reading = CountedBytes()
         actions = [
             self.use_button,
             self.verify_button,
@@ -97,12 +97,11 @@ class StorePanel(ListPanel):
                 self._suspicion,
                 widgets.HBox(actions),
                 self._confirm,
-                self._bar,
-                self._result,
+                self._reading,
                 self._manifest,
             ]
         )
-        for widget in (self._details, self._confirm, self._bar):
+        for widget in (self._details, self._confirm):
             hidden(widget, None)
         limit = widgets.HBox([self.budget, self.budget_button])
         super().__init__(
@@ -165,7 +164,7 @@ class StorePanel(ListPanel):
             engine = self._sure()
             freed = eviction.evict(engine.key)
             self.table.selected = ""
-            self._say(f"Removed the engine {engine.key} ({format_bytes(freed)}).")
+            self._reading.say(f"Removed the engine {engine.key} ({format_bytes(freed)}).")
         self.refresh()
 
     def verify(self) -> None:
@@ -174,7 +173,7 @@ class StorePanel(ListPanel):
         with self.boundary():
             engine = self._sure()
             self._verified, self.verify_button.disabled = engine.key, True
-            self._say("")
+            self._reading.say("")
             self.in_background(self._verify, engine)
 
     def export_chosen(self) -> None:
@@ -231,7 +230,7 @@ class StorePanel(ListPanel):
 
     def _choose(self, name: str) -> None:
         self._key = name
-        self._say("")
+        self._reading.say("")
         hidden(self._confirm, None)
         self._show_chosen()
 
@@ -246,7 +245,7 @@ class StorePanel(ListPanel):
             self._manifest.value = f"<pre>{html.escape(text)}</pre>" if text else ""
             self.pin_button.description = "Unpin" if usage.is_pinned(engine.key) else "Pin"
             self.verify_button.disabled = bool(self._verified)
-            hidden(self._bar, self._verified == engine.key)
+            self._reading.show_bar(shown=self._verified == engine.key)
 
     def _sure(self) -> Engine:
         """Return the chosen engine.
@@ -260,20 +259,16 @@ class StorePanel(ListPanel):
 
     def _verify(self, engine: Engine) -> None:
         try:
-            hidden(self._bar, engine)
+            self._reading.show_bar(shown=True)
             began = time.monotonic()
-            progress = counted(self._bar, self._say, "read")
-            why = engine.damage(thorough=True, progress=progress)
+            why = engine.damage(thorough=True, progress=self._reading.counting("read"))
             seconds = format_seconds(time.monotonic() - began)
             if why:
                 raise StoreError(f"{store.set_aside(engine, why)} Build it again.")
-            self._say(f"Every byte of {engine.key} is what was published ({seconds}).")
+            self._reading.say(f"Every byte of {engine.key} is what was published ({seconds}).")
         finally:
             self._verified = ""
             self.refresh()
-
-    def _say(self, text: str) -> None:
-        self._result.value = f'<span role="status">{html.escape(printable(text))}</span>'
 
     def _show_held(self, engines: Sequence[Engine]) -> None:
         """Show how much the store holds, against its budget where there is one."""

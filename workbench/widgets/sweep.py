@@ -18,7 +18,8 @@ from workbench.freshness import Demand
 from workbench.jobs import Job
 from workbench.journal import ENDED, View
 from workbench.notebook import headless
-from workbench.sweep import Point, Sweep, start_sweep
+from workbench.sweep import Point, Sweep
+from workbench.sweep_job import start_sweep
 from workbench.sweep_plan import SweepPlan
 from workbench.trial import Trial
 from workbench.trial_words import trial_lines

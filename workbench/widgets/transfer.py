@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -12,8 +9,8 @@ import ipywidgets as widgets
 from workbench.archive import export_engine, import_engine
 from workbench.engine import Engine
 from workbench.errors import InputError
-from workbench.units import format_bytes, printable
-from workbench.widgets.lists import TICK, hidden
+from workbench.units import format_bytes
+from workbench.widgets.counted import CountedBytes
 
 
 class Transfer(widgets.VBox):  # type: ignore[misc]
@@ -39,22 +36,20 @@ class Transfer(widgets.VBox):  # type: ignore[misc]
             tooltip="Import also an engine that may run code of its model's repository",
             layout=widgets.Layout(width="auto"),
         )
-        self._bar = widgets.FloatProgress(max=1.0, layout=widgets.Layout(width="520px"))
-        self._said = widgets.HTML()
-        hidden(self._bar, None)
+        self._counted = CountedBytes()
         controls = [self.path, self.export_button, self.import_button, self.trust]
         row = widgets.HBox(controls, layout=widgets.Layout(flex_flow="row wrap"))
-        super().__init__([row, self._bar, self._said])
+        super().__init__([row, self._counted])
 
     @property
     def said(self) -> str:
         """What is shown below the path, as HTML."""
-        return str(self._said.value)
+        return self._counted.said
 
     def set_busy(self, *, busy: bool) -> None:
         """Take no second order while one is carried out."""
         self.export_button.disabled = self.import_button.disabled = busy
-        hidden(self._bar, busy)
+        self._counted.show_bar(shown=busy)
 
     def file(self) -> Path:
         """Return the file that the path names.
@@ -72,9 +67,9 @@ class Transfer(widgets.VBox):  # type: ignore[misc]
         Raises:
             StoreError: As `export_engine`.
         """
-        export_engine(engine, path, progress=counted(self._bar, self._say, "written"))
+        export_engine(engine, path, progress=self._counted.counting("written"))
         size = format_bytes(path.stat().st_size)
-        self._say(f"The engine {engine.key} is in {path} ({size}).")
+        self._counted.say(f"The engine {engine.key} is in {path} ({size}).")
 
     def read(self, path: Path) -> None:
         """Bring the engine of a file into the store.
@@ -86,26 +81,9 @@ class Transfer(widgets.VBox):  # type: ignore[misc]
         engine, new = import_engine(
             path,
             trust_remote_code=self.trust.value,
-            progress=counted(self._bar, self._say, "read"),
+            progress=self._counted.counting("read"),
             tell=told.append,
         )
-        self._say(" ".join([f"{'Imported' if new else 'It is there already:'} {engine}.", *told]))
-
-    def _say(self, text: str) -> None:
-        self._said.value = f'<span role="status">{html.escape(printable(text))}</span>'
-
-
-def counted(
-    bar: widgets.FloatProgress, say: Callable[[str], None], done_word: str
-) -> Callable[[int, int], None]:
-    """Return what shows counted bytes in a bar and in words, a few times a second."""
-    told = 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > TICK or done == total:
-            told = time.monotonic()
-            bar.value = done / max(total, 1)
-            say(f"{format_bytes(done)} of {format_bytes(total)} {done_word}")
-
-    return progress
+        self._counted.say(
+            " ".join([f"{'Imported' if new else 'It is there already:'} {engine}.", *told])
+        )
