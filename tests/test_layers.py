@@ -52,6 +52,7 @@ LAYERS = [
     {"containers", "environments"},
     {"toolchain", "backends"},
     {"process", "devices"},
+    {"server_process"},
     {"engine"},
     {"explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},
