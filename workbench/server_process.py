@@ -3,6 +3,8 @@
 A container is no child of the program that started it, so that killing that one leaves the
 container running. Inside, the server is therefore on a leash (worker/leashed.py): a socket of this
 process, which the system closes however this process ends.
+
+That was tried with a stand-in for docker, not with trtllm-serve in NVIDIA's container.
 """
 
 from __future__ import annotations
