@@ -8,6 +8,7 @@ files outside the image and the mounts do not exist. What C++ opens is not seen 
     STANDIN_STATE    folder for the names of containers and the list of kills
     STANDIN_PYTHON   what python3 is inside the image
     STANDIN_IMAGE    the one image that is there
+    STANDIN_TOOLKIT  set where NVIDIA's container toolkit is there
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def run(words: list[str]) -> int:
     mounts = [mount(text) for text in options.mount]
     if options.image != os.environ["STANDIN_IMAGE"]:
         return fail(f"Error response from daemon: No such image: {options.image}")
-    if options.gpus:
+    if options.gpus and "STANDIN_TOOLKIT" not in os.environ:
         return fail('could not select device driver "" with capabilities: [[gpu]].')
     assert options.pull == "never"
     assert options.rm
@@ -76,6 +77,11 @@ def run(words: list[str]) -> int:
     assert within(options.workdir, writable)
     variables = dict(text.split("=", 1) for text in options.env)
     assert within(variables["HOME"], writable)
+    if options.publish:
+        # Else all of this machine's addresses; and what listens inside on its own 127.0.0.1 is
+        # reached by nobody.
+        assert options.publish.startswith("127.0.0.1:"), options.publish
+        assert options.arguments[options.arguments.index("--host") + 1] == "0.0.0.0"
     name = STATE / options.name
     code = INSIDE.format(
         seen=[*seen, *IMAGE, str(Path(sys.base_prefix))],
@@ -85,11 +91,13 @@ def run(words: list[str]) -> int:
     )
     process = subprocess.Popen(
         [PYTHON, "-c", code],
-        env={"PATH": "/usr/bin:/bin", **variables},
+        env={"PATH": f"{PYTHON.parent}:/usr/bin:/bin", **variables},
         cwd=options.workdir,
         start_new_session=True,
     )
     name.write_text(str(process.pid))
+    # docker run hands signals on (--sig-proxy, which is on unless told otherwise).
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()
     name.unlink()
     return 128 - status if status < 0 else status
@@ -110,7 +118,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="docker run", allow_abbrev=False)
     for flag in ("--rm", "--init"):
         parser.add_argument(flag, action="store_true")
-    for option in ("--name", "--workdir", "--entrypoint", "--pull", "--ipc", "--user", "--gpus"):
+    for option in ("--name", "--workdir", "--entrypoint", "--pull", "--ipc", "--user"):
+        parser.add_argument(option)
+    for option in ("--gpus", "--publish"):
         parser.add_argument(option)
     for option in ("--ulimit", "--security-opt", "--env", "--mount"):
         parser.add_argument(option, action="append", default=[])

@@ -51,7 +51,7 @@ LAYERS = [
     {"eager_memory", "trtllm_need"},
     {"containers", "environments"},
     {"toolchain", "backends"},
-    {"process"},
+    {"process", "server_process"},
     {"engine"},
     {"devices", "explanations", "usage", "presets", "spec_text"},
     {"store", "journal", "processes"},

@@ -266,6 +266,27 @@ def test_the_real_client_of_docker_understands_us() -> None:
     assert "unknown flag" in answers[1]
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("localhost", "127.0.0.1:8:8"), ("0.0.0.0", "0.0.0.0:8:8"), ("::1", "[::1]:8:8")],
+)
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_port_is_published_at_the_address_that_was_asked_for(
+    engine: str, host: str, shown: str
+) -> None:
+    command = Container(engine, "image").command(
+        ["serve"],
+        name="name",
+        variables={},
+        readable=[],
+        writable=[],
+        gpus=False,
+        published=(host, 8),
+    )
+    assert command[command.index("--publish") + 1] == shown
+    assert "--publish" not in _command(engine)
+
+
 # Containers that run.
 
 

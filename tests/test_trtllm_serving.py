@@ -7,24 +7,33 @@ flags and limits are right is checked here, not that TensorRT-LLM serves.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.faults import until
 from tests.servers import trtllm_serve
+from tests.standin_nvml import TWO_GPUS
 from workbench import jobs, store, usage
 from workbench.build import start_build
 from workbench.cli import main
 from workbench.engine import Engine
 from workbench.engine_report import report_page, spec_of
-from workbench.errors import StoreError, ToolchainError
+from workbench.errors import JobError, StoreError, ToolchainError
 from workbench.export import export_to_run
-from workbench.serving import await_server, engine_server, start_server
+from workbench.journal import ENDED
+from workbench.serving import Server, await_server, engine_server, start_server, watched_gpus
+
+IMAGE = "image"
+STANDIN = Path(__file__).parent / "standin_docker.py"
 
 SPEC = {"backend": "tensorrt_llm", "max_batch_size": 4, "max_seq_len": 512, "max_num_tokens": 2048}
 
@@ -50,17 +59,44 @@ def engine(
     return engine
 
 
-@pytest.fixture
-def served(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """The engine, with a toolchain that has the played trtllm-serve."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+def _programs(folder: Path) -> Path:
+    """An environment that has the played trtllm-serve; returns its interpreter."""
+    folder.mkdir(parents=True)
     script = folder / "trtllm-serve"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} {trtllm_serve.__file__} "$@"\n')
     script.chmod(0o755)
     (folder / "python").symlink_to(sys.executable)
-    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(folder / "python"))
+    return folder / "python"
+
+
+@pytest.fixture
+def served(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine, with a toolchain that has the played trtllm-serve."""
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", str(_programs(tmp_path / "bin")))
     return engine
+
+
+@pytest.fixture
+def docker(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in for docker, whose image has the played trtllm-serve; returns its state."""
+    state, programs = tmp_path / "state", tmp_path / "programs"
+    for folder in (state, programs):
+        folder.mkdir()
+    program = programs / "docker"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("STANDIN_STATE", str(state))
+    monkeypatch.setenv("STANDIN_PYTHON", str(_programs(tmp_path / "image" / "bin")))
+    monkeypatch.setenv("STANDIN_IMAGE", IMAGE)
+    monkeypatch.setenv("STANDIN_TOOLKIT", "1")
+    monkeypatch.setenv("WORKBENCH_TOOLCHAIN_TENSORRT_LLM", f"docker:{IMAGE}")
+    return state
+
+
+def _containers(state: Path) -> list[str]:
+    """What the stand-in believes to be running."""
+    return [path.name for path in state.iterdir() if path.name != "kills"]
 
 
 @pytest.fixture
@@ -199,6 +235,86 @@ def test_an_engine_without_tokenizer_is_refused_by_name(engine: Engine, tmp_path
     with pytest.raises(StoreError, match=f"{engine.key} cannot be served: .* lacks the tokenizer"):
         export_to_run(Engine(engine.path, plain), tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_it_is_served_in_its_container_and_reached_on_this_machine_alone(
+    docker: Path, engine: Engine, port: int
+) -> None:
+    # The stand-in refuses a port of other addresses, and what is not mounted.
+    job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
+    with await_server(job, 60.0).open() as session:
+        assert session.model == "engine"
+    (name,) = _containers(docker)
+    assert any(name in note for note in job.view().notes)
+    (docker / "another").write_text("1")
+    assert job.cancel() == "cancelled"
+    # It was asked, and ended by itself; nobody else's was touched.
+    assert _containers(docker) == ["another"]
+    assert not (docker / "kills").exists()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), 1.0)
+
+
+def test_a_container_that_does_not_end_when_asked_is_killed_by_its_name(
+    docker: Path, engine: Engine, port: int
+) -> None:
+    job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
+    await_server(job, 60.0)
+    (name,) = _containers(docker)
+    leader = int((docker / name).read_text())
+    os.kill(leader, signal.SIGSTOP)
+    assert job.cancel() == "cancelled"
+    assert (docker / "kills").read_text().split() == [name]
+    until(lambda: not _listens(port))
+
+
+def test_a_container_ends_also_when_its_job_is_killed_outright(
+    docker: Path, engine: Engine, port: int
+) -> None:
+    job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
+    await_server(job, 60.0)
+    owner = job.view().owner
+    assert owner
+    os.kill(owner.pid, signal.SIGKILL)
+    until(lambda: job.state() in ENDED)
+    until(lambda: _containers(docker) == [])
+    assert not _listens(port)
+
+
+def test_an_image_without_trtllm_serve_is_a_sentence(
+    docker: Path, engine: Engine, port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "image" / "bin" / "trtllm-serve").unlink()
+    job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
+    with pytest.raises(JobError, match=r"ended with status 127 .* trtllm-serve cannot be started"):
+        await_server(job, 60.0)
+    assert _containers(docker) == []
+
+
+def test_an_image_that_is_not_there_is_a_sentence(
+    docker: Path, engine: Engine, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_IMAGE", "other")
+    job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
+    with pytest.raises(JobError, match=f"No such image: {IMAGE}"):
+        await_server(job, 60.0)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_only_the_gpus_that_a_server_takes_are_watched(
+    served: Engine, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_GPUS", TWO_GPUS)
+    server = engine_server(served, host="127.0.0.1", port=port)
+    assert [gpu.index for gpu in watched_gpus(server)] == [0]
+    command = Server(("any",), "http://127.0.0.1:1")
+    assert [gpu.index for gpu in watched_gpus(command)] == [0, 1]
+    chosen = replace(command, variables={"CUDA_VISIBLE_DEVICES": "1"})
+    assert [gpu.index for gpu in watched_gpus(chosen)] == [1]
 
 
 def test_its_report_leads_back_to_the_same_engine(engine: Engine) -> None:

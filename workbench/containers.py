@@ -95,6 +95,7 @@ class Container:
         readable: Iterable[Path],
         writable: Iterable[Path],
         gpus: bool,
+        published: tuple[str, int] | None = None,
     ) -> list[str]:
         """Return the command that runs `python3 ARGUMENTS` inside.
 
@@ -105,8 +106,10 @@ class Container:
             readable: Files and directories to see, read-only.
             writable: Directories to write in.
             gpus: Whether to pass the GPUs on; asking for them where there are none is an error.
+            published: Address and port of this machine at which the port of that number inside is
+                reached; no port is, where it is None. Apptainer shares this machine's network.
         """
-        home = str(_home())
+        home = str(self.home())
         mounts = [f"--mount={mount}" for mount in plan_mounts(readable, writable)]
         if self.engine == "apptainer":
             # Shares network, IPC, limits and user with us anyway. With a namespace for processes
@@ -124,9 +127,21 @@ class Container:
         if gpus:
             docker = self.engine == "docker"
             options += ["--gpus", "all"] if docker else ["--device", "nvidia.com/gpu=all"]
+        if published:
+            options += ["--publish", _publication(*published)]
         for key, value in variables.items():
             options += ["--env", f"{key}={value}"]
         return [self.engine, "run", *options, *mounts, self.image, *arguments]
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether a program inside listens on this machine's own addresses."""
+        return self.engine == "apptainer"
+
+    @staticmethod
+    def home() -> Path:
+        """Return the home inside all containers, which keeps their caches."""
+        return files.make_folder(files.home() / "container")
 
     def _limits(self) -> list[str]:
         if self.engine == "podman" and os.getuid() != 0:
@@ -171,7 +186,7 @@ def variables(quiet: Mapping[str, str], *, online: bool = False) -> dict[str, st
         quiet: What every worker gets.
         online: Whether it may use the user's access to the hub.
     """
-    home = _home()
+    home = Container.home()
     passed = {
         name: value
         for name, value in os.environ.items()
@@ -190,9 +205,10 @@ def variables(quiet: Mapping[str, str], *, online: bool = False) -> dict[str, st
     }
 
 
-def _home() -> Path:
-    """Return the home of all containers, which keeps their caches."""
-    return files.make_folder(files.home() / "container")
+def _publication(host: str, port: int) -> str:
+    """Return the value of --publish, which takes addresses only: without one it means all."""
+    address = "127.0.0.1" if host == "localhost" else host
+    return f"[{address}]:{port}:{port}" if ":" in address else f"{address}:{port}:{port}"
 
 
 def _user_name() -> str:

@@ -50,11 +50,14 @@ class Gpu:
         return self.uuid.startswith("planned-")
 
 
-def list_gpus() -> tuple[Gpu, ...]:
+def list_gpus(visible: str | None = None) -> tuple[Gpu, ...]:
     """Return the GPUs that a build would see; none where there is no NVIDIA driver.
 
     CUDA_VISIBLE_DEVICES selects and orders them, see `select`. A slice of a GPU (MIG) is not
     described yet: an entry that names one ends the list.
+
+    Args:
+        visible: A value of that variable in place of our own.
 
     Raises:
         ToolchainError: There is a driver, but it does not answer.
@@ -63,7 +66,7 @@ def list_gpus() -> tuple[Gpu, ...]:
         if nvml is None:
             return ()
         found = tuple(_describe(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    return select(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return select(found, os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible)
 
 
 def driver() -> tuple[str, str] | None:

@@ -8,31 +8,33 @@ in one sentence, with the end of the log where it ended by itself.
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import socket
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from workbench import store, usage
+from workbench.containers import Container
 from workbench.endpoint import Endpoint
 from workbench.endpoint_connection import is_loopback
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
 from workbench.files import read_end
-from workbench.gpus import list_gpus
+from workbench.gpus import Gpu, list_gpus
 from workbench.heartbeat import heartbeat
 from workbench.jobs import Job, attach_or_start, end_leftovers, list_jobs, newest, running
 from workbench.journal import ENDED, Journal
 from workbench.owner import Owner
 from workbench.process import describe_exit
 from workbench.processes import kill
-from workbench.trtllm_export import command_here
+from workbench.server_process import ServerProcess
+from workbench.trtllm_export import launch_here
 from workbench.units import format_seconds
 
 KIND = "serve"
@@ -51,10 +53,7 @@ _ANSWER = 5.0
 """Seconds that it has for an answer then: a busy one takes its time. Meanwhile nobody looks whether
 its owner is gone, so that it is less than `_LEAVING` by what ending it takes."""
 
-_PATIENCE = 3.0
-"""Seconds that a server has to end when it is asked; less than a cancelled job has."""
-
-_LEAVING = 10.0
+_LEAVING = 15.0
 """Seconds to wait for a server that ends with its owner: to notice, to ask it and to kill it."""
 
 
@@ -72,6 +71,10 @@ class Server:
         model: What it serves, as a build spec names it, where that is known; of an engine nobody
             has to say it.
         variables: Added to its environment. They stand in the job's request: no secrets.
+        image: ENGINE:IMAGE of a container that the command is of, as toolchains are named; nothing
+            for one of this machine.
+        reads: Files and directories that it reads in a container.
+        devices: How many of the GPUs that it sees it takes, the first ones; 0 for all.
     """
 
     command: tuple[str, ...]
@@ -82,6 +85,9 @@ class Server:
     engine: str = ""
     model: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""
+    reads: tuple[str, ...] = ()
+    devices: int = 0
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -93,7 +99,8 @@ class Server:
         values = job.request.get("server")
         if job.request.get("kind") != KIND or not isinstance(values, Mapping):
             raise JobError(f"The job {job.id} is no server.")
-        return cls(**{**values, "command": tuple(values["command"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("command", "reads")}
+        return cls(**{**values, **lists})
 
     @property
     def address(self) -> tuple[str, int]:
@@ -156,10 +163,19 @@ def engine_server(engine: Engine, *, host: str, port: int, **options: Any) -> Se
             f"The engine {engine.key} is of the backend {engine.backend}, which brings no server. "
             "Engines of tensorrt_llm can be served; `workbench export` writes what runs others."
         )
-    command, variables = command_here(engine, host, port)
+    launch = launch_here(engine, host, port)
     # Asked where it listens: 0.0.0.0 means all addresses, also this one.
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-    return Server(tuple(command), url, engine=engine.key, variables=variables, **options)
+    return Server(
+        launch.command,
+        url,
+        engine=engine.key,
+        variables=launch.variables,
+        image=launch.image,
+        reads=launch.reads,
+        devices=int(engine.limits.get("world_size") or 1),
+        **options,
+    )
 
 
 def start_server(server: Server) -> tuple[Job, bool]:
@@ -178,7 +194,9 @@ def start_server(server: Server) -> tuple[Job, bool]:
             # A job that was killed outright could not stop its server any more.
             end_leftovers(last.id)
         server.check()
-    request = {"server": asdict(server), "owner": Owner.current().record()}
+    # Who cancels it waits longer where there is a container to stop.
+    where = {"toolchain": server.image} if server.image else {}
+    request = {"server": asdict(server), "owner": Owner.current().record(), **where}
     return attach_or_start(KIND, request, _wanted(server))
 
 
@@ -226,7 +244,8 @@ def place_of(url: str) -> str:
 
 
 def _wanted(server: Server) -> dict[str, Any]:
-    return {"command": list(server.command), "url": server.url}
+    where = {"image": server.image} if server.image else {}
+    return {"command": list(server.command), "url": server.url, **where}
 
 
 def await_server(job: Job, timeout: float | None = None) -> Endpoint:
@@ -259,41 +278,47 @@ def run_server_job(journal: Journal) -> dict[str, Any]:
     server = Server.of(job)
     owner = None if server.stay else Owner.from_record(job.request.get("owner"))
     server.check()
-    journal.stage("start", f"start {server.command[0]}")
+    where = f" in {server.image}" if server.image else ""
+    journal.stage("start", f"start {server.command[0]}{where}")
     with contextlib.ExitStack() as stack:
         if server.engine:
             stack.callback(usage.claim(server.engine).release)
             store.sound_engine(server.engine)
-        stack.enter_context(heartbeat(journal, list_gpus))
+        stack.enter_context(heartbeat(journal, functools.partial(watched_gpus, server)))
         process = _start(server)
         try:
+            if process.container_name:
+                journal.note(f"It runs in the container {process.container_name}.")
             _await_health(server, process, job, owner)
             journal.fact(serves=True, url=server.url)
             journal.stage("serve", f"serve on {server.url}")
             return {"text": _attend(server, process, journal, owner)}
         finally:
-            _stop(process, job)
+            process.stop()
+            kill(job.path)  # also what has left its process group
 
 
-def _start(server: Server) -> subprocess.Popen[bytes]:
+def watched_gpus(server: Server) -> Sequence[Gpu]:
+    """Return the GPUs that a server takes: what it does to others is not its memory."""
+    seen = list_gpus(server.variables.get("CUDA_VISIBLE_DEVICES"))
+    return seen[: server.devices or None]
+
+
+def _start(server: Server) -> ServerProcess:
     """Start the command; what it prints goes into the job's log, as ours does."""
-    try:
-        return subprocess.Popen(
-            server.command,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **server.variables},
-            process_group=0,
-        )
-    except OSError as error:
-        raise JobError(
-            f"{server.command[0]} cannot be started: {error.strerror}. Check that it is installed, "
-            "and give its path."
-        ) from error
+    container = Container.parse(server.image) if server.image else None
+    if container is None:
+        return ServerProcess.here(server.command, server.variables)
+    return ServerProcess.inside(
+        container,
+        server.command,
+        server.variables,
+        readable=[Path(name) for name in server.reads],
+        address=server.address,
+    )
 
 
-def _await_health(
-    server: Server, process: subprocess.Popen[bytes], job: Job, owner: Owner | None
-) -> None:
+def _await_health(server: Server, process: ServerProcess, job: Job, owner: Owner | None) -> None:
     """Return when the server answers that it is healthy.
 
     Raises:
@@ -302,11 +327,11 @@ def _await_health(
     deadline = time.monotonic() + server.start_limit
     with httpx.Client(timeout=5.0, trust_env=False) as client:
         while True:
-            if (status := process.poll()) is not None:
+            if (status := process.status()) is not None:
                 raise JobError(f"The server {describe_exit(status)} while it started.{_tail(job)}")
             answer = _answer(client, server)
             # It may have been another's answer, if ours has ended in the meantime.
-            if not answer and process.poll() is None:
+            if not answer and process.status() is None:
                 return
             if time.monotonic() > deadline:
                 raise JobError(
@@ -328,9 +353,7 @@ def _answer(client: httpx.Client, server: Server) -> str:
     return "" if code == httpx.codes.OK else f"status {code}"
 
 
-def _attend(
-    server: Server, process: subprocess.Popen[bytes], journal: Journal, owner: Owner | None
-) -> str:
+def _attend(server: Server, process: ServerProcess, journal: Journal, owner: Owner | None) -> str:
     """Stay until the server ends, or whoever started it does; say which.
 
     Raises:
@@ -341,8 +364,7 @@ def _attend(
     health, following = "", time.monotonic() + _WATCH
     with httpx.Client(timeout=_ANSWER, limits=limits, trust_env=False) as client:
         while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status = process.wait(_INTERVAL)
+            if (status := process.status(_INTERVAL)) is not None:
                 if status == 0:
                     return "The server ended by itself."
                 tail = _tail(Job(journal.path))
@@ -367,15 +389,6 @@ def _note_health(journal: Journal, before: str, answer: str) -> str:
 
 def _is_gone(owner: Owner | None) -> bool:
     return owner is not None and owner.presence() == "gone"
-
-
-def _stop(process: subprocess.Popen[bytes], job: Job) -> None:
-    """End the server and all that it started: asked first, then killed."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE)
-    kill(job.path)
-    process.wait()
 
 
 def _tail(job: Job) -> str:

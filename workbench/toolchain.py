@@ -25,6 +25,9 @@ ENTRY = WORKER / "__main__.py"
 """What is run. Not the folder: processes that mpi4py spawns import the main module anew, which
 they find by the path of a file, but not by the name that a folder has."""
 
+LEASHED = WORKER / "leashed.py"
+"""What runs a server in a container."""
+
 QUIET = {
     # What the packages of the toolchains would send home, switched off in all our processes.
     "DO_NOT_TRACK": "1",
@@ -182,7 +185,7 @@ class Toolchain:
         """
         if self.container is None:
             return [self.python, str(ENTRY), *arguments], _environment(self.python, online)
-        inside = variables(ORDER | _quiet(online), online=online)
+        inside = inside_variables(online=online)
         command = self.container.command(
             [str(ENTRY), *arguments],
             name=label or new_label(),
@@ -223,6 +226,11 @@ def find_toolchain(backend: str) -> Toolchain:
 def new_label() -> str:
     """Return a name for a container that no other has."""
     return f"workbench-{uuid.uuid4().hex[:12]}"
+
+
+def inside_variables(*, online: bool = False) -> dict[str, str]:
+    """Return the environment inside a container, see `containers.variables`."""
+    return variables(ORDER | _quiet(online), online=online)
 
 
 def _quiet(online: bool) -> dict[str, str]:

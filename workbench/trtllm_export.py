@@ -11,14 +11,14 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench import files
 from workbench.backends.trtllm_command import shell_lines
 from workbench.engine import Engine
 from workbench.errors import StoreError, ToolchainError
 from workbench.releases import engines_gone
-from workbench.toolchain import AS_ROOT, find_toolchain
+from workbench.toolchain import AS_ROOT, Toolchain, find_toolchain
 
 TOKENIZER = "tokenizer"
 """Folder of an engine with the tokenizer, which a build puts there."""
@@ -123,30 +123,61 @@ def _version(engine: Engine) -> str:
     return str(engine.manifest["identity"]["toolchain"]["tensorrt-llm"])
 
 
-def command_here(engine: Engine, host: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command that serves an engine of the store on this machine, and its variables.
+class Launch(NamedTuple):
+    """What starts trtllm-serve here.
+
+    Attributes:
+        command: The program and its arguments.
+        variables: Added to its environment.
+        image: The container that it is started in, as toolchains are named; nothing for none.
+        reads: Files and directories that it reads.
+    """
+
+    command: tuple[str, ...]
+    variables: dict[str, str]
+    image: str
+    reads: tuple[str, ...]
+
+
+def launch_here(engine: Engine, host: str, port: int) -> Launch:
+    """Return what serves an engine of the store on this machine, where its toolchain is.
 
     Raises:
         StoreError: As `check`.
-        ToolchainError: The toolchain has no trtllm-serve, or is a container.
+        ToolchainError: The toolchain has no trtllm-serve.
     """
     check(engine)
     toolchain = find_toolchain(engine.backend)
-    program = Path(toolchain.python).with_name("trtllm-serve")
-    if toolchain.container or not os.access(program, os.X_OK):
-        where = "inside a container" if toolchain.container else f"missing: {program}"
-        raise ToolchainError(
-            f"trtllm-serve is {where}. `workbench export {engine.key} FOLDER` writes what starts "
-            "it elsewhere, also in a container."
-        )
-    settings = None
+    container = toolchain.container
+    if container and not container.shares_network:
+        # Of the container's own addresses; on this machine the port is published at `host` alone.
+        host = "0.0.0.0"  # noqa: S104
+    settings, reads = None, [str(engine.path)]
     if text := settings_text(engine):
         path = files.make_folder(files.home() / "serving") / f"{engine.key}.yaml"
         path.write_text(text, encoding="utf-8")
         settings = str(path)
+        reads.append(settings)
+    program = "trtllm-serve" if container else _program(engine, toolchain)
     flags = arguments(engine, str(engine.path), settings, host, port)
     variables = dict(AS_ROOT) if os.geteuid() == 0 else {}
-    return [str(program), str(engine.path), *_words(flags)], variables
+    image = str(container) if container else ""
+    return Launch((program, str(engine.path), *_words(flags)), variables, image, tuple(reads))
+
+
+def _program(engine: Engine, toolchain: Toolchain) -> str:
+    """Return the path of trtllm-serve beside an interpreter.
+
+    Raises:
+        ToolchainError: It is not there.
+    """
+    program = Path(toolchain.python).with_name("trtllm-serve")
+    if not os.access(program, os.X_OK):
+        raise ToolchainError(
+            f"trtllm-serve is missing: {program}. `workbench export {engine.key} FOLDER` writes "
+            "what starts it elsewhere, also in a container."
+        )
+    return str(program)
 
 
 def _words(flags: Sequence[Sequence[str]]) -> list[str]:
