@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from workbench import scores, shared
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError, SpecError
+from workbench.generation import Generation
 from workbench.sampling import Sampling
 from workbench.session import LOADING, Session
 from workbench.spec import parameters_of
@@ -28,6 +31,7 @@ from workbench.widgets.live import BARS, sparkline
 from workbench.widgets.playground import PlaygroundPanel
 from workbench.widgets.sampling import SamplingForm
 from workbench.widgets.stream import StreamPanel
+from workbench.widgets.tokens import TokenView
 
 pytestmark = pytest.mark.usefixtures("clicking", "closed_at_the_end")
 
@@ -718,6 +722,22 @@ def test_figures_name_the_context_and_the_percentiles(stocked: Engine) -> None:
         "ITL p99",
         "KV cache",
     ]
+
+
+def test_figures_of_a_stream_are_told_four_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    generation, view, ticks = Generation(Sampling(), lambda: None), TokenView(), itertools.count()
+    generation.take({"event": "started", "input_tokens": 1, "time": 0.0})
+    for number in range(100):
+        generation.take_tokens([number], "a ", [], number / 32)
+    generation.take({"event": "end", "text": "", "cache_usage": 0.0, "reason": "length"})
+    told: list[str] = []
+    monkeypatch.setattr(view, "status", lambda phase, **_: told.append(phase))
+    # A look at the clock takes as long as a token, and there is one for each of them.
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 32)
+    monkeypatch.setattr(live, "time", clock)
+    live.follow(generation, view, {}, pytest.fail)
+    assert 10 <= len(told) <= 14, "100 tokens take some 3 s"
+    assert view.text == "a " * 100
 
 
 def test_a_sparkline_rises_with_its_values() -> None:

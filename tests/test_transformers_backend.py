@@ -18,9 +18,13 @@ from tests.faults import until
 from tests.test_parity import eager
 from workbench.backends import get_backend, make_spec
 from workbench.build import DEMO_MODEL, Plan
+from workbench.divergence import Token
 from workbench.engine import Engine
 from workbench.errors import RequestError, SpecError
 from workbench.session import Session
+from workbench.steering import Trail, alternatives_at
+
+Ids = list[int]
 
 CHAT = [{"role": "user", "content": "write a haiku about latency"}]
 VALUES = {"backend": "transformers", "dtype": "float32", "device": "cpu", "threads": 1}
@@ -37,10 +41,29 @@ def plain(recipe: Engine) -> Iterator[Session]:
         yield session
 
 
-def test_greedy_tokens_are_those_of_generate(plain: Session) -> None:
+def test_greedy_tokens_are_those_of_generate(plain: Session, demo_session: Session) -> None:
     prompts = [[5, 9, 40, 77], [3, 18, 300], [11] * 20]
     ours = [plain.generate(p, max_tokens=64, ignore_eos=True).wait().token_ids for p in prompts]
-    assert ours == eager({DEMO_MODEL: prompts})[DEMO_MODEL]
+    # Each answer again, from its token 6 on, with the second most probable one in its place.
+    steered = [_steered(demo_session, prompt, 6) for prompt in prompts]
+    asked = [*prompts, *([*prompt, *said] for prompt, said, _ in steered)]
+    expected = eager({DEMO_MODEL: asked})[DEMO_MODEL]
+    assert ours == expected[:3]
+    for (_, said, rest), tokens in zip(steered, expected[3:], strict=True):
+        assert rest == tokens[: len(rest)]
+        assert len(said) + len(rest) == 64
+
+
+def _steered(session: Session, prompt: Ids, index: int) -> tuple[Ids, Ids, Ids]:
+    """Return a prompt, what was said up to the token that was chosen, and how it goes on."""
+    options = {"max_tokens": 64, "ignore_eos": True}
+    answer = session.generate(prompt, **options).wait()
+    trail = Trail(tuple(prompt), tuple(Token(one, "") for one in answer.token_ids))
+    chosen = alternatives_at(session, trail, index)[1]
+    said = trail.instead(index, chosen).said
+    assert said[:index] == answer.token_ids[:index]
+    assert said[index] != answer.token_ids[index]
+    return prompt, said, session.generate(prompt, said=said, **options).wait().token_ids
 
 
 def test_it_is_the_baseline_of_the_compiled_engine(plain: Session, demo_session: Session) -> None:

@@ -332,8 +332,9 @@ class Session:
             for number, ids, text, logprobs, *more in message["batch"]:
                 generation = self._generations.get(number)
                 if isinstance(generation, Generation):
-                    generation.take_tokens(ids, text, logprobs, message["time"], *more)
+                    # First, for whoever the tokens wake up.
                     generation.cache_usage = message.get("cache_usage", generation.cache_usage)
+                    generation.take_tokens(ids, text, logprobs, message["time"], *more)
         elif message["event"] == "error":
             return str(message["message"])
         else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.generation import Delta, Generation
+from workbench.metrics import Timings, percentiles
 from workbench.summaries import milliseconds
 from workbench.widgets.tokens import TokenView
 
@@ -19,7 +20,11 @@ _RECENT = 16
 """Inter-token latencies that the sparkline shows."""
 
 _LOOK = 0.1
-"""Seconds between two looks at a generation that waits, and between two lines of figures."""
+"""Seconds between two looks at a generation that waits."""
+
+_FIGURES = 0.25
+"""Seconds between two lines of figures. Nobody reads them faster, and each one takes a processor
+from the engine for as long as half a dozen tokens do."""
 
 _BEAT = 1.0
 """Seconds between two signs that a generation is followed."""
@@ -58,8 +63,8 @@ def follow(
             # Rounded, a probability of 1 may come as a little more.
             view.append(delta.text, [min(0.0, value) for value in delta.logprobs])
             # Not with each token: the figures of a long stream take a while to compute.
-            if time.monotonic() - told > _LOOK:
-                told = time.monotonic()
+            if (now := time.monotonic()) - told >= _FIGURES:
+                told = now
                 view.status("decode", **facts(generation, limits))
                 beat()
     except WorkbenchError as error:
@@ -116,20 +121,22 @@ def facts(generation: Generation, limits: Mapping[str, Any]) -> dict[str, Any]:
         shown["context"] = context
     if generation.finish_reason in ("stop", "length"):
         shown["ended by"] = generation.finish_reason
-    shown |= _latencies(generation)
+    shown |= _latencies(timings, ended=bool(generation.finish_reason))
     if generation.cache_usage is not None:
         shown["KV cache"] = f"{generation.cache_usage:.0f}%"
     return shown
 
 
-def _latencies(generation: Generation) -> dict[str, Any]:
+def _latencies(timings: Timings, *, ended: bool) -> dict[str, Any]:
     """Return the inter-token latencies: the last ones while it runs, at the end percentiles."""
-    if not generation.finish_reason:
-        recent = generation.timings.tokens[-_RECENT - 1 :]
+    if not ended:
+        recent = timings.tokens[-_RECENT - 1 :]
         return {"ITL": sparkline([b - a for a, b in itertools.pairwise(recent)])}
-    found = generation.record()["itl"] or {}
-    names = [name for name in ("p50", "p90", "p99") if name in found]
-    return {f"ITL {name}": milliseconds(found[name]) for name in names}
+    if not timings.itl:
+        return {}
+    found = percentiles(timings.itl)
+    named = {"p50": found.p50, "p90": found.p90, "p99": found.p99}
+    return {f"ITL {name}": milliseconds(seconds) for name, seconds in named.items()}
 
 
 def _context(given: int | None, made: int | None, limits: Mapping[str, Any]) -> str:
