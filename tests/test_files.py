@@ -36,6 +36,17 @@ def test_a_directory_is_published_once(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
 
 
+def test_a_line_that_must_not_be_lost_is_on_the_disk_when_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.pread(number, 100, 0)))
+    files.append_line(tmp_path / "a", {"n": 1})
+    assert synced == []
+    files.append_line(tmp_path / "a", {"n": 2}, sync=True)
+    assert synced == [b'{"n": 1}\n{"n": 2}\n']
+
+
 def test_a_torn_last_line_is_left_and_a_torn_middle_line_passed_over(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     files.append_line(journal, {"n": 1})

@@ -135,6 +135,17 @@ def test_stages_follow_each_other_and_count(job: Job) -> None:
     assert view.end["text"] == "why"
 
 
+def test_a_job_ends_when_its_last_word_is_on_the_disk(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, synced = Journal(job.path), []
+    journal.own()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.pread(number, 1 << 16, 0)))
+    journal.end("done", engine="x")
+    [written] = synced
+    assert b'"event": "done", "engine": "x"' in written
+
+
 def test_the_first_last_word_counts(job: Job) -> None:
     Journal(job.path).end("failed", text="first")
     Journal(job.path).end("done", engine="x")

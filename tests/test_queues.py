@@ -18,7 +18,7 @@ from typing import Self
 import psutil
 import pytest
 
-from tests.faults import Faulty, Gate, fault, job_of, until
+from tests.faults import Fault, Faulty, Gate, fault, job_of, until
 from workbench import files, jobs, queues, store
 from workbench.build import Build
 from workbench.errors import JobError
@@ -385,8 +385,13 @@ def test_cancel_after_the_rename_keeps_the_engine(faulty: Faulty) -> None:
     assert engine.damage(thorough=True) == ""
 
 
-def test_what_python_makes_of_a_cancel_is_one(faulty: Faulty) -> None:
-    build = faulty.start(fault("after_stage", "end_wrapped", name="fingerprint"))
+@pytest.mark.parametrize(
+    "asked",
+    [fault("after_stage", "end_wrapped", name="fingerprint"), fault("after_owner", "end_lost")],
+    ids=lambda asked: asked["do"],
+)
+def test_what_python_makes_of_a_cancel_is_one(faulty: Faulty, asked: Fault) -> None:
+    build = faulty.start(asked)
     assert job_of(build).wait().state() == "cancelled"
 
 

@@ -31,7 +31,7 @@ The others are cancelled at once, while their runner still loads what it needs: 
 processor time that a build of this kind takes.
 """
 
-LATE = 8
+LATE = 12
 
 SESSION = 4
 """Cycles that stream from the same session."""
@@ -40,7 +40,7 @@ SESSION = 4
 def leftovers() -> list[str]:
     """What must not be there when nothing runs: temporaries, tickets, claims and marks."""
     found = [path for path in files.home().rglob("*") if path.name.startswith(".tmp-")]
-    for pattern in ("queues/*/0*", "usage/*/*.using", "usage/*/*.evicting", "jobs/*/reserve"):
+    for pattern in ("queues/*/0*", "usage/*/*.using", "usage/*/*.evicting"):
         found += files.home().glob(pattern)
     return sorted(str(path.relative_to(files.home())) for path in found)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from workbench.journal import Journal
 
 
@@ -42,7 +44,13 @@ def main() -> None:
     try:
         # From here on everybody knows whom to ask to stop.
         journal.own()
-        result = _work(journal)
+        from workbench.jobs import Job
+
+        work = _work(Job(journal.path).request)
+        if _asked_to_end():
+            # Lost: importlib cleans up its locks in callbacks, where nothing can come up.
+            _end_cancelled(journal)
+        result = work(journal)
     except KeyboardInterrupt:
         _end_cancelled(journal)
     except WorkbenchError as error:
@@ -52,7 +60,7 @@ def main() -> None:
         journal.end("failed", text=with_numbers(describe_os_error(error), journal.path))
         traceback.print_exc()
     except Exception as error:  # noqa: BLE001 - the boundary: a job never ends without a word
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        if _asked_to_end():
             # It was asked to end while a class was made, as imports do. CPython 3.11,
             # type_new_set_names: what comes up there becomes a RuntimeError.
             _end_cancelled(journal)
@@ -74,31 +82,35 @@ def _end_cancelled(journal: Journal) -> NoReturn:
     sys.exit()
 
 
-def _work(journal: Journal) -> dict[str, Any]:
-    """Do what the job was asked for; return the last word of its journal."""
-    from workbench.jobs import Job
+def _asked_to_end() -> bool:
+    """Whether SIGTERM has come, also where Python made something else of it or lost it."""
+    import signal
 
-    request = Job(journal.path).request
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def _work(request: Mapping[str, Any]) -> Callable[[Journal], dict[str, Any]]:
+    """Return what does what the job was asked for, and gives the last word of its journal."""
     match request.get("kind"):
         case "sweep" if request.get("scheduler"):
             from workbench.cluster import run_cluster_job
 
-            return run_cluster_job(journal)
+            return run_cluster_job
         case "sweep":
             from workbench.sweep_job import run_sweep_job
 
-            return run_sweep_job(journal)
+            return run_sweep_job
         case "point":
             from workbench.cluster import run_point_job
 
-            return run_point_job(journal)
+            return run_point_job
         case "serve":
             from workbench.serving import run_server_job
 
-            return run_server_job(journal)
+            return run_server_job
     from workbench.recipe import run_build
 
-    return run_build(journal)
+    return run_build
 
 
 def _remember(path: Path) -> None:

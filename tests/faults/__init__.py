@@ -16,7 +16,7 @@ store); only what the worker does is played. Use the fixture `faulty` of tests/c
 `tests.faults.backend.FaultSpec`: `seed`, `size` and the first limits are part of the key, so
 `seed=1` is another engine; faults are not, so the same request without its fault is a retry.
 
-Points, in their order: in the runner after_session (before the journal has an owner),
+Points, in their order: in the runner after_session (before the journal has an owner), after_owner,
 before_stage and after_stage (with name="fingerprint", ...: around the line in the journal),
 before_temp, after_temp; in the worker start, load, compile, write, half (half of engine.bin is
 there), end; in the worker of a session open, prefill, decode; in the runner before_manifest,
@@ -30,7 +30,8 @@ ever, kill, kill_runner, kill_tree, stop (SIGSTOP), segfault, exit(status=), rai
 error(error="EIO"), descriptors (EMFILE from then on), memory(mebibytes=), child(pids=file,
 detached=True), print(text=, times=), deaf (to SIGTERM, and as a worker to its closed channel),
 clock(seconds=), fill(path=) (the disk, as a stranger would). Only in runners: end_wrapped (a
-SIGTERM that comes out as a RuntimeError). Only in workers: send(raw="x\\n").
+SIGTERM that comes out as a RuntimeError) and end_lost (one that comes out as nothing, at
+after_owner). Only in workers: send(raw="x\\n").
 Only in that of a build: done (a lie), refuse(text=) and overflow (fill the disk from within).
 
 Processes that a test starts itself with os.environ know the backend too: command lines, kernels,

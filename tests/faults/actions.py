@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -151,6 +152,12 @@ def end_wrapped() -> None:
         raise RuntimeError("Error calling __set_name__") from error
 
 
+def end_lost() -> None:
+    """Be asked to end where Python loses it, as in a callback of importlib."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
 def ignore_term() -> None:
     """Do not end at SIGTERM. A worker with this fault does not end when its channel closes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -200,6 +207,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "child": start_child,
     "print": say,
     "end_wrapped": end_wrapped,
+    "end_lost": end_lost,
     "deaf": ignore_term,
     "clock": shift_clock,
     "fill": fill,

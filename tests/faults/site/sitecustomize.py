@@ -82,6 +82,8 @@ def _syncing(descriptor: int) -> Point:
 def _writing(_: int, data: bytes) -> Point:
     if b'"event": "done"' in data:
         return "record", ""
+    if b'"event": "owner"' in data:
+        return "owner", ""
     for name in STAGES:
         if f'"event": "stage", "name": "{name}"'.encode() in data:
             return "stage", name
