@@ -78,7 +78,7 @@ LAYERS = [
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "gpu_reader", "offers", "conversation"},
     {"sources", "serving"},
-    {"shared", "divergence", "many"},
+    {"shared", "divergence", "many", "answers"},
     {"steering"},
     {"sides"},
     {"forecast"},

@@ -148,9 +148,14 @@ def _changed(sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in sampling.model_dump().items() if value != defaults[name]}
 
 
-def _options(record: Mapping[str, Any]) -> str:
+def options_line(record: Mapping[str, Any]) -> str:
+    """Return one line with the sampling options of a record that are not at their defaults."""
     changed = _changed(Sampling.parse(record["sampling"]))
-    return _code(", ".join(f"{name}={value!r}" for name, value in changed.items()))
+    return ", ".join(f"{name}={value!r}" for name, value in changed.items())
+
+
+def _options(record: Mapping[str, Any]) -> str:
+    return _code(options_line(record))
 
 
 def _fenced(text: str) -> str:

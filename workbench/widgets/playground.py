@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import ipywidgets as widgets
 
-from workbench import transcript
+from workbench import answers, transcript
 from workbench.conversation import Conversation, Turn
 from workbench.divergence import answer_of
 from workbench.engine import Engine
@@ -16,10 +16,11 @@ from workbench.generation import Alternative, Generation
 from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
-from workbench.sources import Source
+from workbench.sources import Source, exact_source
 from workbench.steering import Looks, Offer, Trail, tells, told
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
+from workbench.widgets.earlier import Earlier
 from workbench.widgets.opener import SourceChooser
 from workbench.widgets.samples import Sample, Samples
 from workbench.widgets.sampling import Count, SamplingForm
@@ -82,6 +83,7 @@ class PlaygroundPanel(StreamPanel):
             style={"description_width": "60px"},
         )
         self._history = History(self.edit, self.regenerate)
+        self._earlier = Earlier(self._use_prompt, self.boundary)
         self._clear_button = widgets.Button(
             description="Clear", tooltip="Forget the conversation; records stay"
         )
@@ -100,7 +102,7 @@ class PlaygroundPanel(StreamPanel):
         exports = widgets.HBox(list(self._export_buttons.values()))
         above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
         below = [self._prompt, self._sampling, self._buttons(), self._view, self._samples]
-        return [*above, self._history, *below, exports, self._exported]
+        return [*above, self._history, *below, exports, self._exported, self._earlier]
 
     def _make_form(self, sampling: Sampling) -> SamplingForm:
         return SamplingForm(sampling, self._n)
@@ -108,6 +110,13 @@ class PlaygroundPanel(StreamPanel):
     def _open(self, source: Source) -> None:
         super()._open(source)
         self._chooser.refresh(source.key if isinstance(source, Engine) else "")
+
+    def _take(self, session: Opened) -> None:
+        super()._take(session)
+        self._earlier.show(exact_source(self._source, session))
+
+    def _use_prompt(self, asked: str) -> None:
+        self._prompt.value = asked
 
     def _make_view(self) -> TokenView:
         return TokenView(heat=True, alternatives=self._choices_at, continue_from=self.continue_from)
@@ -326,6 +335,9 @@ class PlaygroundPanel(StreamPanel):
             self.conversation.add(prompt, self.record, self._instead)
             self._history.show(self.conversation)
         self._instead = None
+        if self._asked_source and self.record and self.record["text"]:
+            how, settings = timing_line(self.record), transcript.options_line(self.record)
+            answers.keep(self._asked_source, prompt, self.record["text"], how, settings)
 
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
