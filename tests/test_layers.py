@@ -67,7 +67,7 @@ LAYERS = [
     {"opened", "openai_protocol", "scores"},
     {"session_peak", "session_log"},
     {"endpoint", "endpoint_calls", "endpoint_clock", "endpoint_stream", "session"},
-    {"server_spec"},
+    {"server_spec", "addresses"},
     {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "gpu_reader", "offers", "conversation"},

@@ -191,15 +191,19 @@ def _lab(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     parser.add_argument(
         "options",
         nargs="*",
-        metavar="-- OPTION",
-        help="Options of JupyterLab itself, after --, such as -- --ip=0.0.0.0",
+        metavar="NOTEBOOK -- OPTION",
+        help="The same as --notebook; and options of JupyterLab itself, after --, such as "
+        "-- --ip=0.0.0.0",
     )
     parser.add_argument("--port", type=int, default=None, help="Port of the server.")
 
     def run(parsed: argparse.Namespace) -> int:
         from workbench.lab import start  # noqa: PLC0415 - only this verb needs it
 
-        start(parsed.notebook, parsed.options, browser=not parsed.no_browser, port=parsed.port)
+        notebook, options = parsed.notebook, parsed.options
+        if options and not options[0].startswith("-"):
+            notebook, *options = options
+        start(notebook, options, browser=not parsed.no_browser, port=parsed.port)
 
     return run
 
