@@ -101,6 +101,14 @@ def test_wrong_input_is_one_sentence(
     assert "usage:" not in errors
 
 
+def test_a_run_that_is_refused_announces_no_output(capsys: pytest.CaptureFixture) -> None:
+    notebook = REPOSITORY / "notebooks" / "00_tour.ipynb"
+    assert main(["run", str(notebook), "-p", "modle", "demo"]) == 2
+    assert capsys.readouterr().err == (
+        "workbench: 'modle' is not a known parameter. Did you mean 'model'?\n"
+    )
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:

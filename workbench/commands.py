@@ -234,7 +234,11 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     )
 
     def run(parsed: argparse.Namespace) -> int:
-        from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - papermill takes a second
+        from workbench.notebook import (  # noqa: PLC0415 - papermill takes a second
+            run_notebook,
+            run_path,
+            typed_parameters,
+        )
 
         if parsed.file:
             from workbench.notebook_runs import run_file  # noqa: PLC0415 - as above
@@ -242,6 +246,8 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             folder = parsed.output or run_path(parsed.notebook).with_suffix("")
             shared = dict(parsed.parameters)
             return run_file(parsed.notebook, folder, parsed.file, shared, parsed.jobs)
+        # Before a word on where the output goes: what is refused has none.
+        typed_parameters(parsed.notebook, dict(parsed.parameters))
         output = parsed.output or run_path(parsed.notebook)
         print(f"The executed notebook goes to {output}", file=sys.stderr, flush=True)
         results = run_notebook(parsed.notebook, output, dict(parsed.parameters))
