@@ -86,6 +86,10 @@ def test_a_first_demo_shows_plan_stages_and_engine(home: Path) -> None:
         (["engines", "evict", ".damaged-abc"], "Nothing was set aside as .damaged-abc."),
         (["run", "nowhere.ipynb"], "There is no notebook nowhere.ipynb"),
         (["lab", "--notebook", "x.ipynb"], "There is no notebook x.ipynb in"),
+        (["lab", "x.ipynb", "--", "--ip=::"], "There is no notebook x.ipynb in"),
+        (["biuld"], "'biuld' is no command. Did you mean 'build'? There is: demo, build,"),
+        (["stream", "abc"], "are required: prompt. See: workbench stream --help"),
+        (["jobs", "lits"], "invalid choice: 'lits'"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -95,6 +99,15 @@ def test_wrong_input_is_one_sentence(
     errors = capsys.readouterr().err
     assert sentence in errors
     assert "Traceback" not in errors
+    assert "usage:" not in errors
+
+
+def test_a_run_that_is_refused_announces_no_output(capsys: pytest.CaptureFixture) -> None:
+    notebook = REPOSITORY / "notebooks" / "00_tour.ipynb"
+    assert main(["run", str(notebook), "-p", "modle", "demo"]) == 2
+    assert capsys.readouterr().err == (
+        "workbench: 'modle' is not a known parameter. Did you mean 'model'?\n"
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)

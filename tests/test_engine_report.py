@@ -116,6 +116,9 @@ def test_the_command_line_writes_it_and_overwrites_nothing(
     assert target.read_text() == "mine"
     assert main(["report", stocked.key, str(target), "--overwrite"]) == 0
     assert target.read_text() == report_page(stocked)
+    # A folder that is not there yet is made, as for an export.
+    assert main(["report", stocked.key, str(tmp_path / "new" / "page.html")]) == 0
+    assert (tmp_path / "new" / "page.html").is_file()
 
 
 def test_a_half_engine_has_no_report(faulty: Faulty, tmp_path: Path) -> None:

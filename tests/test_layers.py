@@ -73,7 +73,7 @@ LAYERS = [
         "endpoint_stream",
         "session",
     },
-    {"server_spec"},
+    {"server_spec", "addresses"},
     {"session_history"},
     {"build", "compilation"},
     {"opening", "recipe", "model_reader", "gpu_reader", "offers", "conversation"},

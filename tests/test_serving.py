@@ -18,6 +18,7 @@ import pytest
 from tests.faults import until
 from tests.servers import llama_cpp
 from workbench import jobs
+from workbench.addresses import place_of
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.console import watch_server
@@ -26,7 +27,7 @@ from workbench.jobs import Job
 from workbench.journal import ENDED
 from workbench.listing import health_line
 from workbench.processes import processes_of
-from workbench.serving import Server, await_server, place_of, server_at, start_server
+from workbench.serving import Server, await_server, server_at, start_server
 from workbench.session import Session
 
 LISTENING = """
@@ -88,6 +89,14 @@ def test_a_port_in_use_is_a_sentence_before_anything_starts(port: int) -> None:
         pytest.raises(JobError, match=rf"port {port} of 127\.0\.0\.1 cannot be used \(address alr"),
     ):
         start_server(_python(LISTENING, port, "200"))
+    assert jobs.list_jobs() == []
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_a_sentence(port: int, host: str) -> None:
+    # The second one is reserved for documentation (RFC 5737).
+    with pytest.raises(JobError, match=rf"{host} is no address of this machine \(.*Give 127\.0"):
+        start_server(Server(("any",), f"http://{host}:{port}"))
     assert jobs.list_jobs() == []
 
 

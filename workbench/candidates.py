@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from workbench.addresses import place_of
 from workbench.axes import THROUGHPUT, Axis, Interval, values_of
 from workbench.backends import DEFAULT, make_spec
 from workbench.build import DEMO_MODEL
@@ -18,7 +19,6 @@ from workbench.errors import WorkbenchError
 from workbench.flags import words
 from workbench.quality import Quality
 from workbench.server_spec import ServerSpec
-from workbench.serving import place_of
 from workbench.spec import parameters_of
 from workbench.trial import Trial
 from workbench.workload import Workload

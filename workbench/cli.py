@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError
@@ -33,6 +34,18 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are sentences as all others, without pages of usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message[0].upper()}{message[1:]}. See: {self.prog} --help")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status.
 
@@ -44,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:
+        if chosen is not None and chosen not in VERBS:
+            _refuse_verb(chosen)
         parser, action = _parser(chosen, words)
         parsed, unknown = parser.parse_known_args(words)
         if unknown:
@@ -74,7 +89,7 @@ def _parser(
 
     Declaring flags imports specs and backends; leaving out what is not needed keeps --help quick.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="workbench",
         description="Choose, compile, stream and compare TensorRT-LLM engines.",
         allow_abbrev=False,
@@ -91,6 +106,19 @@ def _parser(
 
             action = declare(name, command, words)
     return parser, action
+
+
+def _refuse_verb(word: str) -> NoReturn:
+    """Refuse a word that is no command.
+
+    Raises:
+        InputError: Names the nearest one.
+    """
+    from workbench.spec import nearest  # noqa: PLC0415 - only when needed
+
+    raise InputError(
+        f"'{word}' is no command.{nearest(word, list(VERBS))} There is: {', '.join(VERBS)}."
+    )
 
 
 def _nothing(_: argparse.Namespace) -> int:

@@ -192,15 +192,19 @@ def _lab(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     parser.add_argument(
         "options",
         nargs="*",
-        metavar="-- OPTION",
-        help="Options of JupyterLab itself, after --, such as -- --ip=0.0.0.0",
+        metavar="NOTEBOOK -- OPTION",
+        help="The same as --notebook; and options of JupyterLab itself, after --, such as "
+        "-- --ip=0.0.0.0",
     )
     parser.add_argument("--port", type=int, default=None, help="Port of the server.")
 
     def run(parsed: argparse.Namespace) -> int:
         from workbench.lab import start  # noqa: PLC0415 - only this verb needs it
 
-        start(parsed.notebook, parsed.options, browser=not parsed.no_browser, port=parsed.port)
+        notebook, options = parsed.notebook, parsed.options
+        if options and not options[0].startswith("-"):
+            notebook, *options = options
+        start(notebook, options, browser=not parsed.no_browser, port=parsed.port)
 
     return run
 
@@ -231,7 +235,8 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
     )
 
     def run(parsed: argparse.Namespace) -> int:
-        from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - papermill takes a second
+        from workbench.notebook import run_notebook, run_path  # noqa: PLC0415 - takes a second
+        from workbench.notebook_parameters import typed_parameters  # noqa: PLC0415 - as above
 
         if parsed.file:
             from workbench.notebook_runs import run_file  # noqa: PLC0415 - as above
@@ -239,6 +244,8 @@ def _run(parser: argparse.ArgumentParser, words: list[str]) -> Action:
             folder = parsed.output or run_path(parsed.notebook).with_suffix("")
             shared = dict(parsed.parameters)
             return run_file(parsed.notebook, folder, parsed.file, shared, parsed.jobs)
+        # Before a word on where the output goes: what is refused has none.
+        typed_parameters(parsed.notebook, dict(parsed.parameters))
         output = parsed.output or run_path(parsed.notebook)
         print(f"The executed notebook goes to {output}", file=sys.stderr, flush=True)
         results = run_notebook(parsed.notebook, output, dict(parsed.parameters))

@@ -108,6 +108,7 @@ def save_report(
         raise StoreError(f"The engine {engine.key} is damaged: {why}. Build it again.")
     temporary = files.temporary_name(path.parent, path.name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(report_page(engine, paths=paths), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,9 +19,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from workbench import store, usage
+from workbench.addresses import obstacle, place_of
 from workbench.containers import Container
 from workbench.endpoint import Endpoint
-from workbench.endpoint_connection import is_loopback
 from workbench.engine import Engine
 from workbench.errors import InputError, JobError, StoreError
 from workbench.files import read_end
@@ -115,7 +114,10 @@ class Server:
         except ValueError:
             port = None
         if parts.scheme != "http" or not parts.hostname or not port:
-            raise InputError(f"{self.url!r} is no address such as http://127.0.0.1:8000.")
+            raise InputError(
+                f"{self.url!r} is no address such as http://127.0.0.1:8000, with a port from 1 to "
+                "65535."
+            )
         return parts.hostname, port
 
     def check(self) -> None:
@@ -128,21 +130,8 @@ class Server:
         if not self.command:
             raise InputError("Say what to start: the command was empty.")
         host, port = self.address
-        if why := _refused(host, port):
-            raise JobError(f"The server was not started: {why}. Give another port.")
-
-
-def _refused(host: str, port: int) -> str:
-    """Say why nobody can listen on a port, or nothing."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: connections of one that has ended do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return f"port {port} of {host} cannot be used ({(error.strerror or 'unknown').lower()})"
-    return ""
+        if why := obstacle(host, port):
+            raise JobError(f"The server was not started: {why}")
 
 
 def engine_server(engine: Engine, *, host: str, port: int, **options: Any) -> Server:
@@ -224,23 +213,6 @@ def server_at(url: str) -> Server | None:
             if place_of(server.url) == place_of(url) and job.state() not in ENDED:
                 return server
     return None
-
-
-def place_of(url: str) -> str:
-    """Return host and port of a server in one form, since this machine has several names.
-
-    What is no address, as other tools may write one down, is returned as it is.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None:
-        return url
-    here = is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - all of its addresses
-    name = "localhost" if here else host
-    return f"{name}:{port}" if port else name
 
 
 def _wanted(server: Server) -> dict[str, Any]:
