@@ -6,12 +6,15 @@ For each backend a model of many gigabytes (its weights are holes in files) is c
 the table and for those of this machine (played by `tests/standin_nvml`), with the What-if curves
 closed and open; then every field is changed and reset, and every preset is applied. The time is
 what the kernel needs from the change of a control to the last message for the browser; on a busy
-machine the processor's time tells what is ours.
+machine the processor's time tells what is ours. Now and then Python looks through all objects of
+the process for garbage: how long it was about that is told beside the time of its change, and does
+not count against the limit, since it falls on whatever runs then.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -112,17 +115,36 @@ def another(parameter: Any) -> Any:
 
 
 class Change(NamedTuple):
-    """A change and the seconds until it was answered, by the clock and by the processor."""
+    """A change and the seconds until it was answered, by the clock and by the processor.
+
+    `collecting` are the seconds of the first in which Python looked through all its objects.
+    """
 
     wall: float
     processor: float
+    collecting: float
     what: str
 
 
 def _timed(what: str, change: Callable[[], None]) -> Change:
-    wall, processor = time.perf_counter(), time.process_time()
-    change()
-    return Change(time.perf_counter() - wall, time.process_time() - processor, what)
+    began, collecting = 0.0, 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began, collecting
+        if info["generation"] == 2:
+            if phase == "start":
+                began = time.perf_counter()
+            else:
+                collecting += time.perf_counter() - began
+
+    gc.callbacks.append(note)
+    try:
+        wall, processor = time.perf_counter(), time.process_time()
+        change()
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    finally:
+        gc.callbacks.remove(note)
+    return Change(wall, processor, collecting, what)
 
 
 def measure(spec: Any, device: str, rounds: int, *, what_if: bool) -> list[Change]:
@@ -194,7 +216,7 @@ def main() -> None:
                 changes = measure(spec, device, rounds, what_if=what_if)
                 curves = ", What if open" if what_if else ""
                 print(f"{backend} on {device}{curves}: {summary(changes)}", flush=True)
-                slow |= changes[-1].wall > LIMIT
+                slow |= any(change.wall - change.collecting > LIMIT for change in changes)
     if slow:
         raise SystemExit(f"A change took longer than {1000 * LIMIT:.0f} ms.")
 
@@ -202,11 +224,13 @@ def main() -> None:
 def summary(changes: list[Change]) -> str:
     """Return what changes took in one line, given the slowest last."""
     worst = changes[-1]
+    garbage = 1000 * worst.collecting
+    collecting = f", {garbage:.1f} ms of it looking for garbage" if garbage else ""
     return (
         f"{len(changes)} changes, "
         f"median {1000 * statistics.median(c.wall for c in changes):.1f} ms, "
         f"p99 {1000 * changes[int(0.99 * (len(changes) - 1))].wall:.1f} ms, "
-        f"worst {1000 * worst.wall:.1f} ms ({worst.what}); by the processor median "
+        f"worst {1000 * worst.wall:.1f} ms ({worst.what}{collecting}); by the processor median "
         f"{1000 * statistics.median(c.processor for c in changes):.1f} ms, "
         f"worst {1000 * max(c.processor for c in changes):.1f} ms"
     )
