@@ -83,7 +83,18 @@ def test_the_latest_answers_are_kept_within_bounds(home: Path) -> None:
     assert [one.asked for one in found] == [f"{number}" for number in latest]
     assert all(len(one.answered) < answers.LONGEST + 3 for one in found)
     (file,) = (home / "answers").iterdir()
-    assert file.stat().st_size < 2 * answers.MOST
+    assert file.stat().st_size <= answers.MOST
+
+
+def test_a_file_of_long_answers_is_not_written_anew_for_each(home: Path) -> None:
+    # Every character takes six bytes of JSON.
+    for number in range(2 * answers.KEPT):
+        keep(f"{number}", "\u8a9e" * answers.LONGEST)
+    (file,) = (home / "answers").iterdir()
+    before = file.stat()
+    keep("one more")
+    assert file.stat().st_ino == before.st_ino
+    assert answers.kept(SERVER)[0].asked == "one more"
 
 
 def test_lines_that_are_no_answer_are_passed_over(home: Path) -> None:

@@ -103,6 +103,10 @@ def test_the_hosts_memory_in_the_smoke_stage_says_nothing_of_a_gpus() -> None:
     smoke = {"build": {"smoke": {"ran": True, "memory_bytes": 7 * GIB}}}
     engine = replace(engine, manifest={**engine.manifest, **smoke})
     assert least_memory(engine) == engine.bytes
+    # Its files are a recipe: the weights that it loads count, at the precision that it asks for.
+    engine.manifest["model"]["parameters"] = 8 * GIB
+    assert least_memory(engine) == 16 * GIB
+    assert least_memory(engine.under({"dtype": "float32"})) == 32 * GIB
     assert least_memory(engine.under({"device": "cpu"})) == 7 * GIB
 
 

@@ -24,6 +24,7 @@ from workbench.fit import BuildNeed, Part
 from workbench.gpus import Gpu
 from workbench.journal import Journal, View
 from workbench.model import Model
+from workbench.processes import processes_of
 from workbench.runner import describe_os_error, with_numbers
 
 GIB = 1 << 30
@@ -440,3 +441,7 @@ def test_who_reads_the_journal_of_a_killed_runner_gets_its_last_numbers(home: Pa
         JobError, match=r"gone without a last word: it was killed.* It had reached [\d.]+ MiB"
     ):
         engine_of(build.job, build.job.wait())
+    # The worker ends too, from within whatever native code it was in.
+    while processes_of(build.job.path):
+        assert time.monotonic() < deadline + 30.0
+        time.sleep(0.05)

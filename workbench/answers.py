@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +30,7 @@ KEPT = 50
 LONGEST = 20_000
 """Characters that are kept of a question, and of an answer."""
 
-MOST = 1 << 20
+MOST = 2 << 20
 """Bytes at which a file is cut back to what is kept, so that this is not done for each answer."""
 
 
@@ -104,13 +107,20 @@ def _read(path: Path) -> tuple[Answer, ...]:
     return tuple(answer for answer in found if answer is not None)[-KEPT:]
 
 
+def _recent(answers: tuple[Answer, ...]) -> Iterator[Answer]:
+    """Yield the latest answers that fit into half of a file, the oldest of them first."""
+    sizes = itertools.accumulate(len(json.dumps(asdict(answer))) for answer in answers[::-1])
+    few = sum(size <= MOST // 2 for size in sizes)
+    yield from answers[len(answers) - few :]
+
+
 def _cut_back(path: Path) -> None:
     """Write a file anew; a line that another kernel appends at this moment may be lost."""
     temporary = files.temporary_name(path.parent, path.name)
     try:
         descriptor = files.open_journal(temporary)
         try:
-            for answer in _read(path):
+            for answer in _recent(_read(path)):
                 files.append_record(descriptor, asdict(answer))
         finally:
             os.close(descriptor)

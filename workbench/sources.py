@@ -63,15 +63,24 @@ def same_vocabulary(first: Source, second: Source) -> bool:
 def least_memory(source: Source) -> int:
     """Return the least memory in bytes that opening takes here; 0 for a server.
 
-    It is the larger of what the smoke stage of the build measured and the size of the files; on a
-    GPU only the latter, since that stage measures the host's memory.
+    It is the larger of what the smoke stage of the build measured and the size of the files. On a
+    GPU, whose memory that stage does not measure, it is at least what the weights take which lie
+    elsewhere.
     """
     if isinstance(source, Endpoint):
         return 0
     if gpus_of_engine(source):
-        return source.bytes
+        return max(source.bytes, _weights_elsewhere(source))
     smoke = source.manifest["build"].get("smoke") or {}
     return max(source.bytes, int(smoke.get("memory_bytes") or 0))
+
+
+def _weights_elsewhere(engine: Engine) -> int:
+    """Return the least bytes of weights that a recipe loads; 0 for an engine that holds its own."""
+    if engine.backend != "transformers":
+        return 0
+    full = {**engine.manifest["identity"]["spec"], **engine.limits}.get("dtype") == "float32"
+    return int(engine.manifest["model"].get("parameters") or 0) * (4 if full else 2)
 
 
 def exact_source(source: Source | None, session: Opened) -> Source | None:

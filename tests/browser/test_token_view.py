@@ -100,8 +100,8 @@ def test_a_reload_in_mid_stream_shows_what_came_before_and_after(
 # As in a page that was busy for 2 s just then: anywidget waits for a module no longer.
 BUSY = """
 const timeout = AbortSignal.timeout;
-AbortSignal.timeout = (ms) =>
-  ms === 2000 ? { addEventListener: (_, late) => late() } : timeout.call(AbortSignal, ms);
+const over = { addEventListener: (_, late) => { window.late = true; late(); } };
+AbortSignal.timeout = (ms) => ms === 2000 ? over : timeout.call(AbortSignal, ms);
 """
 
 
@@ -118,6 +118,7 @@ def test_two_views_in_a_page_and_a_second_tab_show_the_same(
     second = open_notebook(path, BUSY)
     second.page.locator(LOG).wait_for()
     wait_for_phase(second.page, "decode")
+    assert second.page.evaluate("window.late"), "anywidget waited otherwise than it did"
 
     first.execute("stream(200, 0.005)")
     for page, nth in ((first.page, 0), (first.page, 1), (second.page, 0)):

@@ -61,10 +61,12 @@ class Earlier(widgets.VBox):  # type: ignore[misc]
 
     def show(self, source: Source | None) -> None:
         """List what was kept of a source, the latest answer first; None lists nothing."""
+        chosen = self.chosen if source == self._source else None
         self._source = source
         found = answers.kept(source) if source else ()
         names = [_name(number, answer) for number, answer in enumerate(found)]
         self._list.options = [("choose one", None), *zip(names, found, strict=True)]
+        self._list.value = chosen if chosen in found else None
         self._show_chosen()
         self.layout.display = "" if found else "none"
 

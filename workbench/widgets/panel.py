@@ -18,7 +18,7 @@ from workbench.widgets.keys import Keys
 
 STYLE = """<style>
 .workbench-panel { border: 1px solid var(--jp-border-color1, light-dark(#bdbdbd, #616161));
-  border-radius: 4px; padding: 8px 12px; max-width: 900px; }
+  border-radius: 4px; padding: 8px 12px; width: 100%; max-width: 900px; }
 /* A panel is as wide as its cell, also when that gets narrower later: a figure that is drawn and a
    field of a fixed width would keep it as wide as it was. */
 .workbench-panel, .workbench-panel .jp-OutputArea { contain: inline-size; }

@@ -338,6 +338,7 @@ class PlaygroundPanel(StreamPanel):
         if self._asked_source and self.record and self.record["text"]:
             how, settings = timing_line(self.record), transcript.options_line(self.record)
             answers.keep(self._asked_source, prompt, self.record["text"], how, settings)
+            self._earlier.show(self._asked_source)
 
     def _choose(self, find: Callable[[], Source]) -> None:
         """Open what was chosen, in the background."""
