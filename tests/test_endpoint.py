@@ -10,6 +10,8 @@ import ssl
 import subprocess
 import threading
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from tests.faults import until
 from tests.servers.scripted import DONE, STREAM, Connection, Script, delta, event, scripted
 from workbench.endpoint import Endpoint, EndpointSession
-from workbench.endpoint_calls import Patience
+from workbench.endpoint_calls import Caller, Patience, body_of
 from workbench.endpoint_clock import Clock
 from workbench.errors import InputError, RequestError, SessionError, SpecError
 from workbench.generation import Alternative
@@ -304,6 +306,13 @@ OPENAI_ERROR = b'{"error": {"message": "too long a prompt", "code": 400}}'
             SessionError,
             "broke off after 1 chunks, before its end (the server closed the connection",
         ),
+        (
+            lambda c: c.send(
+                STREAM.replace(b"Transfer-Encoding: chunked", b"Content-Length: 999") + delta("a")
+            ),
+            SessionError,
+            "broke off after 1 chunks, before its end (the server closed the connection",
+        ),
         (answering(), SessionError, "closed the stream without a single token"),
         (lambda c: c.send(b"SSH-2.0-x\r\n"), SessionError, "what came is no answer of HTTP/1.1"),
         (lambda _: None, SessionError, "Remote end closed connection without response"),
@@ -315,6 +324,36 @@ def test_what_a_server_may_answer_is_a_sentence(
     error = error_of(script)
     assert isinstance(error, kind)
     assert sentence in str(error)
+
+
+def test_informational_answers_are_passed_over() -> None:
+    def script(connection: Connection) -> None:
+        for line in (b"100 Continue", b"102 Processing", b"103 Early Hints\r\nLink: </x>"):
+            connection.send(b"HTTP/1.1 " + line + b"\r\n\r\n")
+        connection.stream(delta("a"), delta(reason="stop"), DONE)
+
+    assert generate(script)[0].text == "a"
+
+
+def test_a_refusal_before_the_body_is_read_is_told() -> None:
+    too_long = [{"role": "user", "content": "x" * (16 << 20)}]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            end, _ = listener.accept()
+            with end:
+                end.recv(1)
+                end.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        caller = Caller(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, Patience())
+        with caller.connection() as connection:
+            connection.connect()
+            connection.send_request("POST", "chat/completions", {}, json.dumps(too_long).encode())
+            answer = connection.answer()
+            assert (answer.status, body_of(answer)) == (413, b"no")
+        thread.join(10.0)
 
 
 def test_the_text_before_a_break_is_kept() -> None:
@@ -431,11 +470,21 @@ def test_a_proxy_that_cannot_be_used_is_a_sentence(monkeypatch: pytest.MonkeyPat
         Endpoint("https://model.test").open()
 
 
-def test_a_packed_stream_is_read_all_the_same() -> None:
-    packed = gzip.compress(delta("a") + delta(reason="stop") + DONE)
+def _plain_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", _plain_deflate)],
+    ids=["gzip", "deflate", "deflate without a head"],
+)
+def test_a_packed_stream_is_read_all_the_same(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(delta("a") + delta(reason="stop") + DONE)
 
     def script(connection: Connection) -> None:
-        head = STREAM.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        head = STREAM.replace(b"\r\n\r\n", f"\r\nContent-Encoding: {coding}\r\n\r\n".encode())
         connection.send(head)
         connection.piece(packed[:20])
         connection.piece(packed[20:])

@@ -7,6 +7,7 @@ it takes with httpx, and a load generator of many streams must not measure itsel
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import ipaddress
 import socket
@@ -58,10 +59,23 @@ class Answer:
         try:
             while piece := self._response.read1(_PIECE):
                 yield unpack(piece)
+            if self._response.length:  # bytes that were announced and did not come
+                raise http.client.IncompleteRead(b"", self._response.length)
         except http.client.HTTPException:
             raise ConnectionError("the server closed the connection inside its answer") from None
         except zlib.error:
             raise ConnectionError("the answer is not packed as its head says") from None
+
+
+class _Final(http.client.HTTPResponse):
+    """Passes over informational answers (RFC 9110, 15.2); the library does so for 100 alone."""
+
+    def begin(self) -> None:
+        """Read the head of the final answer."""
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # else nothing more is read
+            super().begin()
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class Route:
 
 class Connection(http.client.HTTPConnection):
     """A connection for one request; a context manager, which closes it."""
+
+    response_class = _Final
 
     def __init__(self, route: Route, timeout: float, met: Met) -> None:
         """Prepare a connection; nothing is sent yet.
@@ -164,7 +180,7 @@ class Connection(http.client.HTTPConnection):
         """Send a request; the path is below where the API begins.
 
         Raises:
-            OSError: The connection broke off.
+            OSError: The connection took too long.
         """
         route = self._route
         self._path, through = f"{route.parts.path}/{path}", {}
@@ -173,7 +189,10 @@ class Connection(http.client.HTTPConnection):
             target = f"http://{route.parts.netloc}{target}"
             through = _credentials(route.proxy)
         own = {"Host": route.parts.netloc, "User-Agent": _AGENT, "Connection": "close"}
-        self.request(method, target, body, {**own, **through, **headers})
+        # A server may refuse before it has read all of the body; without an answer of its, waiting
+        # for one raises the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.request(method, target, body, {**own, **through, **headers})
 
     def answer(self) -> Answer:
         """Wait for the answer's head.
@@ -253,6 +272,24 @@ def _credentials(proxy: SplitResult) -> dict[str, str]:
 
 def _unpacked(encoding: str) -> Callable[[bytes], bytes]:
     """Return what unpacks pieces, for servers that pack them though asked not to."""
-    if encoding.strip().lower() in ("gzip", "deflate"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress
+    match encoding.strip().lower():
+        case "gzip":
+            return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress
+        case "deflate":
+            return _inflated()
     return bytes
+
+
+def _inflated() -> Callable[[bytes], bytes]:
+    """Return what unpacks deflate: with zlib's head, or without, as some send it (RFC 9110)."""
+    inflate = None
+
+    def unpack(piece: bytes) -> bytes:
+        nonlocal inflate
+        if inflate is None:
+            # The head begins with its method, 8 (RFC 1950); plain deflate does not.
+            headed = piece[0] & 0x0F == zlib.DEFLATED
+            inflate = zlib.decompressobj(zlib.MAX_WBITS if headed else -zlib.MAX_WBITS)
+        return inflate.decompress(piece)
+
+    return unpack
