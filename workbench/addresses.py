@@ -6,7 +6,7 @@ import errno
 import socket
 from urllib.parse import urlsplit
 
-from workbench.endpoint_connection import is_loopback
+from workbench.endpoint_route import is_loopback
 
 
 def obstacle(host: str, port: int) -> str:
