@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ipaddress
 import os
 import signal
 import subprocess
@@ -78,9 +79,12 @@ def run(words: list[str]) -> int:
     variables = dict(text.split("=", 1) for text in options.env)
     assert within(variables["HOME"], writable)
     if options.publish:
-        # Else all of this machine's addresses; and what listens inside on its own 127.0.0.1 is
-        # reached by nobody.
-        assert options.publish.startswith("127.0.0.1:"), options.publish
+        # ADDRESS:PORT:PORT, since without an address it means all of this machine's; and what
+        # listens inside on its own 127.0.0.1 is reached by nobody.
+        address = options.publish.rsplit(":", 2)[0]
+        ipaddress.ip_address(address.strip("[]"))
+        with (STATE / "published").open("a") as published:
+            published.write(f"{address}\n")
         assert options.arguments[options.arguments.index("--host") + 1] == "0.0.0.0"
     name = STATE / options.name
     code = INSIDE.format(

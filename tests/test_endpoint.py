@@ -10,6 +10,8 @@ import ssl
 import subprocess
 import threading
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import pytest
 from tests.faults import until
 from tests.servers.scripted import DONE, STREAM, Connection, Script, delta, event, scripted
 from workbench.endpoint import Endpoint, EndpointSession
-from workbench.endpoint_calls import Patience
+from workbench.endpoint_calls import Caller, Patience, body_of
 from workbench.endpoint_clock import Clock
+from workbench.endpoint_route import Route
 from workbench.errors import InputError, RequestError, SessionError, SpecError
 from workbench.generation import Alternative
 from workbench.sse import LONGEST, EventReader
@@ -304,6 +307,13 @@ OPENAI_ERROR = b'{"error": {"message": "too long a prompt", "code": 400}}'
             SessionError,
             "broke off after 1 chunks, before its end (the server closed the connection",
         ),
+        (
+            lambda c: c.send(
+                STREAM.replace(b"Transfer-Encoding: chunked", b"Content-Length: 999") + delta("a")
+            ),
+            SessionError,
+            "broke off after 1 chunks, before its end (the server closed the connection",
+        ),
         (answering(), SessionError, "closed the stream without a single token"),
         (lambda c: c.send(b"SSH-2.0-x\r\n"), SessionError, "what came is no answer of HTTP/1.1"),
         (lambda _: None, SessionError, "Remote end closed connection without response"),
@@ -315,6 +325,36 @@ def test_what_a_server_may_answer_is_a_sentence(
     error = error_of(script)
     assert isinstance(error, kind)
     assert sentence in str(error)
+
+
+def test_informational_answers_are_passed_over() -> None:
+    def script(connection: Connection) -> None:
+        for line in (b"100 Continue", b"102 Processing", b"103 Early Hints\r\nLink: </x>"):
+            connection.send(b"HTTP/1.1 " + line + b"\r\n\r\n")
+        connection.stream(delta("a"), delta(reason="stop"), DONE)
+
+    assert generate(script)[0].text == "a"
+
+
+def test_a_refusal_before_the_body_is_read_is_told() -> None:
+    too_long = [{"role": "user", "content": "x" * (16 << 20)}]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            end, _ = listener.accept()
+            with end:
+                end.recv(1)
+                end.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        caller = Caller(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, Patience())
+        with caller.connection() as connection:
+            connection.connect()
+            connection.send_request("POST", "chat/completions", {}, json.dumps(too_long).encode())
+            answer = connection.answer()
+            assert (answer.status, body_of(answer)) == (413, b"no")
+        thread.join(10.0)
 
 
 def test_the_text_before_a_break_is_kept() -> None:
@@ -371,13 +411,13 @@ def test_a_server_that_ends_between_two_requests_is_a_sentence() -> None:
     session.close()
 
 
-def self_signed(folder: Path) -> ssl.SSLContext:
+def self_signed(folder: Path, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, *files], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = kind(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
 
@@ -424,18 +464,126 @@ def test_what_is_not_for_this_machine_goes_through_the_proxy(
     assert asked.headers["proxy-authorization"] == "Basic bWU6cGFzcyB3b3Jk".lower()
 
 
-def test_a_proxy_that_cannot_be_used_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
-    with pytest.raises(InputError, match=r"of the kind socks5 for model\.test"):
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes an address the proxy for all that is not of this machine."""
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def set_proxy(url: str) -> None:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("https_proxy", url)
+
+    return set_proxy
+
+
+@pytest.mark.parametrize(
+    ("proxy", "sentence"),
+    [
+        ("socks5://127.0.0.1:1080", r"of the kind socks5 for model\.test"),
+        (
+            "http://me:hunter2@proxy.test:31x8",
+            r"a proxy for model\.test whose host or port is none",
+        ),
+        ("http://[::1", r"a proxy for model\.test whose host or port is none"),
+        ("http://my proxy:3128", "'my proxy' is no name of a host"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_a_sentence(
+    through: Callable[[str], None], proxy: str, sentence: str
+) -> None:
+    through(proxy)
+    with pytest.raises(InputError, match=sentence) as caught:
         Endpoint("https://model.test").open()
+    assert "hunter2" not in str(caught.value)
 
 
-def test_a_packed_stream_is_read_all_the_same() -> None:
-    packed = gzip.compress(delta("a") + delta(reason="stop") + DONE)
+def test_what_a_proxy_fails_at_is_told_of_the_proxy(through: Callable[[str], None]) -> None:
+    port = closed_port()
+    through(f"http://me:hunter2@127.0.0.1:{port}")
+    for url in ("http://model.test", "https://model.test"):
+        with pytest.raises(SessionError) as caught:
+            Endpoint(url).open()
+        assert str(caught.value).startswith(
+            f"Nothing listens at 127.0.0.1:{port} (the proxy that the environment names for {url}"
+        )
+        assert "hunter2" not in str(caught.value)
+    through("http://nowhere.invalid:3128")
+    with pytest.raises(SessionError, match=r"There is no host nowhere\.invalid,"):
+        Endpoint("http://model.test").open()
+    with scripted(lambda c: c.send(b"SSH-2.0-x\r\n")) as proxy:
+        through(proxy.url.removesuffix("/v1"))
+        with pytest.raises(SessionError, match="what the proxy answers is no HTTP"):
+            Endpoint("https://model.test").open()
+    assert proxy.asked[0].path == "model.test:443"
+
+
+def test_a_connection_can_be_shut_while_a_proxy_makes_it(through: Callable[[str], None]) -> None:
+    with scripted(lambda c: c.until.wait(20.0)) as proxy:
+        through(proxy.url.removesuffix("/v1"))
+        caller = Caller("https://model.test/v1", None, Patience(connect=1.0))
+        with (
+            caller.connection(lambda end: end.shutdown(socket.SHUT_RDWR)) as connection,
+            pytest.raises(BrokenPipeError),
+        ):
+            connection.connect()
+
+
+@pytest.mark.parametrize(
+    ("place", "sent"),
+    [
+        ("bücher:8000", "xn--bcher-kva:8000"),
+        ("日本.example", "xn--wgv71a.example"),
+        ("[::1]:8000", "[::1]:8000"),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_a_host_is_sent_in_ascii_and_its_port_as_it_is(place: str, sent: str) -> None:
+    assert Route.to(f"http://{place}/v1").parts.netloc == sent
+
+
+@pytest.mark.parametrize("host", ["my host", "a\x7fb", "a..b", "x" * 64])
+def test_what_is_no_host_is_refused_before_anything_is_sent(host: str) -> None:
+    with pytest.raises(InputError, match=r"is no name of a host\. Check the URL"):
+        Endpoint(f"http://{host}:8000", "m").open()
+
+
+class _Hesitant(ssl.SSLContext):
+    """Agrees on the encryption after a while."""
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        threading.Event().wait(0.3)
+        return super().wrap_socket(*args, **options)
+
+
+def test_connecting_lasts_until_the_encryption_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = self_signed(tmp_path, _Hesitant)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    with (
+        scripted(answering(delta("a"), delta(reason="stop"), DONE), tls=context) as server,
+        Endpoint(server.url).open() as session,
+    ):
+        record = session.generate(CHAT).wait(20.0).record()
+    assert record["engine_metrics"]["connect_seconds"] >= 0.2
+
+
+def _plain_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", _plain_deflate)],
+    ids=["gzip", "deflate", "deflate without a head"],
+)
+def test_a_packed_stream_is_read_all_the_same(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(delta("a") + delta(reason="stop") + DONE)
 
     def script(connection: Connection) -> None:
-        head = STREAM.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        head = STREAM.replace(b"\r\n\r\n", f"\r\nContent-Encoding: {coding}\r\n\r\n".encode())
         connection.send(head)
         connection.piece(packed[:20])
         connection.piece(packed[20:])

@@ -70,6 +70,7 @@ LAYERS = [
         "endpoint_calls",
         "endpoint_clock",
         "endpoint_connection",
+        "endpoint_route",
         "endpoint_stream",
         "session",
     },

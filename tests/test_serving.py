@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from tests.faults import until
 from tests.servers import llama_cpp
 from workbench import jobs
-from workbench.addresses import place_of
+from workbench.addresses import obstacle, place_of
 from workbench.build import DEMO_MODEL
 from workbench.cli import main
 from workbench.console import watch_server
@@ -148,6 +149,39 @@ def test_a_server_of_ours_is_known_by_its_address_while_it_runs(port: int) -> No
 )
 def test_an_address_has_one_form(url: str, place: str) -> None:
     assert place_of(url) == place
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("[::1]", "http://[::1]:8000"),
+    ],
+)
+def test_a_server_is_asked_at_a_url_of_its_host(
+    host: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Server] = []
+
+    def start(server: Server) -> None:
+        started.append(server)
+        raise JobError
+
+    monkeypatch.setattr("workbench.serve_commands.start_server", start)
+    assert main(["serve", "--host", host, "--command", "x"]) == 1
+    (server,) = started
+    assert (server.url, server.place) == (url, (host.strip("[]"), 8000))
+
+
+def test_a_machine_without_ipv6_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert obstacle("::1", 8000).startswith("::1 is no address of this machine (address family")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "http://127.0.0.1", "http://a:b", "https://a:1"])

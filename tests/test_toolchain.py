@@ -268,7 +268,13 @@ def test_the_real_client_of_docker_understands_us() -> None:
 
 @pytest.mark.parametrize(
     ("host", "shown"),
-    [("localhost", "127.0.0.1:8:8"), ("0.0.0.0", "0.0.0.0:8:8"), ("::1", "[::1]:8:8")],
+    [
+        ("localhost", "127.0.0.1:8:8"),
+        ("0.0.0.0", "0.0.0.0:8:8"),
+        ("::1", "[::1]:8:8"),
+        # What the system understands and docker does not, such as a name.
+        ("127.1", "127.0.0.1:8:8"),
+    ],
 )
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_a_port_is_published_at_the_address_that_was_asked_for(

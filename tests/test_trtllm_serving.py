@@ -30,7 +30,15 @@ from workbench.engine_report import report_page, spec_of
 from workbench.errors import JobError, StoreError, ToolchainError
 from workbench.export import export_to_run
 from workbench.journal import ENDED
-from workbench.serving import Server, await_server, engine_server, start_server, watched_gpus
+from workbench.serving import (
+    Server,
+    _start,
+    await_server,
+    engine_server,
+    find_server,
+    start_server,
+    watched_gpus,
+)
 
 IMAGE = "image"
 STANDIN = Path(__file__).parent / "standin_docker.py"
@@ -96,7 +104,7 @@ def docker(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def _containers(state: Path) -> list[str]:
     """What the stand-in believes to be running."""
-    return [path.name for path in state.iterdir() if path.name != "kills"]
+    return [path.name for path in state.iterdir() if path.name not in ("kills", "published")]
 
 
 @pytest.fixture
@@ -240,10 +248,11 @@ def test_an_engine_without_tokenizer_is_refused_by_name(engine: Engine, tmp_path
 def test_it_is_served_in_its_container_and_reached_on_this_machine_alone(
     docker: Path, engine: Engine, port: int
 ) -> None:
-    # The stand-in refuses a port of other addresses, and what is not mounted.
+    # The stand-in refuses what is not mounted.
     job, _ = start_server(engine_server(engine, host="127.0.0.1", port=port))
     with await_server(job, 60.0).open() as session:
         assert session.model == "engine"
+    assert (docker / "published").read_text().split() == ["127.0.0.1"]
     (name,) = _containers(docker)
     assert any(name in note for note in job.view().notes)
     (docker / "another").write_text("1")
@@ -253,6 +262,28 @@ def test_it_is_served_in_its_container_and_reached_on_this_machine_alone(
     assert not (docker / "kills").exists()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 1.0)
+
+
+@pytest.mark.parametrize(("host", "published"), [("0.0.0.0", "0.0.0.0"), ("::", "[::]")])
+def test_a_container_is_published_where_it_was_asked_to_listen(
+    docker: Path, engine: Engine, port: int, host: str, published: str
+) -> None:
+    process = _start(engine_server(engine, host=host, port=port))
+    try:
+        until((docker / "published").exists)
+        assert (docker / "published").read_text().split() == [published]
+    finally:
+        process.stop()
+
+
+def test_what_listens_elsewhere_is_another_server(docker: Path, engine: Engine, port: int) -> None:
+    job, _ = start_server(engine_server(engine, host="0.0.0.0", port=port))
+    try:
+        await_server(job, 60.0)
+        assert find_server(engine_server(engine, host="0.0.0.0", port=port)) == job
+        assert find_server(engine_server(engine, host="127.0.0.1", port=port)) is None
+    finally:
+        job.cancel()
 
 
 def test_a_container_that_does_not_end_when_asked_is_killed_by_its_name(

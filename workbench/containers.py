@@ -206,9 +206,20 @@ def variables(quiet: Mapping[str, str], *, online: bool = False) -> dict[str, st
 
 
 def _publication(host: str, port: int) -> str:
-    """Return the value of --publish, which takes addresses only: without one it means all."""
-    address = "127.0.0.1" if host == "localhost" else host
-    return f"[{address}]:{port}:{port}" if ":" in address else f"{address}:{port}:{port}"
+    """Return the value of --publish, which takes addresses only: without one it means all.
+
+    Raises:
+        ToolchainError: The host's name is none.
+    """
+    if ":" in host:
+        return f"[{host}]:{port}:{port}"
+    try:
+        return f"{socket.gethostbyname(host)}:{port}:{port}"
+    except socket.gaierror as error:
+        raise ToolchainError(
+            f"{host} is no address at which a container can be published ({error.strerror}). Give "
+            "127.0.0.1, or 0.0.0.0."
+        ) from None
 
 
 def _user_name() -> str:

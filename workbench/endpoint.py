@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from workbench.endpoint_calls import Caller, Patience
 from workbench.endpoint_clock import Clock
-from workbench.endpoint_connection import is_loopback
+from workbench.endpoint_route import is_loopback
 from workbench.endpoint_stream import Count, ServedGeneration, Stream
 from workbench.errors import InputError, SessionError
 from workbench.generation import prompt_fields

@@ -13,7 +13,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from workbench.endpoint_connection import Answer, Connection, ConnectTimeout, Met, Route
+from workbench.endpoint_connection import Answer, Connection, ConnectTimeout, Met
+from workbench.endpoint_route import Route
 from workbench.errors import InputError, RequestError, SessionError, WorkbenchError
 from workbench.openai_protocol import error_text
 from workbench.units import format_seconds
@@ -123,8 +124,8 @@ class Caller:
         patience = format_seconds(self.patience.connect)
         if isinstance(error, ConnectTimeout):
             return (
-                f"{self.url} did not take the connection within {patience}. Check host and port, "
-                "or a firewall."
+                f"{self._first()} did not take the connection within {patience}. Check host and "
+                "port, or a firewall."
             )
         if isinstance(error, TimeoutError):
             return f"{self.url} took the connection and did not answer within {patience}."
@@ -136,13 +137,13 @@ class Caller:
         match error:
             case socket.gaierror():
                 return (
-                    f"There is no host {host}, or its name cannot be resolved from here "
-                    f"({error.strerror}). Check the URL {self.url}."
+                    f"There is no host {self._route.first[0]}, or its name cannot be resolved from "
+                    f"here ({error.strerror}). Check the URL {self._first()}."
                 )
             case ConnectionRefusedError():
                 return (
-                    f"Nothing listens at {self.url}: the connection was refused. Start the server, "
-                    "or check host and port."
+                    f"Nothing listens at {self._first()}: the connection was refused. Start the "
+                    "server, or check host and port."
                 )
             case ssl.SSLCertVerificationError():
                 return (
@@ -155,6 +156,13 @@ class Caller:
                     "it is a server for plain http."
                 )
         return ""
+
+    def _first(self) -> str:
+        """Say what is connected to: the server, or the proxy on the way to it."""
+        if self._route.proxy is None:
+            return self.url
+        host, port = self._route.first
+        return f"{host}:{port} (the proxy that the environment names for {self.url})"
 
     def refusal(self, answer: Answer, body: bytes, model: str) -> WorkbenchError:
         """Return what an answer other than 200 means."""

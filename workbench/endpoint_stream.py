@@ -219,6 +219,7 @@ class Stream:
         while True:
             with self._caller.connection(self._meet) as connection:
                 connection.connect()
+                self._connected = time.monotonic() - self._began
                 connection.patient()
                 headers = {**self._caller.headers(), "Content-Type": "application/json"}
                 connection.send_request("POST", self._path, headers, json.dumps(body).encode())
@@ -238,7 +239,6 @@ class Stream:
         """Take note of the connection's socket, which Stop shuts."""
         with self._lock:
             self._socket = end
-            self._connected = time.monotonic() - self._began
             if self._over.is_set():
                 self._shut()
 

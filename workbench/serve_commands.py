@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from workbench.addresses import url_of
 from workbench.console import watch_server
 from workbench.engine_report import save_report
 from workbench.errors import InputError
@@ -138,7 +139,7 @@ def _server(parsed: argparse.Namespace) -> Server:
     if bool(parsed.engine) == bool(parsed.command):
         raise InputError("Say what to serve: the key of an engine, or --command and its words.")
     options = {"stay": parsed.detach, "start_limit": parsed.start_limit, "health": parsed.health}
+    host, port = parsed.host.strip("[]"), parsed.port  # brackets are for URLs alone
     if parsed.engine:
-        engine = find_engine(parsed.engine)
-        return engine_server(engine, host=parsed.host, port=parsed.port, **options)
-    return Server(tuple(parsed.command), f"http://{parsed.host}:{parsed.port}", **options)
+        return engine_server(find_engine(parsed.engine), host=host, port=port, **options)
+    return Server(tuple(parsed.command), url_of(host, port), host=host, **options)

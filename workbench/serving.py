@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from workbench import store, usage
-from workbench.addresses import obstacle, place_of
+from workbench.addresses import obstacle, place_of, url_of
 from workbench.containers import Container
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
@@ -74,6 +74,7 @@ class Server:
             for one of this machine.
         reads: Files and directories that it reads in a container.
         devices: How many of the GPUs that it sees it takes, the first ones; 0 for all.
+        host: The address that it listens on, where that is more than the URL's, such as 0.0.0.0.
     """
 
     command: tuple[str, ...]
@@ -87,6 +88,7 @@ class Server:
     image: str = ""
     reads: tuple[str, ...] = ()
     devices: int = 0
+    host: str = ""
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -120,6 +122,16 @@ class Server:
             )
         return parts.hostname, port
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Address and port on which it listens: the URL names one of several addresses at most.
+
+        Raises:
+            InputError: The address has none.
+        """
+        asked, port = self.address
+        return self.host or asked, port
+
     def check(self) -> None:
         """Refuse what cannot work before anything is started.
 
@@ -129,7 +141,7 @@ class Server:
         """
         if not self.command:
             raise InputError("Say what to start: the command was empty.")
-        host, port = self.address
+        host, port = self.place
         if why := obstacle(host, port):
             raise JobError(f"The server was not started: {why}")
 
@@ -153,16 +165,15 @@ def engine_server(engine: Engine, *, host: str, port: int, **options: Any) -> Se
             "Engines of tensorrt_llm can be served; `workbench export` writes what runs others."
         )
     launch = launch_here(engine, host, port)
-    # Asked where it listens: 0.0.0.0 means all addresses, also this one.
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
     return Server(
         launch.command,
-        url,
+        url_of(host, port),
         engine=engine.key,
         variables=launch.variables,
         image=launch.image,
         reads=launch.reads,
         devices=int(engine.limits.get("world_size") or 1),
+        host=host,
         **options,
     )
 
@@ -217,6 +228,9 @@ def server_at(url: str) -> Server | None:
 
 def _wanted(server: Server) -> dict[str, Any]:
     where = {"image": server.image} if server.image else {}
+    if server.host:
+        # In a container the command listens on all addresses, whatever is published.
+        where["host"] = server.host
     return {"command": list(server.command), "url": server.url, **where}
 
 
@@ -286,7 +300,7 @@ def _start(server: Server) -> ServerProcess:
         server.command,
         server.variables,
         readable=[Path(name) for name in server.reads],
-        address=server.address,
+        address=server.place,
     )
 
 
