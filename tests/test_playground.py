@@ -379,6 +379,7 @@ def test_what_a_backend_lacks_is_grey_with_the_reason_until_it_has_it() -> None:
     assert form.controls["regex"].disabled
     assert form.controls["regex"].tooltip == "there is <none>."
     assert "there is &lt;none&gt;" in form._why.value
+    assert form._why in form.children  # in view also while the other options are folded
     # What was set can be taken back, and is not left out silently.
     assert not form.controls["top_k"].disabled
     assert form.value.top_k == 3
