@@ -6,6 +6,7 @@ import html
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,11 @@ from workbench.divergence import Parting, Token
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
+from workbench.opened import Opened
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sides import Side, comparison_record, partings
-from workbench.sources import baseline_of, same_vocabulary, spec_of
+from workbench.sources import Source, baseline_of, same_vocabulary, source_label, spec_of
 from workbench.widgets.side_by_side import SideBySidePanel, parting_line
 
 
@@ -144,6 +146,40 @@ def test_stop_ends_a_comparison_at_once(stocked: Engine, monkeypatch: pytest.Mon
     panel._prompts.value = " "
     panel.send()
     assert "There is no prompt to send" in panel._error_text
+
+
+def test_stop_while_engines_load_leaves_the_others_unopened(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    panel = SideBySidePanel([stocked, stocked.under({"max_output_len": 100})])
+    opened: list[Source] = []
+    acquire = shared.acquire
+
+    def stopped_meanwhile(source: Source, **options: Any) -> Opened:
+        opened.append(source)
+        panel._stop_button.click()
+        return acquire(source, **options)
+
+    monkeypatch.setattr(shared, "acquire", stopped_meanwhile)
+    panel.send()
+    assert panel.wait(60) == {}
+    assert opened == [stocked]
+    assert "stopped" in panel.static()
+    assert not panel._send_button.disabled
+
+
+def test_what_one_of_the_sources_lacks_is_grey_and_the_reason_names_it(stocked: Engine) -> None:
+    with scripted(liar) as server:
+        endpoint = Endpoint(server.url)
+        panel = SideBySidePanel([stocked, endpoint], start=True, max_tokens=8)
+    form = panel._sampling
+    ours, theirs = (side.session.lacks for side in panel._sides)
+    assert set(form.reasons) == {*ours, *theirs}
+    assert set(theirs) - set(ours)
+    for name in set(theirs) - set(ours):
+        assert form.controls[name].disabled
+        assert form.reasons[name] == f"{source_label(endpoint)}: {theirs[name]}"
 
 
 def test_the_sentence_has_both_probabilities_of_both_tokens() -> None:

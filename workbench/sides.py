@@ -90,6 +90,16 @@ def check_sources(sources: Sequence[Any]) -> None:
         raise InputError(f"Compare between 2 and {MOST} sources; got {len(sources)}.")
 
 
+def lacks(sides: Sequence[Side]) -> dict[str, str]:
+    """Return the options that not all sides can do: for each, which of them cannot, and why."""
+    reasons: dict[str, dict[str, None]] = {}
+    for side in sides:
+        for name, why in side.session.lacks.items():
+            # A dict, for a source may be compared with itself.
+            reasons.setdefault(name, {})[f"{source_label(side.source)}: {why}"] = None
+    return {name: " ".join(said) for name, said in reasons.items()}
+
+
 def agreements(sides: Sequence[Side]) -> list[Agreement | None]:
     """Return how far each side after the first agrees with the first; None without answers."""
     first = sides[0]

@@ -16,7 +16,7 @@ from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
-from workbench.sides import Side, agreements, check_sources, comparison_record, partings
+from workbench.sides import Side, agreements, check_sources, comparison_record, lacks, partings
 from workbench.sources import Source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
@@ -163,6 +163,10 @@ class SideBySidePanel(Panel):
         try:
             with self.boundary():
                 self._sides = self._open()
+                if self._stopped:
+                    self._show_stopped()
+                    return
+                self._sampling.disable(lacks(self._sides))
                 for prompt in prompts:
                     for side, view in zip(self._sides, self._views, strict=True):
                         if not self._stopped:
@@ -180,15 +184,25 @@ class SideBySidePanel(Panel):
             self._idle.set()
 
     def _open(self) -> list[Side]:
-        """Open all sources, so that all are in memory together."""
+        """Open all sources, so that all are in memory together; no more of them after a Stop."""
         sources = [_source(given) for given in self._given]
         sides = []
         for source, view in zip(sources, self._views, strict=True):
+            if self._stopped:
+                break
             view.reset(f"opening {source_label(source)} ...")
             session = shared.acquire(source, holder=self, keep=sources)
             sides.append(Side(source, session, [], []))
             view.reset(source_label(source))
         return sides
+
+    def _show_stopped(self) -> None:
+        """Say that it was stopped before anything was asked; what was shown before is gone."""
+        for view in self._views:
+            view.reset("not asked")
+            view.finish("stopped")
+        self._result.value = '<div role="status">stopped before anything was asked</div>'
+        self._offer_pairs(())
 
     def _show(self, side: Side, view: TokenView, generation: Generation) -> list[Delta]:
         self._generation = generation
@@ -198,7 +212,7 @@ class SideBySidePanel(Panel):
 
     def _offer_pairs(self, prompts: Sequence[str]) -> None:
         """Let a person choose the prompt whose answers are shown; the last one at first."""
-        answered = len(self._sides[0].answers)
+        answered = len(self._sides[0].answers) if self._sides else 0
         shown = [(f"{n}: {printable(prompts[n - 1])}", n - 1) for n in range(1, answered + 1)]
         self._chooser.options = shown
         self._chooser.value = answered - 1 if answered else None
@@ -209,11 +223,11 @@ class SideBySidePanel(Panel):
         """Show the answers to the chosen prompt beside each other, for each side with the first."""
         number = self._chooser.value
         # A side of a comparison that runs may not have answered yet.
-        first, *others = [dict(enumerate(side.answers)) for side in self._sides]
+        answers = [dict(enumerate(side.answers)) for side in self._sides]
         self._pair.value = "".join(
-            _pair(first[number], other[number])
-            for other in others
-            if number in first and number in other
+            _pair(answers[0][number], other[number])
+            for other in answers[1:]
+            if number in answers[0] and number in other
         )
 
     def _compared(self) -> Iterator[tuple[str, str, str, list[Parting | None]]]:
