@@ -352,12 +352,12 @@ def test_exports_say_when_there_is_nothing_yet(stocked: Engine) -> None:
     panel = playground(stocked)
     with pytest.raises(RequestError, match="Nothing was generated yet"):
         panel.export("markdown")
-    panel._export_buttons["json"].click()
+    panel._exports.buttons["json"].click()
     assert "Nothing was generated yet" in panel._error_text
     say(panel, "a")
     for form, words in (("markdown", "# Transcript"), ("json", '"itl_seconds"')):
-        panel._export_buttons[form].click()
-        assert words in panel._exported.value
+        panel._exports.buttons[form].click()
+        assert words in panel._exports.text.value
     assert panel._error_text == ""
     with pytest.raises(InputError, match="Exports are markdown, json, python, curl"):
         panel.export("html")  # type: ignore[arg-type]

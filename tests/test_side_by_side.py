@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import math
@@ -180,6 +181,36 @@ def test_what_one_of_the_sources_lacks_is_grey_and_the_reason_names_it(stocked: 
     for name in set(theirs) - set(ours):
         assert form.controls[name].disabled
         assert form.reasons[name] == f"{source_label(endpoint)}: {theirs[name]}"
+
+
+def test_a_comparison_exports_what_all_answered_and_what_asks_each_of_them_the_same(
+    stocked: Engine,
+) -> None:
+    prompts = ["write a haiku about latency", "again"]
+    with scripted(liar) as server:
+        endpoint = Endpoint(server.url, model="m")
+        panel = SideBySidePanel([stocked, endpoint], prompts=prompts, max_tokens=8)
+        panel._exports.buttons["json"].click()
+        assert "Nothing was compared yet" in panel._error_text
+        panel.send()
+        panel.wait(60)
+    panel._exports.buttons["json"].click()
+    assert panel._error_text == ""
+    assert json.loads(panel._exports.text.value) == json.loads(json.dumps(panel.record))
+    text = panel.export("markdown")
+    for words in (*prompts, "Latency is <b>kind</b>", "part at character", "TTFT", "seed=1"):
+        assert words in text
+    assert text.count("**Where they part**") == len(prompts)
+    python = panel.export("python")
+    ast.parse(python)
+    assert f"wb.open_engine({stocked.key!r})" in python
+    assert f"wb.Endpoint({endpoint.url!r}, model='m').open()" in python
+    assert all(python.count(prompt) == len(panel._sides) for prompt in prompts)
+    curl = panel.export("curl")
+    assert curl.count("no address to ask") == 1
+    assert curl.count(f"{endpoint.url}/chat/completions") == len(prompts)
+    with pytest.raises(InputError, match="Exports are markdown, json, python, curl"):
+        panel.export("html")  # type: ignore[arg-type]
 
 
 def test_the_sentence_has_both_probabilities_of_both_tokens() -> None:

@@ -20,7 +20,7 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import RequestError
 from workbench.sampling import Sampling
-from workbench.transcript import curl_line, markdown, python_snippet, record_json
+from workbench.transcript import curl_line, markdown, prompts_snippet, python_snippet, record_json
 from workbench.widgets.playground import PlaygroundPanel
 
 SERVER = Endpoint("http://127.0.0.1:8000/v1", model="m", key_env="PLAY_KEY")
@@ -116,6 +116,12 @@ def test_a_transcript_holds_all_samples() -> None:
     assert text.count("**Another sample**") == 2
     assert "hey" in text
     assert "hum" in text
+
+
+def test_the_snippet_of_several_prompts_gives_the_answer_to_each(stocked: Engine) -> None:
+    prompt = [{"role": "user", "content": "write a haiku about latency"}]
+    script = prompts_snippet(stocked, [prompt, prompt], Sampling(max_tokens=8, seed=1))
+    assert _printed(script).count("Latency is kind") == 2
 
 
 def test_the_snippet_runs_and_gives_the_same_text(stocked: Engine, tmp_path: Path) -> None:

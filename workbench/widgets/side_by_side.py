@@ -10,16 +10,17 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from workbench import shared, store
+from workbench import shared, store, transcript
 from workbench.divergence import Answer, Parting, Token, aligned
 from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
 from workbench.sides import Side, agreements, check_sources, comparison_record, lacks, partings
-from workbench.sources import Source, source_label
+from workbench.sources import Source, exact_source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
+from workbench.widgets.exports import Exports, Form, check_form
 from workbench.widgets.live import follow
 from workbench.widgets.panel import Panel
 from workbench.widgets.sampling import SamplingForm
@@ -92,7 +93,8 @@ class SideBySidePanel(Panel):
         )
         buttons = widgets.HBox([self._send_button, self._stop_button])
         rows = [self._prompts, self._sampling, buttons, columns]
-        rows += [self._result, self._chooser, self._pair]
+        self._exports = Exports(self, self.export, _EXPORTS)
+        rows += [self._result, self._chooser, self._pair, self._exports]
         super().__init__("Side by side", rows, self._sampling.explanations)
         self._chooser.observe(lambda _: self._show_pair(), "value")
         self._send_button.on_click(lambda _: self.send())
@@ -141,6 +143,26 @@ class SideBySidePanel(Panel):
     def generations(self) -> list[dict[str, Any]]:
         """The record of the last generation of each source that has answered."""
         return [side.records[-1] for side in self._sides if side.records]
+
+    def export(self, form: Form) -> str:
+        """Return the comparison ("markdown"), `record` ("json"), or what asks each side the same.
+
+        Raises:
+            InputError: There is no such form.
+            RequestError: Nothing was compared yet.
+        """
+        check_form(form)
+        if self.record is None:
+            raise RequestError("Nothing was compared yet. Press Compare first.")
+        prompts = self.record["prompts"]
+        if form == "markdown":
+            agreed = [sentence for _, _, sentence, _ in self._compared()]
+            parted = [self._parted_at(number) for number in range(len(prompts))]
+            return transcript.comparison_markdown(prompts, self._sides, agreed, parted)
+        if form == "json":
+            return transcript.record_json(self.record)
+        write = _program if form == "python" else _curl_lines
+        return "\n\n".join(write(side, prompts) for side in self._sides if side.records)
 
     def plain(self) -> str:
         """Return the answers to the last prompt, and how those to all compare, as plain text."""
@@ -247,6 +269,14 @@ class SideBySidePanel(Panel):
                 lines.append(f"Prompt {number}: {parting_line(one, first, name)}")
         return lines
 
+    def _parted_at(self, number: int) -> list[str]:
+        """Return where the answers to a prompt part, for each side that has answered it."""
+        return [
+            f"{name} and {first}: {parting_line(parted[number], first, name)}"
+            for first, name, _, parted in self._compared()
+            if number < len(parted)
+        ]
+
     def _html(self) -> str:
         heads = "".join(f"<th>{_escaped(source_label(side.source))}</th>" for side in self._sides)
         figures = "".join(
@@ -264,6 +294,34 @@ def _source(given: EngineSource | Source | str) -> Source:
     if isinstance(given, EngineSource):
         return given.wait()
     return store.find_engine(given) if isinstance(given, str) else given
+
+
+_EXPORTS: dict[Form, str] = {
+    "markdown": "The comparison",
+    "json": "The record of the comparison",
+    "python": "The programs that ask each side the same",
+    "curl": "The shell lines that ask the servers among them the same",
+}
+
+
+def _program(side: Side, prompts: Sequence[str]) -> str:
+    """Return the Python that asks a side all prompts."""
+    source, sampling = _asked(side)
+    given = [side.given(prompt) for prompt in prompts]
+    return f"# {source_label(source)}\n{transcript.prompts_snippet(source, given, sampling)}"
+
+
+def _curl_lines(side: Side, prompts: Sequence[str]) -> str:
+    """Return a shell line for each prompt; of an engine, once, how it gets an address."""
+    source, sampling = _asked(side)
+    lines = [transcript.curl_line(source, side.given(prompt), sampling) for prompt in prompts]
+    return "\n\n".join([f"# {source_label(source)}", *dict.fromkeys(lines)])
+
+
+def _asked(side: Side) -> tuple[Source, Sampling]:
+    """Return who was asked, with the model that was, and the options of all its answers."""
+    source = exact_source(side.source, side.session) or side.source
+    return source, Sampling.parse(side.records[0]["sampling"])
 
 
 def parting_line(parting: Parting | None, first: str, second: str) -> str:
