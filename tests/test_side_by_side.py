@@ -23,7 +23,8 @@ from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sides import Side, comparison_record, partings
 from workbench.sources import Source, baseline_of, same_vocabulary, source_label, spec_of
-from workbench.widgets.side_by_side import SideBySidePanel, parting_line
+from workbench.widgets.partings import parting_line
+from workbench.widgets.side_by_side import SideBySidePanel
 
 
 @pytest.fixture(autouse=True)

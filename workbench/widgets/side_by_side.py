@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import shared, store, transcript
-from workbench.divergence import Answer, Parting, Token, aligned
+from workbench.divergence import Parting
 from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
@@ -23,6 +23,7 @@ from workbench.units import format_bytes, printable
 from workbench.widgets.exports import Exports, Form, check_form
 from workbench.widgets.live import follow
 from workbench.widgets.panel import Panel
+from workbench.widgets.partings import pair_table, parting_line, parting_table
 from workbench.widgets.sampling import SamplingForm
 from workbench.widgets.source import EngineSource
 from workbench.widgets.tokens import TokenView
@@ -247,7 +248,7 @@ class SideBySidePanel(Panel):
         # A side of a comparison that runs may not have answered yet.
         answers = [dict(enumerate(side.answers)) for side in self._sides]
         self._pair.value = "".join(
-            _pair(answers[0][number], other[number])
+            pair_table(answers[0][number], other[number])
             for other in answers[1:]
             if number in answers[0] and number in other
         )
@@ -284,7 +285,7 @@ class SideBySidePanel(Panel):
         )
         table = f"<table><tr>{heads}</tr><tr>{figures}</tr></table>"
         lines = "".join(
-            f"<div>{_escaped(agreed)}</div>{_parting_table(parted, first, name)}"
+            f"<div>{_escaped(agreed)}</div>{parting_table(parted, first, name)}"
             for first, name, agreed, parted in self._compared()
         )
         return f'<div role="status">{table}{lines}</div>'
@@ -324,60 +325,10 @@ def _asked(side: Side) -> tuple[Source, Sampling]:
     return source, Sampling.parse(side.records[0]["sampling"])
 
 
-def parting_line(parting: Parting | None, first: str, second: str) -> str:
-    """Return a sentence on where two answers part, with what probabilities are known."""
-    if parting is None:
-        return "the answers are the same."
-    one = _chosen(parting.first, parting.second_of_first, second)
-    other = _chosen(parting.second, parting.first_of_second, first)
-    return f"the answers part at {_place(parting)}: {first} has {one}, {second} has {other}."
-
-
-def _place(parting: Parting) -> str:
-    return f"{'token' if parting.by == 'token' else 'character'} {parting.at + 1}"
-
-
-def _parting_table(parted: Sequence[Parting | None], first: str, second: str) -> str:
-    """Return a row for each prompt: where two answers part, and the token of each there."""
-    rows = [("prompt", "answers part at", first, second)]
-    for number, one in enumerate(parted, 1):
-        cells = ("nowhere: they are the same", "", "")
-        if one is not None:
-            token = _chosen(one.first, one.second_of_first, second)
-            other = _chosen(one.second, one.first_of_second, first)
-            cells = (_place(one), token, other)
-        rows.append((str(number), *cells))
-    head, *lines = ["".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><tr>{head.replace('td>', 'th>')}</tr>{body}</table>"
-
-
-def _chosen(token: Token | None, by_other: float | None, other: str) -> str:
-    if token is None:
-        return "ended or not told its tokens"
-    words = [repr(token.text)]
-    if token.probability is not None:
-        words.append(f"with probability {token.probability:.3g}")
-    if by_other is not None:
-        words.append(f"({by_other:.3g} for {other})")
-    return " ".join(words)
-
-
 def _figures(side: Side) -> str:
     memory = side.session.memory()
     known = f"   memory {format_bytes(memory)}" if memory else ""
     return f"{timing_line(side.records[-1])}{known}" if side.records else "no answer"
-
-
-def _pair(first: Answer, second: Answer) -> str:
-    """Return two answers beside each other, what differs marked and underlined."""
-    sides = ["", ""]
-    for same, left, right in aligned(first.text, second.text):
-        for place, text in enumerate((left, right)):
-            shown = _escaped(text)
-            sides[place] += shown if same or not text else f"<mark><u>{shown}</u></mark>"
-    cells = "".join(f'<td style="width:50%"><pre>{side}</pre></td>' for side in sides)
-    return f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'
 
 
 def _escaped(text: str) -> str:
