@@ -23,6 +23,7 @@ from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sides import Side, comparison_record, partings
 from workbench.sources import Source, baseline_of, same_vocabulary, source_label, spec_of
+from workbench.units import format_bytes
 from workbench.widgets.partings import parting_line
 from workbench.widgets.side_by_side import SideBySidePanel
 
@@ -198,7 +199,11 @@ def test_a_comparison_exports_what_all_answered_and_what_asks_each_of_them_the_s
     panel._exports.buttons["json"].click()
     assert panel._error_text == ""
     assert json.loads(panel._exports.text.value) == json.loads(json.dumps(panel.record))
+    assert panel.record is not None
+    measured = panel.record["sides"][0]["memory_bytes"]
+    until(lambda: shared.release(stocked))
     text = panel.export("markdown")
+    assert f"memory {format_bytes(measured)}" in text  # as it was, also when it is unloaded
     for words in (*prompts, "Latency is <b>kind</b>", "part at character", "TTFT", "seed=1"):
         assert words in text
     assert text.count("**Where they part**") == len(prompts)

@@ -42,7 +42,7 @@ def markdown(turns: Sequence[Turn], source: Source, system_prompt: str = "") -> 
 
 
 def comparison_markdown(
-    prompts: Sequence[str],
+    record: Mapping[str, Any],
     sides: Sequence[Side],
     agreed: Sequence[str],
     parted: Sequence[Sequence[str]],
@@ -50,26 +50,26 @@ def comparison_markdown(
     """Return what several sources answered to the same prompts; in fences, as in `markdown`.
 
     Args:
-        prompts: What all were asked.
+        record: Of the comparison, see `sides.comparison_record`.
         sides: The sources with their answers; after a Stop not to all prompts.
         agreed: A sentence for each side after the first: how far it agrees with that one.
-        parted: The sentences on where the answers to each prompt part.
+        parted: For each prompt, the sentences on where its answers part; none without answers.
     """
-    parts = ["# Comparison", *map(_side_line, sides), *map(_code, agreed)]
-    for number, prompt in enumerate(prompts):
+    parts = ["# Comparison", *map(_side_line, record["sides"]), *map(_code, agreed)]
+    for number, (prompt, lines) in enumerate(zip(record["prompts"], parted, strict=True)):
         parts.append(f"## Prompt {number + 1}\n\n**Asked**\n\n{_fenced(prompt)}")
         for side in sides:
             parts += _answer(side, number)
-        if number < len(parted):
-            lines = "\n".join(parted[number])
-            parts.append(f"**Where they part**\n\n{_fenced(lines)}")
+        if lines:
+            told = "\n".join(lines)
+            parts.append(f"**Where they part**\n\n{_fenced(told)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _side_line(side: Side) -> str:
-    memory = side.session.memory()
+def _side_line(side: Mapping[str, Any]) -> str:
+    memory = side["memory_bytes"]
     known = f", memory {format_bytes(memory)}" if memory else ""
-    return f"{_code(source_label(side.source))}{known}"
+    return f"{_code(side['source'])}{known}"
 
 
 def _answer(side: Side, number: int) -> list[str]:

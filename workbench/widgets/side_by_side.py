@@ -159,7 +159,7 @@ class SideBySidePanel(Panel):
         if form == "markdown":
             agreed = [sentence for _, _, sentence, _ in self._compared()]
             parted = [self._parted_at(number) for number in range(len(prompts))]
-            return transcript.comparison_markdown(prompts, self._sides, agreed, parted)
+            return transcript.comparison_markdown(self.record, self._sides, agreed, parted)
         if form == "json":
             return transcript.record_json(self.record)
         write = _program if form == "python" else _curl_lines
