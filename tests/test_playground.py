@@ -352,12 +352,12 @@ def test_exports_say_when_there_is_nothing_yet(stocked: Engine) -> None:
     panel = playground(stocked)
     with pytest.raises(RequestError, match="Nothing was generated yet"):
         panel.export("markdown")
-    panel._export_buttons["json"].click()
+    panel._exports.buttons["json"].click()
     assert "Nothing was generated yet" in panel._error_text
     say(panel, "a")
     for form, words in (("markdown", "# Transcript"), ("json", '"itl_seconds"')):
-        panel._export_buttons[form].click()
-        assert words in panel._exported.value
+        panel._exports.buttons[form].click()
+        assert words in panel._exports.text.value
     assert panel._error_text == ""
     with pytest.raises(InputError, match="Exports are markdown, json, python, curl"):
         panel.export("html")  # type: ignore[arg-type]
@@ -379,6 +379,7 @@ def test_what_a_backend_lacks_is_grey_with_the_reason_until_it_has_it() -> None:
     assert form.controls["regex"].disabled
     assert form.controls["regex"].tooltip == "there is <none>."
     assert "there is &lt;none&gt;" in form._why.value
+    assert form._why in form.children  # in view also while the other options are folded
     # What was set can be taken back, and is not left out silently.
     assert not form.controls["top_k"].disabled
     assert form.value.top_k == 3

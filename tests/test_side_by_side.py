@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,11 +18,14 @@ from workbench.divergence import Parting, Token
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import InputError, RequestError
+from workbench.opened import Opened
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sides import Side, comparison_record, partings
-from workbench.sources import baseline_of, same_vocabulary, spec_of
-from workbench.widgets.side_by_side import SideBySidePanel, parting_line
+from workbench.sources import Source, baseline_of, same_vocabulary, source_label, spec_of
+from workbench.units import format_bytes
+from workbench.widgets.partings import parting_line
+from workbench.widgets.side_by_side import SideBySidePanel
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +149,74 @@ def test_stop_ends_a_comparison_at_once(stocked: Engine, monkeypatch: pytest.Mon
     panel._prompts.value = " "
     panel.send()
     assert "There is no prompt to send" in panel._error_text
+
+
+def test_stop_while_engines_load_leaves_the_others_unopened(
+    stocked: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HEADLESS", "0")
+    panel = SideBySidePanel([stocked, stocked.under({"max_output_len": 100})])
+    opened: list[Source] = []
+    acquire = shared.acquire
+
+    def stopped_meanwhile(source: Source, **options: Any) -> Opened:
+        opened.append(source)
+        panel._stop_button.click()
+        return acquire(source, **options)
+
+    monkeypatch.setattr(shared, "acquire", stopped_meanwhile)
+    panel.send()
+    assert panel.wait(60) == {}
+    assert opened == [stocked]
+    assert "stopped" in panel.static()
+    assert not panel._send_button.disabled
+
+
+def test_what_one_of_the_sources_lacks_is_grey_and_the_reason_names_it(stocked: Engine) -> None:
+    with scripted(liar) as server:
+        endpoint = Endpoint(server.url)
+        panel = SideBySidePanel([stocked, endpoint], start=True, max_tokens=8)
+    form = panel._sampling
+    ours, theirs = (side.session.lacks for side in panel._sides)
+    assert set(form.reasons) == {*ours, *theirs}
+    assert set(theirs) - set(ours)
+    for name in set(theirs) - set(ours):
+        assert form.controls[name].disabled
+        assert form.reasons[name] == f"{source_label(endpoint)}: {theirs[name]}"
+
+
+def test_a_comparison_exports_what_all_answered_and_what_asks_each_of_them_the_same(
+    stocked: Engine,
+) -> None:
+    prompts = ["write a haiku about latency", "again"]
+    with scripted(liar) as server:
+        endpoint = Endpoint(server.url, model="m")
+        panel = SideBySidePanel([stocked, endpoint], prompts=prompts, max_tokens=8)
+        panel._exports.buttons["json"].click()
+        assert "Nothing was compared yet" in panel._error_text
+        panel.send()
+        panel.wait(60)
+    panel._exports.buttons["json"].click()
+    assert panel._error_text == ""
+    assert json.loads(panel._exports.text.value) == json.loads(json.dumps(panel.record))
+    assert panel.record is not None
+    measured = panel.record["sides"][0]["memory_bytes"]
+    until(lambda: shared.release(stocked))
+    text = panel.export("markdown")
+    assert f"memory {format_bytes(measured)}" in text  # as it was, also when it is unloaded
+    for words in (*prompts, "Latency is <b>kind</b>", "part at character", "TTFT", "seed=1"):
+        assert words in text
+    assert text.count("**Where they part**") == len(prompts)
+    python = panel.export("python")
+    ast.parse(python)
+    assert f"wb.open_engine({stocked.key!r})" in python
+    assert f"wb.Endpoint({endpoint.url!r}, model='m').open()" in python
+    assert all(python.count(prompt) == len(panel._sides) for prompt in prompts)
+    curl = panel.export("curl")
+    assert curl.count("no address to ask") == 1
+    assert curl.count(f"{endpoint.url}/chat/completions") == len(prompts)
+    with pytest.raises(InputError, match="Exports are markdown, json, python, curl"):
+        panel.export("html")  # type: ignore[arg-type]
 
 
 def test_the_sentence_has_both_probabilities_of_both_tokens() -> None:

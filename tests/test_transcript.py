@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,8 +19,17 @@ from workbench.conversation import Conversation, Turn
 from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.errors import RequestError
+from workbench.opened import Opened
 from workbench.sampling import Sampling
-from workbench.transcript import curl_line, markdown, python_snippet, record_json
+from workbench.sides import Side
+from workbench.transcript import (
+    comparison_markdown,
+    curl_line,
+    markdown,
+    prompts_snippet,
+    python_snippet,
+    record_json,
+)
 from workbench.widgets.playground import PlaygroundPanel
 
 SERVER = Endpoint("http://127.0.0.1:8000/v1", model="m", key_env="PLAY_KEY")
@@ -116,6 +125,23 @@ def test_a_transcript_holds_all_samples() -> None:
     assert text.count("**Another sample**") == 2
     assert "hey" in text
     assert "hum" in text
+
+
+def test_a_comparison_that_was_stopped_says_what_has_no_answer() -> None:
+    side = Side(SERVER, cast("Opened", None), [], [record("hello")])
+    compared = {"prompts": ["hi", "bye"], "sides": [{"source": "mine", "memory_bytes": None}]}
+    text = comparison_markdown(compared, [side], [], [["they part."], []])
+    answered, unanswered = text.split("## Prompt 2")
+    assert "hello" in answered
+    assert "they part." in answered
+    assert "no answer" in unanswered
+    assert "Where they part" not in unanswered
+
+
+def test_the_snippet_of_several_prompts_gives_the_answer_to_each(stocked: Engine) -> None:
+    prompt = [{"role": "user", "content": "write a haiku about latency"}]
+    script = prompts_snippet(stocked, [prompt, prompt], Sampling(max_tokens=8, seed=1))
+    assert _printed(script).count("Latency is kind") == 2
 
 
 def test_the_snippet_runs_and_gives_the_same_text(stocked: Engine, tmp_path: Path) -> None:

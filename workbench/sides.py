@@ -10,7 +10,7 @@ from typing import Any
 from workbench.divergence import Agreement, Answer, Parting, Token, agreement, answer_of, part
 from workbench.errors import InputError, RequestError
 from workbench.generation import Delta, Generation
-from workbench.opened import Opened
+from workbench.opened import Opened, Prompt
 from workbench.sampling import Sampling
 from workbench.session import Session
 from workbench.sources import Source, same_vocabulary, source_label
@@ -49,14 +49,18 @@ class Side:
         Raises:
             WorkbenchError: It failed.
         """
-        chat = self.session.facts["chat_template"]
-        given = [{"role": "user", "content": prompt}] if chat else prompt
-        generation = self.session.generate(given, self._with_probabilities(sampling))
+        asked = self._with_probabilities(sampling)
+        generation = self.session.generate(self.given(prompt), asked)
         deltas = show(generation)
         generation.wait()
         self.prompts.append(generation.prompt_ids)
         self.answers.append(answer_of(generation.text, deltas))
         self.records.append(generation.record())
+
+    def given(self, prompt: str) -> Prompt:
+        """Return what the session is given for a prompt: a message, where it takes messages."""
+        chat = self.session.facts["chat_template"]
+        return [{"role": "user", "content": prompt}] if chat else prompt
 
     def _with_probabilities(self, sampling: Sampling) -> Sampling:
         """Ask for what probabilities the source can tell."""
@@ -88,6 +92,16 @@ def check_sources(sources: Sequence[Any]) -> None:
     """
     if not 2 <= len(sources) <= MOST:
         raise InputError(f"Compare between 2 and {MOST} sources; got {len(sources)}.")
+
+
+def lacks(sides: Sequence[Side]) -> dict[str, str]:
+    """Return the options that not all sides can do: for each, which of them cannot, and why."""
+    reasons: dict[str, dict[str, None]] = {}
+    for side in sides:
+        for name, why in side.session.lacks.items():
+            # A dict, for a source may be compared with itself.
+            reasons.setdefault(name, {})[f"{source_label(side.source)}: {why}"] = None
+    return {name: " ".join(said) for name, said in reasons.items()}
 
 
 def agreements(sides: Sequence[Side]) -> list[Agreement | None]:

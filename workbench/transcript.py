@@ -14,9 +14,11 @@ from workbench.endpoint import Endpoint
 from workbench.engine import Engine
 from workbench.opened import Prompt
 from workbench.sampling import Sampling
+from workbench.sides import Side
 from workbench.sources import Source, source_label, spec_of
 from workbench.steering import Trail
 from workbench.summaries import timing_line
+from workbench.units import format_bytes
 
 
 def markdown(turns: Sequence[Turn], source: Source, system_prompt: str = "") -> str:
@@ -39,9 +41,50 @@ def markdown(turns: Sequence[Turn], source: Source, system_prompt: str = "") -> 
     return "\n\n".join(parts) + "\n"
 
 
-def record_json(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return records of generations as JSON text."""
-    return json.dumps(list(records), indent=2, ensure_ascii=False)
+def comparison_markdown(
+    record: Mapping[str, Any],
+    sides: Sequence[Side],
+    agreed: Sequence[str],
+    parted: Sequence[Sequence[str]],
+) -> str:
+    """Return what several sources answered to the same prompts; in fences, as in `markdown`.
+
+    Args:
+        record: Of the comparison, see `sides.comparison_record`.
+        sides: The sources with their answers; after a Stop not to all prompts.
+        agreed: A sentence for each side after the first: how far it agrees with that one.
+        parted: For each prompt, the sentences on where its answers part; none without answers.
+    """
+    parts = ["# Comparison", *map(_side_line, record["sides"]), *map(_code, agreed)]
+    for number, (prompt, lines) in enumerate(zip(record["prompts"], parted, strict=True)):
+        parts.append(f"## Prompt {number + 1}\n\n**Asked**\n\n{_fenced(prompt)}")
+        for side in sides:
+            parts += _answer(side, number)
+        if lines:
+            told = "\n".join(lines)
+            parts.append(f"**Where they part**\n\n{_fenced(told)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _side_line(side: Mapping[str, Any]) -> str:
+    memory = side["memory_bytes"]
+    known = f", memory {format_bytes(memory)}" if memory else ""
+    return f"{_code(side['source'])}{known}"
+
+
+def _answer(side: Side, number: int) -> list[str]:
+    """Return the parts on what a side answered to a prompt; one that says so without an answer."""
+    name = f"**Answered by** {_code(source_label(side.source))}"
+    if number >= len(side.records):
+        return [f"{name}: no answer"]
+    record = side.records[number]
+    return [f"{name}\n\n{_fenced(record['text'])}", f"{_options(record)}\n\n{timing_line(record)}"]
+
+
+def record_json(records: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Return a record, or records of generations, as JSON text."""
+    values = dict(records) if isinstance(records, Mapping) else list(records)
+    return json.dumps(values, indent=2, ensure_ascii=False)
 
 
 def python_snippet(
@@ -70,6 +113,17 @@ def python_snippet(
         f"{_prompt_and_session(source, prompt)}{begun}"
         f"    for delta in session.generate(prompt{said}{_keywords(_changed(sampling))}):\n"
         '        print(delta.text, end="", flush=True)\n'
+    )
+
+
+def prompts_snippet(source: Source, prompts: Sequence[Prompt], sampling: Sampling) -> str:
+    """Return Python that asks one prompt after the other with the same options."""
+    shown = pprint.pformat(list(prompts), width=90, sort_dicts=False)
+    return (
+        f"import workbench as wb\n\nprompts = {shown}\nwith {_opening(source)} as session:\n"
+        "    for prompt in prompts:\n"
+        f"        generation = session.generate(prompt{_keywords(_changed(sampling))})\n"
+        '        print(generation.wait().text, end="\\n\\n")\n'
     )
 
 

@@ -21,6 +21,7 @@ from workbench.steering import Looks, Offer, Trail, tells, told
 from workbench.summaries import timing_line
 from workbench.widgets.chat import History
 from workbench.widgets.earlier import Earlier
+from workbench.widgets.exports import Exports, Form, check_form
 from workbench.widgets.opener import SourceChooser
 from workbench.widgets.samples import Sample, Samples
 from workbench.widgets.sampling import Count, SamplingForm
@@ -30,7 +31,6 @@ from workbench.widgets.tokens import Alternative as Choice
 from workbench.widgets.tokens import TokenView
 
 Mode = Literal["chat", "completion"]
-Form = Literal["markdown", "json", "python", "curl"]
 
 
 class PlaygroundPanel(StreamPanel):
@@ -87,22 +87,15 @@ class PlaygroundPanel(StreamPanel):
         self._clear_button = widgets.Button(
             description="Clear", tooltip="Forget the conversation; records stay"
         )
-        self._export_buttons = {form: _export_button(form) for form in get_args(Form)}
-        self._exported = widgets.Textarea(
-            layout=widgets.Layout(width="100%", height="140px", display="none"),
-            tooltip="What was exported, for copying",
-        )
+        self._exports = Exports(self, self.export, _EXPORTS)
         super().__init__(source, title="Playground", **values)
         self._clear_button.on_click(lambda _: self.clear())
-        for form, button in self._export_buttons.items():
-            button.on_click(lambda _, form=form: self._show_export(form))
 
     def _layout(self) -> list[widgets.Widget]:
         chooser = widgets.Accordion([self._chooser], titles=("Open",), selected_index=0)
-        exports = widgets.HBox(list(self._export_buttons.values()))
         above = [chooser, self._title, widgets.HBox([self._mode, self._clear_button]), self._system]
         below = [self._prompt, self._sampling, self._buttons(), self._view, self._samples]
-        return [*above, self._history, *below, exports, self._exported, self._earlier]
+        return [*above, self._history, *below, self._exports, self._earlier]
 
     def _make_form(self, sampling: Sampling) -> SamplingForm:
         return SamplingForm(sampling, self._n)
@@ -285,8 +278,7 @@ class PlaygroundPanel(StreamPanel):
             InputError: There is no such form.
             RequestError: Nothing was generated yet.
         """
-        if form not in get_args(Form):
-            raise InputError(f"Exports are {', '.join(get_args(Form))}; got {form!r}.")
+        check_form(form)
         source = self._asked_source
         if source is None or self.record is None:
             raise RequestError("Nothing was generated yet. Send a prompt first.")
@@ -356,26 +348,15 @@ class PlaygroundPanel(StreamPanel):
             raise
         self._open(source)
 
-    def _show_export(self, form: Form) -> None:
-        self.show_error("")
-        with self.boundary():
-            self._exported.value = self.export(form)
-            self._exported.layout.display = ""
-
 
 _MODES = (
     "Messages, which the model's own template turns into text",
     "The text as it stands, which the model goes on with",
 )
 
-_NAMES: dict[Form, tuple[str, str]] = {
-    "markdown": ("Markdown", "The transcript"),
-    "json": ("JSON", "The records of all generations"),
-    "python": ("Python", "The program that asks the same"),
-    "curl": ("curl", "The shell line that asks a server the same"),
+_EXPORTS: dict[Form, str] = {
+    "markdown": "The transcript",
+    "json": "The records of all generations",
+    "python": "The program that asks the same",
+    "curl": "The shell line that asks a server the same",
 }
-
-
-def _export_button(form: Form) -> widgets.Button:
-    name, what = _NAMES[form]
-    return widgets.Button(description=name, tooltip=f"Export: {what}")

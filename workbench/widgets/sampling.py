@@ -73,12 +73,14 @@ class SamplingForm(widgets.VBox):  # type: ignore[misc]
         self._why = widgets.HTML()
         folded = [control for name, control in self.controls.items() if name not in SHOWN]
         more = widgets.Accordion(
-            [widgets.VBox([_grid(folded), self._why])],
+            [_grid(folded)],
             titles=("More sampling options",),
             selected_index=None,
         )
         first = [self.controls[name] for name in SHOWN]
-        super().__init__([_grid([*first, *([self._counter] if self._counter else [])]), more])
+        counter = [self._counter] if self._counter else []
+        # Below what folds: a reason must be in view wherever a grey option is.
+        super().__init__([_grid([*first, *counter]), more, self._why])
 
     @property
     def explanations(self) -> dict[str, str]:

@@ -10,18 +10,20 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from workbench import shared, store
-from workbench.divergence import Answer, Parting, Token, aligned
+from workbench import shared, store, transcript
+from workbench.divergence import Parting
 from workbench.errors import RequestError
 from workbench.generation import Delta, Generation
 from workbench.notebook import headless
 from workbench.sampling import Sampling
-from workbench.sides import Side, agreements, check_sources, comparison_record, partings
-from workbench.sources import Source, source_label
+from workbench.sides import Side, agreements, check_sources, comparison_record, lacks, partings
+from workbench.sources import Source, exact_source, source_label
 from workbench.summaries import timing_line
 from workbench.units import format_bytes, printable
+from workbench.widgets.exports import Exports, Form, check_form
 from workbench.widgets.live import follow
 from workbench.widgets.panel import Panel
+from workbench.widgets.partings import pair_table, parting_line, parting_table
 from workbench.widgets.sampling import SamplingForm
 from workbench.widgets.source import EngineSource
 from workbench.widgets.tokens import TokenView
@@ -92,7 +94,8 @@ class SideBySidePanel(Panel):
         )
         buttons = widgets.HBox([self._send_button, self._stop_button])
         rows = [self._prompts, self._sampling, buttons, columns]
-        rows += [self._result, self._chooser, self._pair]
+        self._exports = Exports(self, self.export, _EXPORTS)
+        rows += [self._result, self._chooser, self._pair, self._exports]
         super().__init__("Side by side", rows, self._sampling.explanations)
         self._chooser.observe(lambda _: self._show_pair(), "value")
         self._send_button.on_click(lambda _: self.send())
@@ -142,6 +145,26 @@ class SideBySidePanel(Panel):
         """The record of the last generation of each source that has answered."""
         return [side.records[-1] for side in self._sides if side.records]
 
+    def export(self, form: Form) -> str:
+        """Return the comparison ("markdown"), `record` ("json"), or what asks each side the same.
+
+        Raises:
+            InputError: There is no such form.
+            RequestError: Nothing was compared yet.
+        """
+        check_form(form)
+        if self.record is None:
+            raise RequestError("Nothing was compared yet. Press Compare first.")
+        prompts = self.record["prompts"]
+        if form == "markdown":
+            agreed = [sentence for _, _, sentence, _ in self._compared()]
+            parted = [self._parted_at(number) for number in range(len(prompts))]
+            return transcript.comparison_markdown(self.record, self._sides, agreed, parted)
+        if form == "json":
+            return transcript.record_json(self.record)
+        write = _program if form == "python" else _curl_lines
+        return "\n\n".join(write(side, prompts) for side in self._sides if side.records)
+
     def plain(self) -> str:
         """Return the answers to the last prompt, and how those to all compare, as plain text."""
         if self.record is None:
@@ -163,6 +186,10 @@ class SideBySidePanel(Panel):
         try:
             with self.boundary():
                 self._sides = self._open()
+                if self._stopped:
+                    self._show_stopped()
+                    return
+                self._sampling.disable(lacks(self._sides))
                 for prompt in prompts:
                     for side, view in zip(self._sides, self._views, strict=True):
                         if not self._stopped:
@@ -180,15 +207,25 @@ class SideBySidePanel(Panel):
             self._idle.set()
 
     def _open(self) -> list[Side]:
-        """Open all sources, so that all are in memory together."""
+        """Open all sources, so that all are in memory together; no more of them after a Stop."""
         sources = [_source(given) for given in self._given]
         sides = []
         for source, view in zip(sources, self._views, strict=True):
+            if self._stopped:
+                break
             view.reset(f"opening {source_label(source)} ...")
             session = shared.acquire(source, holder=self, keep=sources)
             sides.append(Side(source, session, [], []))
             view.reset(source_label(source))
         return sides
+
+    def _show_stopped(self) -> None:
+        """Say that it was stopped before anything was asked; what was shown before is gone."""
+        for view in self._views:
+            view.reset("not asked")
+            view.finish("stopped")
+        self._result.value = '<div role="status">stopped before anything was asked</div>'
+        self._offer_pairs(())
 
     def _show(self, side: Side, view: TokenView, generation: Generation) -> list[Delta]:
         self._generation = generation
@@ -198,7 +235,7 @@ class SideBySidePanel(Panel):
 
     def _offer_pairs(self, prompts: Sequence[str]) -> None:
         """Let a person choose the prompt whose answers are shown; the last one at first."""
-        answered = len(self._sides[0].answers)
+        answered = len(self._sides[0].answers) if self._sides else 0
         shown = [(f"{n}: {printable(prompts[n - 1])}", n - 1) for n in range(1, answered + 1)]
         self._chooser.options = shown
         self._chooser.value = answered - 1 if answered else None
@@ -209,11 +246,11 @@ class SideBySidePanel(Panel):
         """Show the answers to the chosen prompt beside each other, for each side with the first."""
         number = self._chooser.value
         # A side of a comparison that runs may not have answered yet.
-        first, *others = [dict(enumerate(side.answers)) for side in self._sides]
+        answers = [dict(enumerate(side.answers)) for side in self._sides]
         self._pair.value = "".join(
-            _pair(first[number], other[number])
-            for other in others
-            if number in first and number in other
+            pair_table(answers[0][number], other[number])
+            for other in answers[1:]
+            if number in answers[0] and number in other
         )
 
     def _compared(self) -> Iterator[tuple[str, str, str, list[Parting | None]]]:
@@ -233,6 +270,14 @@ class SideBySidePanel(Panel):
                 lines.append(f"Prompt {number}: {parting_line(one, first, name)}")
         return lines
 
+    def _parted_at(self, number: int) -> list[str]:
+        """Return where the answers to a prompt part, for each side that has answered it."""
+        return [
+            f"{name} and {first}: {parting_line(parted[number], first, name)}"
+            for first, name, _, parted in self._compared()
+            if number < len(parted)
+        ]
+
     def _html(self) -> str:
         heads = "".join(f"<th>{_escaped(source_label(side.source))}</th>" for side in self._sides)
         figures = "".join(
@@ -240,7 +285,7 @@ class SideBySidePanel(Panel):
         )
         table = f"<table><tr>{heads}</tr><tr>{figures}</tr></table>"
         lines = "".join(
-            f"<div>{_escaped(agreed)}</div>{_parting_table(parted, first, name)}"
+            f"<div>{_escaped(agreed)}</div>{parting_table(parted, first, name)}"
             for first, name, agreed, parted in self._compared()
         )
         return f'<div role="status">{table}{lines}</div>'
@@ -252,60 +297,38 @@ def _source(given: EngineSource | Source | str) -> Source:
     return store.find_engine(given) if isinstance(given, str) else given
 
 
-def parting_line(parting: Parting | None, first: str, second: str) -> str:
-    """Return a sentence on where two answers part, with what probabilities are known."""
-    if parting is None:
-        return "the answers are the same."
-    one = _chosen(parting.first, parting.second_of_first, second)
-    other = _chosen(parting.second, parting.first_of_second, first)
-    return f"the answers part at {_place(parting)}: {first} has {one}, {second} has {other}."
+_EXPORTS: dict[Form, str] = {
+    "markdown": "The comparison",
+    "json": "The record of the comparison",
+    "python": "The programs that ask each side the same",
+    "curl": "The shell lines that ask the servers among them the same",
+}
 
 
-def _place(parting: Parting) -> str:
-    return f"{'token' if parting.by == 'token' else 'character'} {parting.at + 1}"
+def _program(side: Side, prompts: Sequence[str]) -> str:
+    """Return the Python that asks a side all prompts."""
+    source, sampling = _asked(side)
+    given = [side.given(prompt) for prompt in prompts]
+    return f"# {source_label(source)}\n{transcript.prompts_snippet(source, given, sampling)}"
 
 
-def _parting_table(parted: Sequence[Parting | None], first: str, second: str) -> str:
-    """Return a row for each prompt: where two answers part, and the token of each there."""
-    rows = [("prompt", "answers part at", first, second)]
-    for number, one in enumerate(parted, 1):
-        cells = ("nowhere: they are the same", "", "")
-        if one is not None:
-            token = _chosen(one.first, one.second_of_first, second)
-            other = _chosen(one.second, one.first_of_second, first)
-            cells = (_place(one), token, other)
-        rows.append((str(number), *cells))
-    head, *lines = ["".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><tr>{head.replace('td>', 'th>')}</tr>{body}</table>"
+def _curl_lines(side: Side, prompts: Sequence[str]) -> str:
+    """Return a shell line for each prompt; of an engine, once, how it gets an address."""
+    source, sampling = _asked(side)
+    lines = [transcript.curl_line(source, side.given(prompt), sampling) for prompt in prompts]
+    return "\n\n".join([f"# {source_label(source)}", *dict.fromkeys(lines)])
 
 
-def _chosen(token: Token | None, by_other: float | None, other: str) -> str:
-    if token is None:
-        return "ended or not told its tokens"
-    words = [repr(token.text)]
-    if token.probability is not None:
-        words.append(f"with probability {token.probability:.3g}")
-    if by_other is not None:
-        words.append(f"({by_other:.3g} for {other})")
-    return " ".join(words)
+def _asked(side: Side) -> tuple[Source, Sampling]:
+    """Return who was asked, with the model that was, and the options of all its answers."""
+    source = exact_source(side.source, side.session) or side.source
+    return source, Sampling.parse(side.records[0]["sampling"])
 
 
 def _figures(side: Side) -> str:
     memory = side.session.memory()
     known = f"   memory {format_bytes(memory)}" if memory else ""
     return f"{timing_line(side.records[-1])}{known}" if side.records else "no answer"
-
-
-def _pair(first: Answer, second: Answer) -> str:
-    """Return two answers beside each other, what differs marked and underlined."""
-    sides = ["", ""]
-    for same, left, right in aligned(first.text, second.text):
-        for place, text in enumerate((left, right)):
-            shown = _escaped(text)
-            sides[place] += shown if same or not text else f"<mark><u>{shown}</u></mark>"
-    cells = "".join(f'<td style="width:50%"><pre>{side}</pre></td>' for side in sides)
-    return f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'
 
 
 def _escaped(text: str) -> str:
