@@ -230,6 +230,22 @@ def test_an_unknown_device_is_a_sentence() -> None:
         BuildForm(make_spec({"backend": "tensorrt_llm"}), device=H200, gpu_count=3)
 
 
+def test_a_number_of_gpus_can_be_chosen_only_where_it_changes_something() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}))
+    count = form._devices._count
+    assert count.disabled
+    assert "tp_size x pp_size" in count.tooltip
+    form._devices._name.value = H200
+    assert not count.disabled
+    assert count.tooltip == "How many of them there are."
+    count.value = 4
+    assert len(form.plan.gpus) == 4
+    form._devices._name.value = "this machine"
+    assert count.disabled
+    with pytest.raises(InputError, match="gpu_count 4 needs the name of the GPU"):
+        BuildForm(make_spec({"backend": "tensorrt_llm"}), gpu_count=4)
+
+
 # --- the spec as text
 
 

@@ -47,10 +47,10 @@ class BuildForm(Panel):
             spec: What is chosen at first.
             device: What is planned for where the backend runs on GPUs: "this machine", or a name
                 of `workbench.gpu_table`.
-            gpu_count: How many of them.
+            gpu_count: How many of them; only with a name of the table.
 
         Raises:
-            InputError: There is no such device.
+            InputError: There is no such device, or a number of GPUs without one.
         """
         spec = spec or make_spec({"backend": DEFAULT})
         self._choice = widgets.Dropdown(
