@@ -90,9 +90,11 @@ class BuildPanel(EngineSource):
         self._anyway_button.on_click(lambda _: self.start(anyway=True))
         if isinstance(source, BuildForm) and not headless():
             source.on_spec(self._look_soon)
-            self._look_soon(source.spec if not source.faults else None)
+            self._look_soon(self._chosen())
         if not start and not headless():
             self.in_background(self._attach)
+        if not start and headless() and (spec := self._chosen()):
+            self._note(self._found(spec))  # nobody waits for a moment without a change
         if start and headless():
             self._begin(self._look_for_cover())
             self.wait()
@@ -154,28 +156,36 @@ class BuildPanel(EngineSource):
 
     def _look_now(self, spec: BuildSpec, look: threading.Timer) -> None:
         """Offer what is built already (runs in a thread)."""
-        try:
-            found = already_built(spec, smoke=self._smoke)
-        except WorkbenchError:
-            return  # that nothing can be built or opened here is said when Build is pressed
+        found = self._found(spec)
         if look is self._look and not self._follows():
             self._note(found)
             own = self._engine.key if self._engine else None
             if found and own not in [engine.key for engine, _ in found]:
                 self._show_offer("Already built. ")
 
+    def _found(self, spec: BuildSpec) -> list[tuple[Engine, str]]:
+        """Return what is built already, with a sentence each."""
+        try:
+            return already_built(spec, smoke=self._smoke)
+        except WorkbenchError:
+            return []  # that nothing can be built or opened here is said when Build is pressed
+
+    def _chosen(self) -> BuildSpec | None:
+        """Return the spec that is chosen now; None where one of its values is refused."""
+        if isinstance(self._source, BuildForm):
+            return None if self._source.faults else self._source.spec
+        return self._source
+
     def _attach(self) -> None:
         """Follow the build of what is chosen where it runs, as after a restart of the kernel."""
-        spec = self._source
-        if isinstance(spec, BuildForm):
-            if spec.faults:
-                return
-            spec = spec.spec
+        spec = self._chosen()
+        if spec is None:
+            return
         try:
             build = running_build(spec, smoke=self._smoke)
             plan = Plan.make(spec)
         except WorkbenchError:
-            return  # as in _look_now
+            return  # as in _found
         if build and build.job and self._build is None:
             self._build = build
             self._hide_offer()
@@ -256,7 +266,8 @@ class BuildPanel(EngineSource):
         if self._build and self._build.explanation:
             lines.append(self._build.explanation)
         lines += self.progress.lines()
-        lines.append(f"Engine {self._engine}" if self._engine else "No engine yet.")
+        none = "No engine was taken yet." if self._offered else "No engine yet."
+        lines.append(f"Engine {self._engine}" if self._engine else none)
         return "\n".join(lines)
 
     def _show(self, job: Job) -> None:
