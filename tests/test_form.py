@@ -42,6 +42,11 @@ def _message(form: BuildForm, name: str) -> str:
     return str(form._fields[name]._message.value)
 
 
+def _words(form: BuildForm) -> str:
+    """Return the plain text of a form without what aligns it."""
+    return " ".join(form.plain().split())
+
+
 def _classes(field: Field) -> set[str]:
     return set(field._dom_classes)
 
@@ -95,6 +100,16 @@ def test_a_remedy_may_change_several_fields() -> None:
     assert (form.values["max_seq_len"], form.values["max_output_len"]) == (1536, None)
 
 
+def test_the_remedy_of_the_worst_finding_is_offered() -> None:
+    field = BuildForm()._fields["max_batch_size"]
+    note = Finding("warn", "max_batch_size", "it is large.", "Use 2.", (("max_batch_size", 2),))
+    worst = replace(note, level="refuse", changes=(("max_batch_size", 1),))
+    for findings in ([note, worst], [worst, note]):
+        field.say("", findings)
+        assert field._remedy.tooltip == "Set max_batch_size to 1"
+        assert field.row[-1] == "cannot work"
+
+
 def test_what_differs_from_the_default_is_marked_and_can_be_reset() -> None:
     form = BuildForm()
     field = form._fields["max_batch_size"]
@@ -103,10 +118,23 @@ def test_what_differs_from_the_default_is_marked_and_can_be_reset() -> None:
     assert "changed" in _classes(field)
     assert "Default: 4." in _message(form, "max_batch_size")
     assert "1 changed from the default" in form._status.value
-    assert "* max_batch_size = 7 requests" in form.plain()
+    assert "max_batch_size 7 requests changed, default: 4" in _words(form)
     field._reset.click()
     assert form.values["max_batch_size"] == 4
     assert "changed" not in _classes(field)
+
+
+def test_the_plain_text_has_a_table_of_the_parameters() -> None:
+    form = BuildForm(make_spec({"max_input_len": 4000, "threads": 2}))
+    lines = form.plain().splitlines()
+    table = lines[1 : lines.index("")]
+    assert table[0].split() == ["parameter", "value", "chosen", "finding"]
+    assert [line.split()[0] for line in table[1:]] == list(form._fields)
+    starts = [table[0].index(column) for column in ("value", "chosen", "finding")]
+    rows = {line.split()[0]: [line[at:].split("  ")[0].strip() for at in starts] for line in table}
+    assert rows["max_input_len"] == ["4000 tokens", "changed, default: 512", ""]
+    assert rows["max_seq_len"] == ["(max_input_len + max_output_len)", "default", "cannot work"]
+    assert rows["threads"] == ["2", "changed, default: none", ""]
 
 
 def test_reset_all_keeps_the_model(tmp_path: Path) -> None:
