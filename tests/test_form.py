@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import time
@@ -185,6 +186,14 @@ def test_a_preset_can_be_built_and_says_why(backend: str, preset: Preset) -> Non
     assert preset.about.endswith(".")
     assert preset.source
     assert set(preset.values) <= set(parameters_of(type(spec)))
+
+
+def test_where_the_presets_come_from_opens_without_a_mouse() -> None:
+    last = BuildForm()._presets.children[-1].value
+    assert last.startswith("<details><summary")
+    opened = last.partition("</summary>")[2]
+    for preset in presets_of("openvino"):
+        assert f"<td>{preset.name}</td><td>{html.escape(preset.source)}</td>" in opened
 
 
 def test_presets_replace_each_other_and_keep_the_rest() -> None:

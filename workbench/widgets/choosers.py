@@ -44,10 +44,11 @@ class PresetRow(widgets.VBox):  # type: ignore[misc]
         """Show the presets of a backend."""
         self._presets = presets_of(backend)
         self._buttons = {preset.name: self._button(preset) for preset in self._presets}
-        self.children = [
+        rows = [
             widgets.HBox([self._buttons[preset.name], widgets.HTML(_about(preset))])
             for preset in self._presets
         ]
+        self.children = [*rows, widgets.HTML(_sources(self._presets))]
 
     def _button(self, preset: Preset) -> widgets.Button:
         button = widgets.Button(
@@ -67,6 +68,18 @@ class PresetRow(widgets.VBox):  # type: ignore[misc]
 def _about(preset: Preset) -> str:
     return (
         f'<div class="quiet" title="{html.escape(preset.source)}">{html.escape(preset.about)}</div>'
+    )
+
+
+def _sources(presets: Sequence[Preset]) -> str:
+    """Return where the values come from, to be opened with mouse or keyboard."""
+    rows = "".join(
+        f"<tr><td>{html.escape(preset.name)}</td><td>{html.escape(preset.source)}</td></tr>"
+        for preset in presets
+    )
+    return (
+        '<details><summary class="quiet">Where the values of the presets come from</summary>'
+        f"<table>{rows}</table></details>"
     )
 
 
