@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 from typing import Any
@@ -196,6 +197,19 @@ def test_exact_numbers_and_estimates_can_be_told_apart() -> None:
     assert "KV cache     16.0 MiB (exact)" in view.plain(plan)
 
 
+def test_how_each_number_was_got_opens_without_a_mouse() -> None:
+    view = FitView()
+    plan = embedded()
+    view.show(plan)
+    need = plan.expected_need
+    assert plan.fit is not None
+    assert need is not None
+    closed, _, opened = view._how.value.partition("</summary>")
+    assert closed.startswith("<details><summary")
+    for part in (*plan.fit.parts, need.memory, need.disk):
+        assert f"<td>{part.name}</td><td>{html.escape(part.how)}</td>" in opened
+
+
 def test_what_past_builds_took_is_said_beside_the_need(monkeypatch: pytest.MonkeyPatch) -> None:
     def corrected(need: BuildNeed, *_: Any) -> BuildNeed:
         return replace(need, memory=replace(need.memory, measured="measured on 7 <b>builds</b>"))
@@ -214,7 +228,7 @@ def test_a_text_from_elsewhere_is_no_markup() -> None:
     fit = replace(plan.fit, device=device, weights=part)
     view = FitView()
     view.show(replace(plan, device=device, fit=fit))
-    assert "<script>" not in view._facts.value
+    assert "<script>" not in view._facts.value + view._how.value
     assert "<img" not in json.dumps(view._bar.outputs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import time
@@ -40,6 +41,11 @@ def _type(form: BuildForm, name: str, text: object) -> None:
 
 def _message(form: BuildForm, name: str) -> str:
     return str(form._fields[name]._message.value)
+
+
+def _words(form: BuildForm) -> str:
+    """Return the plain text of a form without what aligns it."""
+    return " ".join(form.plain().split())
 
 
 def _classes(field: Field) -> set[str]:
@@ -95,6 +101,16 @@ def test_a_remedy_may_change_several_fields() -> None:
     assert (form.values["max_seq_len"], form.values["max_output_len"]) == (1536, None)
 
 
+def test_the_remedy_of_the_worst_finding_is_offered() -> None:
+    field = BuildForm()._fields["max_batch_size"]
+    note = Finding("warn", "max_batch_size", "it is large.", "Use 2.", (("max_batch_size", 2),))
+    worst = replace(note, level="refuse", changes=(("max_batch_size", 1),))
+    for findings in ([note, worst], [worst, note]):
+        field.say("", findings)
+        assert field._remedy.tooltip == "Set max_batch_size to 1"
+        assert field.row[-1] == "cannot work"
+
+
 def test_what_differs_from_the_default_is_marked_and_can_be_reset() -> None:
     form = BuildForm()
     field = form._fields["max_batch_size"]
@@ -103,10 +119,23 @@ def test_what_differs_from_the_default_is_marked_and_can_be_reset() -> None:
     assert "changed" in _classes(field)
     assert "Default: 4." in _message(form, "max_batch_size")
     assert "1 changed from the default" in form._status.value
-    assert "* max_batch_size = 7 requests" in form.plain()
+    assert "max_batch_size 7 requests changed, default: 4" in _words(form)
     field._reset.click()
     assert form.values["max_batch_size"] == 4
     assert "changed" not in _classes(field)
+
+
+def test_the_plain_text_has_a_table_of_the_parameters() -> None:
+    form = BuildForm(make_spec({"max_input_len": 4000, "threads": 2}))
+    lines = form.plain().splitlines()
+    table = lines[1 : lines.index("")]
+    assert table[0].split() == ["parameter", "value", "chosen", "finding"]
+    assert [line.split()[0] for line in table[1:]] == list(form._fields)
+    starts = [table[0].index(column) for column in ("value", "chosen", "finding")]
+    rows = {line.split()[0]: [line[at:].split("  ")[0].strip() for at in starts] for line in table}
+    assert rows["max_input_len"] == ["4000 tokens", "changed, default: 512", ""]
+    assert rows["max_seq_len"] == ["(max_input_len + max_output_len)", "default", "cannot work"]
+    assert rows["threads"] == ["2", "changed, default: none", ""]
 
 
 def test_reset_all_keeps_the_model(tmp_path: Path) -> None:
@@ -157,6 +186,14 @@ def test_a_preset_can_be_built_and_says_why(backend: str, preset: Preset) -> Non
     assert preset.about.endswith(".")
     assert preset.source
     assert set(preset.values) <= set(parameters_of(type(spec)))
+
+
+def test_where_the_presets_come_from_opens_without_a_mouse() -> None:
+    last = BuildForm()._presets.children[-1].value
+    assert last.startswith("<details><summary")
+    opened = last.partition("</summary>")[2]
+    for preset in presets_of("openvino"):
+        assert f"<td>{preset.name}</td><td>{html.escape(preset.source)}</td>" in opened
 
 
 def test_presets_replace_each_other_and_keep_the_rest() -> None:
@@ -228,6 +265,22 @@ def test_an_unknown_device_is_a_sentence() -> None:
         BuildForm(make_spec({"backend": "tensorrt_llm"}), device="H2000")
     with pytest.raises(InputError, match="gpu_count must be one of 1, 2, 4, 8; got 3"):
         BuildForm(make_spec({"backend": "tensorrt_llm"}), device=H200, gpu_count=3)
+
+
+def test_a_number_of_gpus_can_be_chosen_only_where_it_changes_something() -> None:
+    form = BuildForm(make_spec({"backend": "tensorrt_llm"}))
+    count = form._devices._count
+    assert count.disabled
+    assert "tp_size x pp_size" in count.tooltip
+    form._devices._name.value = H200
+    assert not count.disabled
+    assert count.tooltip == "How many of them there are."
+    count.value = 4
+    assert len(form.plan.gpus) == 4
+    form._devices._name.value = "this machine"
+    assert count.disabled
+    with pytest.raises(InputError, match="gpu_count 4 needs the name of the GPU"):
+        BuildForm(make_spec({"backend": "tensorrt_llm"}), gpu_count=4)
 
 
 # --- the spec as text

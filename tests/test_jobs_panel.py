@@ -298,6 +298,7 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_covers_is_offered_before_anything_starts(faulty: Faulty) -> None:
     large = faulty.start(max_batch_size=8, max_input_len=64).wait()
     panel = BuildPanel(faulty.spec(max_batch_size=2, max_input_len=64), start=True, smoke=False)
+    assert panel._which.layout.display == "none"
     assert "was built for max_batch_size 8: it covers your 2." in panel._sentence.value
     assert panel._offer.layout.display == ""
     assert len(jobs.list_jobs()) == 1
@@ -308,6 +309,20 @@ def test_an_engine_that_covers_is_offered_before_anything_starts(faulty: Faulty)
     assert panel.wait() == large
     assert panel._offer.layout.display == "none"
     assert len(jobs.list_jobs()) == 1
+
+
+@pytest.mark.usefixtures("clicking", "shapes")
+def test_of_several_engines_that_cover_one_is_chosen(faulty: Faulty) -> None:
+    engines = [faulty.start(max_batch_size=size).wait() for size in (16, 8)]
+    panel = BuildPanel(faulty.spec(max_batch_size=2), start=True, smoke=False)
+    assert panel._which.layout.display == ""
+    labels = [label for label, _ in panel._which.options]
+    assert labels == [f"{engines[1].key}: max_batch_size 8", f"{engines[0].key}: max_batch_size 16"]
+    assert "built for max_batch_size 8: " in panel._sentence.value
+    panel._which.index = 1
+    assert "built for max_batch_size 16: " in panel._sentence.value
+    panel._take_button.click()
+    assert panel.engine == engines[0]
 
 
 @pytest.mark.usefixtures("clicking", "shapes")

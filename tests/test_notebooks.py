@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_the_build_notebook_builds_what_is_chosen(tmp_path: Path) -> None:
     assert (results["spec"]["quantization"], results["spec"]["max_batch_size"]) == ("none", 3)
     assert results["fit"].startswith("Fits: ")
     shown = output.read_text()
-    assert "* max_batch_size = 3 requests" in shown
+    assert re.search(r"max_batch_size +3 requests +changed, default: 4", shown)
 
 
 def test_the_build_notebook_plans_for_a_gpu_that_is_elsewhere(home: Path, tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ def test_headless_the_build_panel_finds_its_engine_and_prints_it(stocked: Engine
     assert "the same weights" in panel.plain()
 
 
+def test_headless_without_a_build_it_says_what_is_built_already(stocked: Engine) -> None:
+    spec = make_spec({**stocked.manifest["identity"]["spec"], "model": "demo"})
+    for source in (spec, BuildForm(spec)):
+        panel = BuildPanel(source)
+        assert panel.engine is None
+        assert f"The engine {stocked.key} is the one that you ask for." in panel.plain()
+        assert "No engine was taken yet." in panel.plain()
+    assert BuildPanel(BuildForm(spec.replace(quantization="int8"))).plain() == "No engine yet."
+
+
 def test_headless_a_refused_build_raises(home: Path) -> None:
     with pytest.raises(SpecError, match="beyond the model's context"):
         BuildPanel(make_spec({"max_input_len": 4000}), start=True)

@@ -150,9 +150,10 @@ def _timed(what: str, change: Callable[[], None]) -> Change:
 def measure(spec: Any, device: str, rounds: int, *, what_if: bool) -> list[Change]:
     """Make every change of a form."""
     from workbench.presets import presets_of
+    from workbench.widgets.choosers import HERE
     from workbench.widgets.form import BuildForm
 
-    form = BuildForm(spec, device=device, gpu_count=4)
+    form = BuildForm(spec, device=device, gpu_count=1 if device == HERE else 4)
     form._fit.what_if.value = what_if
     changes = []
     for _ in range(rounds):

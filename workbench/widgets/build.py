@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import ipywidgets as widgets
@@ -70,21 +71,30 @@ class BuildPanel(EngineSource):
         self._anyway_button = widgets.Button(
             description="Build anyway", tooltip="Compile what is asked for, and nothing larger"
         )
+        self._which = widgets.Dropdown(
+            description="engine",
+            tooltip="The engines that serve all that you ask for, the smallest first",
+            layout=widgets.Layout(width="560px"),
+        )
+        self._lead = ""
         self._sentence = widgets.HTML()
         choice = widgets.HBox([self._take_button, self._anyway_button])
-        self._offer = widgets.VBox([self._sentence, choice])
+        self._offer = widgets.VBox([self._which, self._sentence, choice])
         self._offer.layout.display = "none"
         buttons = widgets.HBox([self._start_button, self._cancel_button, self.progress.state])
         super().__init__("Build", [buttons, self._offer, self.progress])
         self._start_button.on_click(lambda _: self.start())
         self._cancel_button.on_click(lambda _: self.cancel())
+        self._which.observe(lambda _: self._say_offered(), names="value")
         self._take_button.on_click(lambda _: self.take())
         self._anyway_button.on_click(lambda _: self.start(anyway=True))
         if isinstance(source, BuildForm) and not headless():
             source.on_spec(self._look_soon)
-            self._look_soon(source.spec if not source.faults else None)
+            self._look_soon(self._chosen())
         if not start and not headless():
             self.in_background(self._attach)
+        if not start and headless() and (spec := self._chosen()):
+            self._note(self._found(spec))  # nobody waits for a moment without a change
         if start and headless():
             self._begin(self._look_for_cover())
             self.wait()
@@ -108,18 +118,18 @@ class BuildPanel(EngineSource):
         with self.boundary():
             spec = self._look_for_cover()
             if self._offered and not anyway:
-                self._show_offer(self._offered[0][1], asks=True)
+                self._show_offer(asks=True)
             else:
                 self._begin(spec)
         self._start_button.disabled = self._follows()
 
     def take(self) -> None:
-        """Take the engine that was offered."""
+        """Take the engine that was offered, or of several the one that is chosen."""
         with self.boundary():
-            if not self._offered:
+            if self._which.value is None:
                 raise JobError("No engine was offered. Press Build first.")
-            engine, sentence = self._offered[0]
-            self._show_offer("")
+            engine, sentence = self._which.value
+            self._hide_offer()
             self._build = None
             self.progress.clear()
             self.progress.say(sentence)
@@ -129,13 +139,13 @@ class BuildPanel(EngineSource):
         """Return the spec that is asked for; note the engines that cover it."""
         spec = self._source.check() if isinstance(self._source, BuildForm) else self._source
         Plan.make(spec).check_rules()
-        self._offered = covering(spec, smoke=self._smoke)
+        self._note(covering(spec, smoke=self._smoke))
         return spec
 
     def _look_soon(self, spec: BuildSpec | None) -> None:
         """Offer what is built already, once nothing has changed for a moment."""
         self._look.cancel()
-        self._show_offer("")
+        self._hide_offer()
         if spec is None or self._follows():
             return
         if self._build is None:
@@ -146,40 +156,66 @@ class BuildPanel(EngineSource):
 
     def _look_now(self, spec: BuildSpec, look: threading.Timer) -> None:
         """Offer what is built already (runs in a thread)."""
-        try:
-            found = already_built(spec, smoke=self._smoke)
-        except WorkbenchError:
-            return  # that nothing can be built or opened here is said when Build is pressed
+        found = self._found(spec)
         if look is self._look and not self._follows():
-            self._offered = found
-            if found and (self._engine is None or self._engine.key != found[0][0].key):
-                self._show_offer(f"Already built. {found[0][1]}")
+            self._note(found)
+            own = self._engine.key if self._engine else None
+            if found and own not in [engine.key for engine, _ in found]:
+                self._show_offer("Already built. ")
+
+    def _found(self, spec: BuildSpec) -> list[tuple[Engine, str]]:
+        """Return what is built already, with a sentence each."""
+        try:
+            return already_built(spec, smoke=self._smoke)
+        except WorkbenchError:
+            return []  # that nothing can be built or opened here is said when Build is pressed
+
+    def _chosen(self) -> BuildSpec | None:
+        """Return the spec that is chosen now; None where one of its values is refused."""
+        if isinstance(self._source, BuildForm):
+            return None if self._source.faults else self._source.spec
+        return self._source
 
     def _attach(self) -> None:
         """Follow the build of what is chosen where it runs, as after a restart of the kernel."""
-        spec = self._source
-        if isinstance(spec, BuildForm):
-            if spec.faults:
-                return
-            spec = spec.spec
+        spec = self._chosen()
+        if spec is None:
+            return
         try:
             build = running_build(spec, smoke=self._smoke)
             plan = Plan.make(spec)
         except WorkbenchError:
-            return  # as in _look_now
+            return  # as in _found
         if build and build.job and self._build is None:
             self._build = build
-            self._show_offer("")
+            self._hide_offer()
             self.progress.expect(plan)
             self._follow(build)
 
-    def _show_offer(self, sentence: str, *, asks: bool = False) -> None:
-        """Offer an engine; `asks` where nothing goes on before a choice."""
+    def _note(self, found: list[tuple[Engine, str]]) -> None:
+        """Keep the engines that can be offered; of several one is chosen, at first the smallest."""
+        self._offered = found
+        labels = _labels([engine for engine, _ in found])
+        self._which.options = list(zip(labels, found, strict=True))
+        self._which.index = 0 if found else None
+        self._which.layout.display = "" if len(found) > 1 else "none"
+
+    def _show_offer(self, lead: str = "", *, asks: bool = False) -> None:
+        """Offer what was found; `asks` where nothing goes on before a choice."""
+        self._lead = lead
         self._anyway_button.layout.display = "" if asks else "none"
+        self._say_offered()
+        self._offer.layout.display = ""
+
+    def _say_offered(self) -> None:
+        """Say what the chosen engine of those that are offered has."""
+        sentence = f"{self._lead}{self._which.value[1]}" if self._which.value else ""
         self._sentence.value = (
             f'<div class="finding" role="status">{html.escape(printable(sentence))}</div>'
         )
-        self._offer.layout.display = "" if sentence else "none"
+
+    def _hide_offer(self) -> None:
+        self._offer.layout.display = "none"
 
     def _follows(self) -> bool:
         """Say whether a job is shown that has not ended."""
@@ -189,7 +225,7 @@ class BuildPanel(EngineSource):
         plan = Plan.make(spec)
         build = start_build(spec, smoke=self._smoke)
         self._build = build
-        self._show_offer("")
+        self._hide_offer()
         self.progress.clear()
         if build.job is None:
             assert build.hit is not None  # noqa: S101 - a build is a hit or a job
@@ -226,11 +262,12 @@ class BuildPanel(EngineSource):
 
     def plain(self) -> str:
         """Return state, stages and engine as plain text."""
-        lines = [sentence for _, sentence in self._offered[:1]]
+        lines = [sentence for _, sentence in self._offered]
         if self._build and self._build.explanation:
             lines.append(self._build.explanation)
         lines += self.progress.lines()
-        lines.append(f"Engine {self._engine}" if self._engine else "No engine yet.")
+        none = "No engine was taken yet." if self._offered else "No engine yet."
+        lines.append(f"Engine {self._engine}" if self._engine else none)
         return "\n".join(lines)
 
     def _show(self, job: Job) -> None:
@@ -264,6 +301,21 @@ class BuildPanel(EngineSource):
             if after is None or self._build is not build:
                 return build, view
             build = self._build = replace(build, job=after)
+
+
+def _labels(engines: Sequence[Engine]) -> list[str]:
+    """Return the key of each engine, with the limits in which they differ."""
+    limits = [engine.manifest["limits"] for engine in engines]
+    differing = [
+        n
+        for n in dict.fromkeys(n for own in limits for n in own)
+        if any(own.get(n) != limits[0].get(n) for own in limits)
+    ]
+    told = [", ".join(f"{name} {own.get(name)}" for name in differing) for own in limits]
+    return [
+        printable(f"{engine.key}: {words}" if words else engine.key)
+        for engine, words in zip(engines, told, strict=True)
+    ]
 
 
 def _successor(job: Job) -> Job | None:

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 
 from workbench.backends.base import Backend
 from workbench.build import Plan
+from workbench.errors import InputError
 from workbench.gpu_table import COUNTS, GPUS, check_count, find
 from workbench.gpus import Gpu
 from workbench.model import Model
@@ -19,6 +20,12 @@ from workbench.units import printable
 
 HERE = "this machine"
 """The device that is there, and no other to plan for."""
+
+HOW_MANY = "How many of them there are."
+ALL_HERE = (
+    "Only for a device to plan for: this machine has the GPUs that it has, and the parameters "
+    "(tp_size x pp_size) say how many of them are used."
+)
 
 STYLE = {"description_width": "250px"}
 
@@ -37,10 +44,11 @@ class PresetRow(widgets.VBox):  # type: ignore[misc]
         """Show the presets of a backend."""
         self._presets = presets_of(backend)
         self._buttons = {preset.name: self._button(preset) for preset in self._presets}
-        self.children = [
+        rows = [
             widgets.HBox([self._buttons[preset.name], widgets.HTML(_about(preset))])
             for preset in self._presets
         ]
+        self.children = [*rows, widgets.HTML(_sources(self._presets))]
 
     def _button(self, preset: Preset) -> widgets.Button:
         button = widgets.Button(
@@ -63,6 +71,18 @@ def _about(preset: Preset) -> str:
     )
 
 
+def _sources(presets: Sequence[Preset]) -> str:
+    """Return where the values come from, to be opened with mouse or keyboard."""
+    rows = "".join(
+        f"<tr><td>{html.escape(preset.name)}</td><td>{html.escape(preset.source)}</td></tr>"
+        for preset in presets
+    )
+    return (
+        '<details><summary class="quiet">Where the values of the presets come from</summary>'
+        f"<table>{rows}</table></details>"
+    )
+
+
 class DeviceRow(widgets.VBox):  # type: ignore[misc]
     """The GPUs that a plan is for: those of this machine, or any of the table; with their facts."""
 
@@ -70,11 +90,18 @@ class DeviceRow(widgets.VBox):  # type: ignore[misc]
         """Choose a device.
 
         Raises:
-            InputError: There is no such GPU in the table, or no host with so many.
+            InputError: There is no such GPU in the table, or no host with so many; or a number
+                without a GPU, which would change nothing.
         """
         names = [gpu.name for gpu in GPUS]
         device = device if device == HERE else find(device).name
         check_count(count)
+        if device == HERE and count != 1:
+            raise InputError(
+                f"gpu_count {count} needs the name of the GPU: it counts those of a device to plan "
+                f"for, such as device={names[-1]!r}. How many GPUs of this machine are used, the "
+                "parameters say (tp_size x pp_size)."
+            )
         self._name = widgets.Dropdown(
             options=[HERE, *names],
             value=device,
@@ -87,15 +114,21 @@ class DeviceRow(widgets.VBox):  # type: ignore[misc]
             options=list(COUNTS),
             value=count,
             description="GPUs",
-            tooltip="How many of them there are.",
             style={"description_width": "45px"},
             layout=widgets.Layout(width="120px"),
         )
         self._told = widgets.HTML()
         wrap = widgets.Layout(flex_flow="row wrap")  # or a narrow page would cut it
         super().__init__([widgets.HBox([self._name, self._count], layout=wrap), self._told])
+        self._name.observe(lambda _: self._suit_count(), names="value")
+        self._suit_count()
         for part in (self._name, self._count):
             part.observe(lambda _: on_change(), names="value")
+
+    def _suit_count(self) -> None:
+        """Let a number be chosen only where it changes something."""
+        self._count.disabled = self._name.value == HERE
+        self._count.tooltip = ALL_HERE if self._count.disabled else HOW_MANY
 
     def tell(self, plan: Plan) -> None:
         """Show what the GPUs of a plan have and do, or what computes in their place."""

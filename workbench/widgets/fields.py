@@ -173,6 +173,16 @@ class Field(widgets.Box):  # type: ignore[misc]
         """Whether the value is not the default."""
         return bool(self.value != self.parameter.default)
 
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Name, value with its unit, whether it is the default, and its worst finding, in words."""
+        parameter, value = self.parameter, self.value
+        unit = f" {parameter.unit}" if parameter.unit else ""
+        words = f"({parameter.none_means})" if value is None else f"{value}{unit}"
+        default = "none" if parameter.default is None else parameter.default
+        chosen = f"changed, default: {default}" if self.changed else "default"
+        return parameter.name, words, chosen, self._verdict
+
     def reset(self) -> None:
         """Go back to the default."""
         self.value = self.parameter.default
@@ -184,14 +194,17 @@ class Field(widgets.Box):  # type: ignore[misc]
             fault: The sentence that refuses the value; empty where it is of its type.
             findings: Of this field.
         """
-        self._changes = next((dict(f.changes) for f in findings if f.changes and not fault), {})
+        by_level = sorted(findings, key=lambda finding: list(MARKS).index(finding.level))
+        # The worst first: what mends a note would leave the refusal that stands above it.
+        self._changes = next((dict(f.changes) for f in by_level if f.changes and not fault), {})
         self._remedy.tooltip = ", ".join(
             f"Set {name} to {'nothing' if value is None else value}"
             for name, value in self._changes.items()
         )
-        by_level = sorted(findings, key=lambda finding: list(MARKS).index(finding.level))
         over = _said([Said("error", "", fault)] if fault else list(map(_of, by_level)))
         self._message.value = f'<div class="message">{over}{self._help}</div>'
+        worst = "refuse" if fault else by_level[0].level if by_level else None
+        self._verdict = MARKS[worst] if worst else ""
         self.refused = bool(fault) or any(finding.level == "refuse" for finding in findings)
         self.told = bool(findings) and not self.refused
         self._mark("invalid", self.refused)

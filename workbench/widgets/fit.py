@@ -29,6 +29,8 @@ class FitView(widgets.VBox):  # type: ignore[misc]
         self._plan: Plan | None = None
         self._bar = widgets.Output()
         self._facts = widgets.HTML()
+        # Apart from the numbers: what is opened stays open while only these change.
+        self._how = widgets.HTML()
         # A real button: the headers of ipywidgets' accordion cannot be reached with the keyboard.
         self.what_if = widgets.ToggleButton(
             value=False,
@@ -37,7 +39,9 @@ class FitView(widgets.VBox):  # type: ignore[misc]
         )
         self._curves = widgets.Output()
         self._limits = widgets.HTML()
-        super().__init__([self._bar, self._facts, self.what_if, self._curves, self._limits])
+        super().__init__(
+            [self._bar, self._facts, self._how, self.what_if, self._curves, self._limits]
+        )
         self.what_if.observe(lambda _: self._show_curves(), "value")
         self.show(None)
 
@@ -48,6 +52,7 @@ class FitView(widgets.VBox):  # type: ignore[misc]
         if plan and plan.fit:
             _put(self._bar, fit_record(plan.fit), plan.fit.summary)
             self._facts.value = facts_html(plan.fit, plan.expected_need)
+            self._how.value = how_html(plan.fit, plan.expected_need)
         self._show_curves()
 
     def plain(self, plan: Plan | None) -> list[str]:
@@ -79,13 +84,26 @@ def facts_html(fit: Fit, need: BuildNeed | None) -> str:
     rows.append(f'<tr><td>together</td><td class="number">{together}</td></tr>')
     tables = [_table("A session needs", rows)]
     if need:
-        parts = [need.memory, need.disk, *([need.device] if need.device else [])]
-        tables.append(_table("The build needs", map(_row, parts)))
+        tables.append(_table("The build needs", map(_row, _parts_of(need))))
     columns = "".join(f"<div>{table}</div>" for table in tables)
     return (
         f'<div role="status"><b>{_text(fit.summary)}</b></div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:4px 32px">{columns}</div>'
     )
+
+
+def how_html(fit: Fit, need: BuildNeed | None) -> str:
+    """Return how each number was got, to be opened with mouse or keyboard; all is escaped."""
+    parts = [*fit.parts, *(_parts_of(need) if need else [])]
+    rows = "".join(f"<tr><td>{_text(one.name)}</td><td>{_text(one.how)}</td></tr>" for one in parts)
+    return (
+        '<details><summary class="quiet">How each number was got</summary>'
+        f"<table>{rows}</table></details>"
+    )
+
+
+def _parts_of(need: BuildNeed) -> list[Part]:
+    return [need.memory, need.disk, *([need.device] if need.device else [])]
 
 
 def _table(title: str, rows: Iterable[str]) -> str:

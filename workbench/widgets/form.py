@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -30,6 +30,12 @@ from workbench.widgets.groups import Groups
 from workbench.widgets.panel import Panel
 from workbench.widgets.texts import SpecTexts
 
+HEADER = ("parameter", "value", "chosen", "finding")
+"""Columns of the parameters in plain text."""
+
+WIDEST = 44
+"""Characters of a column; the path of a model may be far longer."""
+
 
 class BuildForm(Panel):
     """Choose a model and build parameters; `spec` is what is chosen now.
@@ -47,10 +53,10 @@ class BuildForm(Panel):
             spec: What is chosen at first.
             device: What is planned for where the backend runs on GPUs: "this machine", or a name
                 of `workbench.gpu_table`.
-            gpu_count: How many of them.
+            gpu_count: How many of them; only with a name of the table.
 
         Raises:
-            InputError: There is no such device.
+            InputError: There is no such device, or a number of GPUs without one.
         """
         spec = spec or make_spec({"backend": DEFAULT})
         self._choice = widgets.Dropdown(
@@ -305,15 +311,18 @@ class BuildForm(Panel):
             lines.append(f"device = {self._devices.elsewhere}")
         if self._plan and (told := gpus_line(self._plan.gpus)):
             lines.append(told)
-        for name, field in self._fields.items():
-            unit = f" {field.parameter.unit}" if field.parameter.unit else ""
-            mark = "*" if field.changed else " "
-            lines.append(f"{mark} {name} = {field.value}{unit if field.value is not None else ''}")
+        lines += _columns([HEADER, *(field.row for field in self._fields.values())])
         lines += ["", self._status_line(), *self._faults.values()]
         if self._plan:
             lines += ["", *model_lines(self._plan.model), *finding_lines(self._plan.findings)]
             lines += [*self._fit.plain(self._plan), *self._forecast.plain()]
         return "\n".join([*lines, "", self._texts.commands])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of texts as aligned lines; what is wider than its column pushes the rest."""
+    widths = [min(max(map(len, column)), WIDEST) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, map(printable, row), widths)).rstrip() for row in rows]
 
 
 def _whole_finding(finding: Finding) -> str:
