@@ -279,7 +279,8 @@ def _shown(comparison: Comparison, name: str) -> dict[int, float]:
 
 
 def test_only_qualities_of_the_same_yardstick_are_compared(measured: Measured) -> None:
-    speed = measured[0].summary["repetitions"][0][THROUGHPUT]
+    # Above all that was really measured, however busy the machine was then.
+    speed = max(r[THROUGHPUT] for trial in measured for r in trial.summary["repetitions"])
     for number, changes in enumerate(({}, {}, {"answers_digest": "b", "token_match": 0.2})):
         faster = _speeds(measured[0], speed * 10 * (number + 1))
         like(measured[0], quality=MATCH | changes, summary__repetitions=faster)

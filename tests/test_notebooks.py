@@ -126,7 +126,8 @@ def test_what_it_shows_is_there_without_widgets_too(tmp_path: Path) -> None:
         for out in cell.get("outputs", [])
         if "data" in out
     )
-    for words in ("quantization = none", "LlamaForCausalLM", "Engine ", "> write a haiku", "TTFT"):
+    assert re.search(r"\nquantization +none +changed", shown)
+    for words in ("LlamaForCausalLM", "Engine ", "> write a haiku", "TTFT"):
         assert words in shown
 
 
