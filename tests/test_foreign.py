@@ -170,6 +170,18 @@ def test_figures_that_cannot_be_true_make_it_invalid(
     assert any(sentence in reason for reason in trial.record["reasons"])
 
 
+def test_a_report_says_what_is_known_of_its_devices_and_how_to_say_more(tmp_path: Path) -> None:
+    path = _write(tmp_path / "benchmarks.json", guidellm(1))
+    (unknown,) = import_trials(path)
+    shown = "\n".join(trial_lines(unknown))
+    assert "unknown; imported again with --device it is compared" in shown
+    assert "counted as one" in shown
+    (named,) = import_trials(path, device="NVIDIA H200")
+    assert not named.of_unknown_device
+    # A name says nothing of how many there are.
+    assert named.of_unknown_count
+
+
 def test_a_report_is_imported_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = _write(tmp_path / "benchmarks.json", guidellm(1, 8))
     first = import_trials(path)

@@ -208,13 +208,13 @@ class Comparison:
         if unknown := _numbers(c for c in self.candidates if c.newest.of_unknown_device):
             notes.append(
                 f"What {unknown} ran on is unknown: nothing else competes with it. A server's "
-                "device_name says it."
+                "device_name says it, and --device where a report is imported."
             )
         one = _numbers(c for c in self.candidates if c.newest.of_unknown_count)
         if one and self.price is not None:
             notes.append(
                 f"The cost of {one} is that of a single device: how many the server has is "
-                "unknown. Its devices says it."
+                "unknown. Its devices says it; a report that was imported tells it nowhere."
             )
         return notes
 

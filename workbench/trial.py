@@ -102,8 +102,14 @@ class Trial:
     def of_unknown_count(self) -> bool:
         """Whether it is of a server, and nobody has said how many devices that has: one counts."""
         asked = self.record.get("asked") or {}
-        ours = not self.of_unknown_device and not asked.get("device_name")
+        # Of what another program measured only the name of a device can be told.
+        ours = not (self.imported or self.of_unknown_device or asked.get("device_name"))
         return self._of_server and not (ours or self.record["engine"] or asked.get("devices"))
+
+    @property
+    def imported(self) -> bool:
+        """Whether another program has measured it."""
+        return self._of_server and "asked" not in self.record
 
     @property
     def _of_server(self) -> bool:

@@ -56,9 +56,11 @@ def _unsaid(trial: Trial) -> list[str]:
     """Return what nobody has said of a server's devices, and how to say it."""
     lines = []
     if trial.of_unknown_device:
-        lines.append("unknown; with device_name it is compared with what ran on the same")
+        how = "imported again with --device" if trial.imported else "with device_name"
+        lines.append(f"unknown; {how} it is compared with what ran on the same")
     if trial.of_unknown_count:
-        lines.append("counted as one, for what is per device and the cost; devices says how many")
+        how = "" if trial.imported else "; devices says how many"
+        lines.append(f"counted as one, for what is per device and the cost{how}")
     return lines
 
 
