@@ -45,6 +45,11 @@ SHORT_FLOATS = {"avx512_bf16", "amx_bf16", "bf16"}
 KV_DTYPES = (*FLOAT_BYTES, "int8")
 
 
+def computes_bfloat16(device: Device) -> bool:
+    """Say whether a processor has instructions for bfloat16."""
+    return bool(device.features & SHORT_FLOATS)
+
+
 def kv_bytes_per_token(model: Model, kv_dtype: str) -> int:
     """Return the bytes that one token takes in the KV cache, exact.
 
@@ -143,7 +148,7 @@ def _widths(dtype: str, device: Device) -> tuple[int, int]:
     What OpenVINO does without instructions for bfloat16 was not tried, so both widths count there.
     """
     width = FLOAT_BYTES[dtype]
-    return width, width if device.features & SHORT_FLOATS else FLOAT_BYTES["float32"]
+    return width, width if computes_bfloat16(device) else FLOAT_BYTES["float32"]
 
 
 @keep_latest

@@ -21,8 +21,8 @@ def prompt(number: int) -> list[int]:
     return [5, 6, 7, 8 + number]
 
 
-def openvino(engine: str, limits_json: str) -> Callable[[int, int], float]:
-    """Return a run of a plain continuous-batching loop."""
+def openvino(engine: str, limits_json: str, logprobs: int = 0) -> Callable[[int, int], float]:
+    """Return a run of a plain loop, which asks for the tokens' probabilities if `logprobs` is 1."""
     import numpy as np
     import openvino as ov
     import openvino_genai as genai
@@ -51,6 +51,7 @@ def openvino(engine: str, limits_json: str) -> Callable[[int, int], float]:
         config = genai.GenerationConfig()
         config.max_new_tokens = tokens
         config.ignore_eos = True
+        config.logprobs = logprobs
         count = 0
         started = time.perf_counter()
         handles = [
