@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends import openvino_rules
 from workbench.backends.base import Backend, Command
+from workbench.backends.request_limits import longest_output, longest_prompt, longest_sequence
 from workbench.fit import BuildNeed, Fit
 from workbench.flags import words
 from workbench.hardware import Device
@@ -73,28 +74,9 @@ class OpenVinoSpec(BuildSpec):
         unit="requests",
         group="Limits",
     )
-    max_input_len: int = parameter(
-        512,
-        ge=1,
-        help="Longest prompt that is accepted.",
-        unit="tokens",
-        group="Limits",
-    )
-    max_output_len: int = parameter(
-        512,
-        ge=1,
-        help="Most tokens that one request may generate.",
-        unit="tokens",
-        group="Limits",
-    )
-    max_seq_len: int | None = parameter(
-        None,
-        ge=2,
-        help="Longest prompt plus output of one request.",
-        unit="tokens",
-        group="Limits",
-        none_means="max_input_len + max_output_len",
-    )
+    max_input_len: int = longest_prompt(512)
+    max_output_len: int = longest_output(512)
+    max_seq_len: int | None = longest_sequence()
     max_num_tokens: int = parameter(
         512,
         ge=32,

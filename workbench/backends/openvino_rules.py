@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from workbench import hardware
 from workbench.backends.code_rules import code_rules
+from workbench.backends.request_limits import room_rules
 from workbench.memory import BLOCK_TOKENS, computes_bfloat16
 from workbench.model import Model
 from workbench.rules import Finding
@@ -26,24 +27,18 @@ COMPARED = (
 
 def findings(spec: OpenVinoSpec, model: Model | None) -> list[Finding]:
     """Apply the rules of this backend; those that need the model only where there is one."""
-    found = [*code_rules(spec, model), *_shape_rules(spec), *_precision_rules(spec)]
+    found = [
+        *code_rules(spec, model),
+        *room_rules(spec),
+        *_shape_rules(spec),
+        *_precision_rules(spec),
+    ]
     return found + _model_rules(spec, model) if model else found
 
 
 def _shape_rules(spec: OpenVinoSpec) -> list[Finding]:
     found = []
     limit = spec.sequence_limit
-    if spec.max_input_len >= limit:
-        found.append(
-            Finding(
-                "refuse",
-                "max_input_len",
-                f"a prompt of {spec.max_input_len} tokens leaves no room for output within "
-                f"max_seq_len {limit}.",
-                f"Use at most {limit - 1}, or raise max_seq_len.",
-                (("max_input_len", limit - 1),),
-            )
-        )
     if spec.max_seq_len and spec.max_seq_len > spec.max_input_len + spec.max_output_len:
         reach = spec.max_input_len + spec.max_output_len
         found.append(

@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends.base import Backend, Command, first_gpus
+from workbench.backends.request_limits import longest_output, longest_prompt, longest_sequence
+from workbench.backends.trtllm_llm_parameters import (
+    block_reuse,
+    cache_share,
+    chunked_prefill,
+    guided_decoding,
+)
 from workbench.backends.trtllm_log import LogTracker
 from workbench.backends.trtllm_torch_command import torch_commands
 from workbench.backends.trtllm_torch_rules import findings
@@ -69,25 +76,9 @@ class TorchSpec(BuildSpec):
         group="Limits",
         source=_ARGS,
     )
-    max_input_len: int = parameter(
-        1024, ge=1, help="Longest prompt that is accepted.", unit="tokens", group="Limits"
-    )
-    max_output_len: int = parameter(
-        1024,
-        ge=1,
-        help="Most tokens that one request may generate.",
-        unit="tokens",
-        group="Limits",
-    )
-    max_seq_len: int | None = parameter(
-        None,
-        ge=2,
-        help="Longest prompt plus output of one request.",
-        unit="tokens",
-        group="Limits",
-        none_means="max_input_len + max_output_len",
-        source=_ARGS,
-    )
+    max_input_len: int = longest_prompt(1024)
+    max_output_len: int = longest_output(1024)
+    max_seq_len: int | None = longest_sequence(_ARGS)
     max_num_tokens: int = parameter(
         8192,
         ge=1,
@@ -96,28 +87,9 @@ class TorchSpec(BuildSpec):
         group="Limits",
         source=_ARGS,
     )
-    kv_cache_free_gpu_memory_fraction: float = parameter(
-        0.9,
-        gt=0,
-        lt=1,
-        help="Share of the GPU memory that is free after loading which the KV cache takes.",
-        group="KV cache",
-        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
-    )
-    enable_block_reuse: bool = parameter(
-        default=True,
-        help="Keep the KV cache of finished requests, so that a repeated beginning is not "
-        "computed again.",
-        group="KV cache",
-        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
-    )
-    enable_chunked_prefill: bool = parameter(
-        default=False,
-        help="Split long prompts over several steps; without it a prompt has to fit into "
-        "max_num_tokens.",
-        group="KV cache",
-        source=_ARGS,
-    )
+    kv_cache_free_gpu_memory_fraction: float = cache_share()
+    enable_block_reuse: bool = block_reuse()
+    enable_chunked_prefill: bool = chunked_prefill(_ARGS)
     use_cuda_graph: bool = parameter(
         default=True,
         help="Capture CUDA graphs of decoding steps when the model is loaded: slower to load, "
@@ -125,13 +97,7 @@ class TorchSpec(BuildSpec):
         group="Advanced",
         source="tensorrt_llm llmapi/llm_args.py CudaGraphConfig",
     )
-    guided_decoding_backend: Literal["none", "xgrammar"] = parameter(
-        "none",
-        help="What keeps output to a JSON schema or a regular expression; loading takes longer "
-        "with it.",
-        group="Advanced",
-        source=_ARGS,
-    )
+    guided_decoding_backend: Literal["none", "xgrammar"] = guided_decoding(_ARGS)
 
     @property
     def sequence_limit(self) -> int:

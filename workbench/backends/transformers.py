@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.backends.base import Backend, Command, Lister
 from workbench.backends.code_rules import code_rules
+from workbench.backends.request_limits import (
+    longest_output,
+    longest_prompt,
+    longest_sequence,
+    room_rules,
+)
 from workbench.eager_memory import eager_fit
 from workbench.fit import BuildNeed, Fit, Part
 from workbench.hardware import Device
@@ -43,24 +49,9 @@ class TransformersSpec(BuildSpec):
         group="Device",
         source="torch.cuda.is_available",
     )
-    max_input_len: int = parameter(
-        512, ge=1, help="Longest prompt that is accepted.", unit="tokens", group="Limits"
-    )
-    max_output_len: int = parameter(
-        512,
-        ge=1,
-        help="Most tokens that one request may generate.",
-        unit="tokens",
-        group="Limits",
-    )
-    max_seq_len: int | None = parameter(
-        None,
-        ge=2,
-        help="Longest prompt plus output of one request.",
-        unit="tokens",
-        group="Limits",
-        none_means="max_input_len + max_output_len",
-    )
+    max_input_len: int = longest_prompt(512)
+    max_output_len: int = longest_output(512)
+    max_seq_len: int | None = longest_sequence()
     threads: int | None = parameter(
         None,
         ge=1,
@@ -177,19 +168,7 @@ def commands(spec: BuildSpec, model: Model | None) -> list[Command]:
 
 def _findings(spec: BuildSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
     spec = _mine(spec)
-    found = [*code_rules(spec, model)]
-    limit = spec.sequence_limit
-    if spec.max_input_len >= limit:
-        found.append(
-            Finding(
-                "refuse",
-                "max_input_len",
-                f"a prompt of {spec.max_input_len} tokens leaves no room for output within "
-                f"max_seq_len {limit}.",
-                f"Use at most {limit - 1}, or raise max_seq_len.",
-                (("max_input_len", limit - 1),),
-            )
-        )
+    found = [*code_rules(spec, model), *room_rules(spec)]
     if spec.device == "cuda" and not gpus:
         found.append(
             Finding(

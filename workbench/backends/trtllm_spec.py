@@ -12,6 +12,12 @@ from typing import Any, Literal, Self
 
 from workbench.backends.trtllm_conversion import ConversionParameters
 from workbench.backends.trtllm_flags import FlagParameters, ShapeParameters
+from workbench.backends.trtllm_llm_parameters import (
+    block_reuse,
+    cache_share,
+    chunked_prefill,
+    guided_decoding,
+)
 from workbench.backends.trtllm_plugins import PluginParameters
 from workbench.errors import SpecError
 from workbench.spec import BuildSpec, parameter
@@ -20,14 +26,7 @@ from workbench.spec import BuildSpec, parameter
 class SessionParameters(BuildSpec):
     """What a session gives to the runtime when it loads the engine."""
 
-    kv_cache_free_gpu_memory_fraction: float = parameter(
-        0.9,
-        gt=0,
-        lt=1,
-        help="Share of the GPU memory that is free after loading which the KV cache takes.",
-        group="KV cache",
-        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
-    )
+    kv_cache_free_gpu_memory_fraction: float = cache_share()
     kv_cache_tokens: int | None = parameter(
         None,
         ge=1,
@@ -37,20 +36,8 @@ class SessionParameters(BuildSpec):
         none_means="as many as the free memory holds",
         source="tensorrt_llm llmapi/llm_args.py KvCacheConfig.max_tokens",
     )
-    enable_block_reuse: bool = parameter(
-        default=True,
-        help="Keep the KV cache of finished requests, so that a repeated beginning is not "
-        "computed again.",
-        group="KV cache",
-        source="tensorrt_llm llmapi/llm_args.py KvCacheConfig",
-    )
-    enable_chunked_context: bool = parameter(
-        default=False,
-        help="Split long prompts over several steps; without it a prompt has to fit into "
-        "max_num_tokens.",
-        group="KV cache",
-        source="tensorrt_llm runtime/model_runner_cpp.py",
-    )
+    enable_block_reuse: bool = block_reuse()
+    enable_chunked_context: bool = chunked_prefill("tensorrt_llm runtime/model_runner_cpp.py")
     runtime: Literal["llm_api", "model_runner_cpp"] = parameter(
         "llm_api",
         help="What runs the engine: TensorRT-LLM's LLM class, or ModelRunnerCpp below it.",
@@ -65,12 +52,8 @@ class SessionParameters(BuildSpec):
         group="Advanced",
         source="tensorrt_llm runtime/model_runner_cpp.py",
     )
-    guided_decoding_backend: Literal["none", "xgrammar"] = parameter(
-        "none",
-        help="What keeps output to a JSON schema or a regular expression; loading takes longer "
-        "with it.",
-        group="Advanced",
-        source="tensorrt_llm llmapi/llm_args.py BaseLlmArgs",
+    guided_decoding_backend: Literal["none", "xgrammar"] = guided_decoding(
+        "tensorrt_llm llmapi/llm_args.py BaseLlmArgs"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from workbench.backends.code_rules import code_rules
+from workbench.backends.request_limits import room_rules
 from workbench.backends.trtllm_model_rules import revision_rule, scaled_context, tokenizer_rule
 from workbench.rules import Finding
 
@@ -22,7 +23,7 @@ infer_max_seq_len in tensorrt_llm _torch/models/modeling_utils.py takes them."""
 
 def findings(spec: TorchSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[Finding]:
     """Apply the rules of this backend; those on model and GPUs only where there are any."""
-    found = [*code_rules(spec, model), *_limit_rules(spec)]
+    found = [*code_rules(spec, model), *room_rules(spec), *_limit_rules(spec)]
     found += _model_rules(spec, model) if model else []
     found += _gpu_rules(spec, gpus) if gpus else []
     return found + (_cache_rules(spec, model, gpus) if model else [])
@@ -30,18 +31,6 @@ def findings(spec: TorchSpec, model: Model | None, gpus: Sequence[Gpu]) -> list[
 
 def _limit_rules(spec: TorchSpec) -> list[Finding]:
     found = []
-    limit = spec.sequence_limit
-    if spec.max_input_len >= limit:
-        found.append(
-            Finding(
-                "refuse",
-                "max_input_len",
-                f"a prompt of {spec.max_input_len} tokens leaves no room for output within "
-                f"max_seq_len {limit}.",
-                f"Use at most {limit - 1}, or raise max_seq_len.",
-                (("max_input_len", limit - 1),),
-            )
-        )
     if not spec.enable_chunked_prefill and spec.max_input_len > spec.max_num_tokens:
         found.append(
             Finding(
