@@ -299,13 +299,13 @@ def build_memory(
     is_float = set(model.bytes_by_dtype) == {"F32"}
     load = full + (0 if is_float else model.weight_bytes)
     convert = full + full // 10 + 2 * largest
-    # While compressing, the float32 graph is mapped, and the loaded model may still be there.
+    # While compressing, the loaded model is gone and the float32 graph is mapped.
     integer = quantization in ("int8", "int4")
-    compress = 2 * full + stored + 2 * largest + 100 * MIB if integer else 0
+    compress = full + stored + 2 * largest + 100 * MIB if integer else 0
     # A checkpoint in float32 is mapped, so its pages can be given back.
     memory = Part(
         "memory",
-        400 * MIB + (0 if is_float else full),
+        370 * MIB + (0 if is_float else full),
         700 * MIB + max(load, convert, compress) + 2000 * model.vocab_size,
         exact=False,
         how="The libraries, the weights in float32 and a copy of the largest; or, while "
